@@ -1,0 +1,78 @@
+package stack
+
+// A Verdict says what becomes of a packet. The zero Verdict is a drop, so a
+// path that forgets to decide does not forward.
+type Verdict uint8
+
+// Forward and the drops, named as in "show asp drop" where the ASA has a name.
+const (
+	DropUnspecified   Verdict = iota
+	Forward                   // send it to p.Out
+	Consumed                  // taken by the box, nothing left to send; not a drop
+	DropMalformed             // bad-ip-hdr etc.: does not parse
+	DropChecksum              // bad checksum
+	DropOptions               // ip-option: IP options
+	DropFragment              // fragment-reassembly-failed, overlap, too many
+	DropTTL                   // ttl-exceeded
+	DropNoRoute               // no-route
+	DropACL                   // acl-drop
+	DropSecurityLevel         // lower to higher security-level without access list
+	DropReversePath           // rpf-violated: spoofed source
+	DropNAT                   // nat-xlate-failed
+	DropNATReverse            // nat-rpf-failed
+	DropTCPNotSYN             // tcp-not-syn: first TCP packet is no SYN
+	DropTCPState              // tcp-invalid-state
+	DropICMP                  // icmp rule, or unmatched reply
+	DropLimit                 // a named limit was reached (conn-limit, host-limit)
+	DropNoService             // to the box, but nothing serves it there
+	DropInspect               // inspect-failed: an engine refused it
+	DropSRTPAuth              // inspect-srtp-validate-authtag-failed
+	DropSRTPReplay            // inspect-srtp-replay
+	DropSRTPNoKey             // inspect-srtp-no-media-session: leg has no key or peer yet
+	DropMediaSource           // media from a source that has not been signalled
+	DropMTU                   // fragmentation needed and DF set
+	DropIPv6                  // ipv6-not-supported
+	DropLoop                  // hairpin limit
+	numVerdicts
+)
+
+var verdictNames = [numVerdicts]string{
+	DropUnspecified:   "unspecified",
+	Forward:           "forward",
+	Consumed:          "consumed",
+	DropMalformed:     "invalid-ip-header",
+	DropChecksum:      "bad-checksum",
+	DropOptions:       "invalid-ip-option",
+	DropFragment:      "fragment-reassembly-failed",
+	DropTTL:           "ttl-exceeded",
+	DropNoRoute:       "no-route",
+	DropACL:           "acl-drop",
+	DropSecurityLevel: "security-level",
+	DropReversePath:   "rpf-violated",
+	DropNAT:           "nat-xlate-failed",
+	DropNATReverse:    "nat-rpf-failed",
+	DropTCPNotSYN:     "tcp-not-syn",
+	DropTCPState:      "tcp-invalid-state",
+	DropICMP:          "icmp-denied",
+	DropLimit:         "conn-limit",
+	DropNoService:     "no-service",
+	DropInspect:       "inspect-failed",
+	DropSRTPAuth:      "inspect-srtp-validate-authtag-failed",
+	DropSRTPReplay:    "inspect-srtp-replay",
+	DropSRTPNoKey:     "inspect-srtp-no-media-session",
+	DropMediaSource:   "media-source",
+	DropMTU:           "mtu-exceeded",
+	DropIPv6:          "ipv6-not-supported",
+	DropLoop:          "loopback-count-exceeded",
+}
+
+// String returns the name that "show asp drop" prints.
+func (v Verdict) String() string {
+	if v < numVerdicts {
+		return verdictNames[v]
+	}
+	return "unknown"
+}
+
+// Dropped reports whether v is a drop.
+func (v Verdict) Dropped() bool { return v != Forward && v != Consumed }
