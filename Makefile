@@ -1,0 +1,61 @@
+# Two commands do everything on a fresh machine with Go:
+#
+#   make demo    a phone boots, registers and talks through the box, in memory
+#   make test    the gate: format, vet, staticcheck, every test under -race
+#
+# What needs root, a kernel feature or a Debian package skips by name without.
+
+GO       ?= go
+STATIC   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+PACKAGES := tftp-hpa atftp tftpd-hpa curl openssl iproute2 tshark \
+            baresip-core sip-tester kamailio
+
+.PHONY: all demo test packages check fuzz bench build clean
+
+all: build
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o patchbay ./cmd/patchbay
+
+demo:
+	$(GO) run ./cmd/patchbay demo
+
+test: packages check
+	$(GO) test -race -timeout 15m ./...
+
+# The real peers of the tests. Without root or apt-get their tests say that
+# they skip, and why.
+packages:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+		missing=$$(for p in $(PACKAGES); do \
+			dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+		if [ -n "$$missing" ]; then \
+			echo "installing" $$missing; \
+			{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			  apt-get install -y -qq --no-install-recommends $$missing; } >/dev/null 2>&1 \
+			|| echo "some packages could not be installed: their tests will skip by name"; \
+		fi; \
+	else \
+		echo "not root, or no apt-get: tests that want" $(PACKAGES) "skip by name where they are absent"; \
+	fi
+
+check:
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATIC) ./...
+
+# Each fuzz test for ten seconds, one after the other.
+fuzz:
+	@for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+			echo "== $$p $$f"; \
+			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime 10s $$p || exit 1; \
+		done; \
+	done
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./stack/... ./nat ./appliance/media ./inspect/... ./appliance
+
+clean:
+	rm -f patchbay

@@ -1,0 +1,103 @@
+package host
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	gstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"patchbay/stack"
+	"time"
+)
+
+// A Link is the host seen as a stack.Link. It copies, because the netstack
+// keeps what it is given: the host's own packets are not the fast path.
+type Link struct {
+	ep     *channel.Endpoint
+	mtu    int
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// Now stamps packets from the host. It is time.Now unless a test says
+	// otherwise before the first Read.
+	Now func() time.Time
+
+	oversize atomic.Uint64 // packets from the host that fitted no buffer
+}
+
+func newLink(ep *channel.Endpoint, mtu int) *Link {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Link{ep: ep, mtu: mtu, ctx: ctx, cancel: cancel, Now: time.Now}
+}
+
+// Read waits for packets that the host sends. See stack.Link.
+func (l *Link) Read(batch []*stack.Packet) (int, error) {
+	for {
+		pkt := l.ep.ReadContext(l.ctx)
+		if pkt == nil {
+			return 0, net.ErrClosed
+		}
+		now := l.Now()
+		n := 0
+		for {
+			if l.take(batch[n], pkt, now) {
+				n++
+			}
+			if n == len(batch) {
+				return n, nil
+			}
+			if pkt = l.ep.Read(); pkt == nil {
+				break
+			}
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+}
+
+// take copies pkt into p and gives it back to the netstack.
+func (l *Link) take(p *stack.Packet, pkt *gstack.PacketBuffer, now time.Time) bool {
+	defer pkt.DecRef()
+	p.Reset()
+	buf, n := p.Buffer(), 0
+	for _, b := range pkt.AsSlices() {
+		if len(b) > len(buf)-n {
+			l.oversize.Add(1)
+			return false
+		}
+		n += copy(buf[n:], b)
+	}
+	p.SetLen(n)
+	p.Time = now
+	return true
+}
+
+// Write gives packets to the host. See stack.Link.
+func (l *Link) Write(batch []*stack.Packet) error {
+	if l.ctx.Err() != nil {
+		return net.ErrClosed
+	}
+	for _, p := range batch {
+		pkt := gstack.NewPacketBuffer(gstack.PacketBufferOptions{
+			Payload: buffer.MakeWithData(p.Data()),
+		})
+		l.ep.InjectInbound(ipv4.ProtocolNumber, pkt)
+		pkt.DecRef()
+	}
+	return nil
+}
+
+// MTU is the largest packet the host sends, in bytes.
+func (l *Link) MTU() int { return l.mtu }
+
+// Close ends the Link; the Stack goes on but is heard no more.
+func (l *Link) Close() error {
+	l.cancel()
+	l.ep.Close()
+	return nil
+}
