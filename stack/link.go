@@ -31,6 +31,12 @@ type Interface struct {
 	Link  Link
 }
 
+// IdentityName is the name of the interface that is the box itself.
+const IdentityName = "identity"
+
+// IsIdentity reports whether i is the box itself.
+func (i *Interface) IsIdentity() bool { return i != nil && i.Name == IdentityName }
+
 // String returns the nameif.
 func (i *Interface) String() string {
 	if i == nil {

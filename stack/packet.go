@@ -22,7 +22,13 @@ const (
 type Packet struct {
 	Time    time.Time  // arrival; the only clock the dataplane reads
 	In, Out *Interface // where it came from; where it goes
-	NextHop netip.Addr // neighbour to hand it to on Out; zero: the destination
+	NextHop netip.Addr // neighbour to hand it to on Out; zero: found by route
+
+	// ChecksumVouched is set by a link whose kernel or device vouches for
+	// the transport checksum or has yet to fill it in (veth and virtio hand
+	// over locally made packets so). Parse then writes a correct one, checks
+	// none, and clears the flag.
+	ChecksumVouched bool
 
 	buf  []byte
 	off  int  // start of the IP header in buf
@@ -49,8 +55,12 @@ func (p *Packet) Reset() {
 // Tailroom after it, for a link to read into. SetLen says how much it used.
 func (p *Packet) Buffer() []byte { return p.buf[Headroom : len(p.buf)-Tailroom] }
 
-// SetLen makes the first n bytes of Buffer the packet.
-func (p *Packet) SetLen(n int) { p.off, p.end = Headroom, Headroom+n }
+// SetLen makes the first n bytes of Buffer the packet, which is then to be
+// parsed.
+func (p *Packet) SetLen(n int) {
+	p.off, p.end = Headroom, Headroom+n
+	p.l4, p.pay, p.flow = 0, 0, Flow{}
+}
 
 // SetData copies b into p as its IP packet. It reports false, and leaves p
 // empty, if b does not fit.
@@ -70,6 +80,9 @@ func (p *Packet) Data() []byte { return p.buf[p.off:p.end] }
 // link header. n must not exceed Headroom.
 func (p *Packet) WithHeader(n int) []byte { return p.buf[p.off-n : p.end] }
 
+// Len returns the length of the IP packet in bytes.
+func (p *Packet) Len() int { return p.end - p.off }
+
 // Flow returns the packet's flow as Parse found it or SetFlow set it.
 func (p *Packet) Flow() Flow { return p.flow }
 
@@ -84,6 +97,18 @@ func (p *Packet) Transport() []byte { return p.buf[p.off+p.l4 : p.end] }
 // place; SetPayloadLen then fixes lengths and checksums.
 func (p *Packet) PayloadRoom() []byte { return p.buf[p.off+p.pay : p.end : len(p.buf)] }
 
+// SetPayload replaces the payload of a UDP packet with b, which must not lie
+// in p, and corrects lengths and checksums. It reports false, and changes
+// nothing, if b does not fit in the buffer or in an IP packet.
+func (p *Packet) SetPayload(b []byte) bool {
+	if len(b) > cap(p.PayloadRoom()) || p.pay+len(b) > MaxPacket {
+		return false
+	}
+	copy(p.PayloadRoom()[:len(b)], b)
+	p.SetPayloadLen(len(b))
+	return true
+}
+
 // SetPayloadLen makes the payload n bytes long, after it was changed in place,
 // and corrects the IP length and the IP and UDP checksums. It is for UDP only.
 // The UDP checksum is computed anew.
@@ -97,9 +122,5 @@ func (p *Packet) SetPayloadLen(n int) {
 	u := p.Transport()
 	binary.BigEndian.PutUint16(u[4:], uint16(len(u)))
 	u[6], u[7] = 0, 0
-	sum := transportChecksum(d, u, UDP)
-	if sum == 0 {
-		sum = 0xffff
-	}
-	binary.BigEndian.PutUint16(u[6:], sum)
+	fillTransportChecksum(d, u, UDP)
 }

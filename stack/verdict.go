@@ -33,6 +33,11 @@ const (
 	DropMTU                   // fragmentation needed and DF set
 	DropIPv6                  // ipv6-not-supported
 	DropLoop                  // hairpin limit
+	DropIPLength              // invalid-ip-length: total length against bytes received
+	DropTCPHeader             // invalid-tcp-hdr-length
+	DropUDPLength             // invalid-udp-length
+	DropSecurity              // sp-security-failed: an address no host can have
+	DropInterface             // interface-down: p.Out is not an interface of the Forwarder, or its link failed
 	numVerdicts
 )
 
@@ -64,6 +69,11 @@ var verdictNames = [numVerdicts]string{
 	DropMTU:           "mtu-exceeded",
 	DropIPv6:          "ipv6-not-supported",
 	DropLoop:          "loopback-count-exceeded",
+	DropIPLength:      "invalid-ip-length",
+	DropTCPHeader:     "invalid-tcp-hdr-length",
+	DropUDPLength:     "invalid-udp-length",
+	DropSecurity:      "sp-security-failed",
+	DropInterface:     "interface-down",
 }
 
 // String returns the name that "show asp drop" prints.

@@ -1,0 +1,273 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+
+	"patchbay/appliance/config"
+	"patchbay/appliance/ctl"
+	"patchbay/appliance/media"
+	"patchbay/appliance/phoneproxy"
+	"patchbay/inspect/sip"
+	"patchbay/inspect/skinny"
+	"patchbay/inspect/tftp"
+	"patchbay/nat"
+	"patchbay/stack"
+)
+
+// The distance from a service's nonsecure port to its secure one. A phone adds
+// 443 to the Skinny port by itself. (reference/phone-config-xml.md, section 2.)
+const (
+	skinnyOffset = 443
+	sipOffset    = 1
+	secureSkinny = 2443
+	secureSIP    = 5061
+)
+
+// fetchBlock is the TFTP block size that is offered to the real servers, in
+// bytes: what fits 1500 with room for a tunnel. One that knows no options
+// serves 512.
+const fetchBlock = 1428
+
+// services returns the two services of the phone proxy, by engine.
+func services(pp *config.PhoneProxy, log *slog.Logger) map[string]phoneproxy.Service {
+	return map[string]phoneproxy.Service{
+		"skinny": {
+			Name: "skinny", Offset: skinnyOffset,
+			Engine: skinny.Engine{MaxVersion: pp.SCCPVersionMax, Log: log},
+		},
+		"sip": {
+			Name: "sip", Offset: sipOffset, SDES: true,
+			Engine: &sip.Engine{Client: sip.TLS, Server: sip.TCP},
+		},
+	}
+}
+
+// accept says who serves a connection from remote to the mapped address local,
+// and where; nil if nobody does.
+func (a *Appliance) accept(local, remote netip.AddrPort) (*phoneproxy.Service, phoneproxy.Where) {
+	var w phoneproxy.Where
+	in := a.facing(remote.Addr())
+	if in == nil {
+		return nil, w
+	}
+	f := stack.Flow{Proto: stack.TCP, Src: remote, Dst: local}
+	real, rule, ok := a.plan.rules.Untranslate(in, f)
+	if !ok {
+		real = local
+	}
+	f.Dst = real
+	t := a.plan.service(in, f)
+	if t == nil {
+		return nil, w
+	}
+	svc, ok := a.engines[t.protocol]
+	if !ok || real.Port() <= svc.Offset {
+		return nil, w
+	}
+	ucm := a.facing(real.Addr())
+	if ucm == nil {
+		return nil, w
+	}
+	src, v := a.plan.rules.Translate(in, ucm, f, rule, nil)
+	if v != stack.Forward {
+		return nil, w
+	}
+	phones, ok1 := a.plan.mtaOn(in)
+	inside, ok2 := a.plan.mtaOn(ucm)
+	if !ok1 || !ok2 {
+		return nil, w
+	}
+	w = phoneproxy.Where{
+		Interface: in.Name, Global: local,
+		UCM:     netip.AddrPortFrom(real.Addr(), real.Port()-svc.Offset),
+		Phone:   src.Mapped.Addr(),
+		Book:    &addressBook{a.plan.rules, in, ucm},
+		Outside: phones.side(true), Inside: inside.side(false),
+	}
+	return &svc, w
+}
+
+// side is where a media leg on m stands.
+func (m mta) side(secure bool) media.Side {
+	s := media.Side{Addr: m.addr, Secure: secure}
+	if m.strict {
+		s.In = m.on
+	}
+	return s
+}
+
+// serve takes one connection that ended up at the box.
+func (a *Appliance) serve(c net.Conn) {
+	ctx, ok := a.enter()
+	if !ok {
+		c.Close()
+		return
+	}
+	defer a.conns.Done()
+	svc, w := a.accept(addrPort(c.LocalAddr()), addrPort(c.RemoteAddr()))
+	if svc == nil {
+		c.Close()
+		return
+	}
+	a.proxy.Serve(ctx, c, *svc, w)
+}
+
+// An addressBook knows the cluster's addresses as the phones on one interface
+// do. See phoneproxy.AddressBook.
+type addressBook struct {
+	rules  *nat.Rules
+	phones *stack.Interface
+	ucm    *stack.Interface
+}
+
+func (b *addressBook) Mapped(real netip.AddrPort) (netip.AddrPort, bool) {
+	m, ok := b.rules.MappedOf(real, b.ucm, b.phones, stack.TCP)
+	return m, ok && m != real
+}
+
+func (b *addressBook) Real(mapped netip.AddrPort) (netip.AddrPort, bool) {
+	return b.rules.RealOf(mapped, b.phones, stack.TCP)
+}
+
+// newFiles readies what the phones fetch.
+func (a *Appliance) newFiles(trust *trustList) {
+	ph := a.plan.phone
+	a.files = &phoneproxy.Files{
+		CTL: func() ([]byte, error) { return trust.file, nil },
+		Sign: func(name string, payload []byte) ([]byte, error) {
+			return phoneproxy.Sign(nil, name, payload, trust.internal, a.opt.Now(), ctl.SHA1)
+		},
+		Phones: a.phones,
+		Fetch:  a.fetch,
+		Config: a.phoneConfig,
+		Now:    a.opt.Now,
+		Log:    a.opt.Log,
+	}
+	a.tftp = &tftp.Server{
+		Open: a.openFile,
+		NewTID: func(local, _ netip.AddrPort) (net.PacketConn, error) {
+			return a.host.ListenPacket(netip.AddrPortFrom(local.Addr(), 0))
+		},
+		SinglePort: ph.config.TFTPSinglePort,
+		Now:        a.opt.Now,
+	}
+}
+
+// phoneConfig returns what a configuration file for a phone on iface must say.
+func (a *Appliance) phoneConfig(iface, _ string) phoneproxy.ConfigParams {
+	pp := a.plan.phone.config
+	params := phoneproxy.ConfigParams{KeepServiceSettings: pp.KeepServiceSettings}
+	in := a.plan.named(iface)
+	known := func(host string, port uint16) (netip.AddrPort, bool) {
+		addr, err := netip.ParseAddr(host)
+		if err != nil {
+			return netip.AddrPort{}, false // a name is the phone's to resolve
+		}
+		real := netip.AddrPortFrom(addr, port)
+		m, ok := a.plan.rules.MappedOf(real, a.facing(addr), in, stack.TCP)
+		return m, ok && m != real
+	}
+	params.Map = func(host string) (string, bool) {
+		// The port matters where several hosts share one mapped address.
+		for _, port := range []uint16{0, secureSkinny, secureSIP} {
+			if m, ok := known(host, port); ok {
+				return m.Addr().String(), true
+			}
+		}
+		return "", false
+	}
+	params.Ports = func(m phoneproxy.Member) (sccp, sip uint16) {
+		if ap, ok := known(m.Host, m.SCCP+skinnyOffset); ok {
+			sccp = ap.Port()
+		}
+		if ap, ok := known(m.Host, m.SecureSIP); ok {
+			sip = ap.Port()
+		}
+		return sccp, sip
+	}
+	for _, rec := range a.plan.phone.ctl.Records {
+		if rec.Role == "capf" {
+			params.CAPF = rec.Addr.String()
+		}
+	}
+	if s := pp.ProxyServer; s != nil {
+		host := s.Host
+		if host == "" {
+			host = s.Addr.String()
+		}
+		params.ProxyServer = net.JoinHostPort(host, strconv.Itoa(int(s.Port)))
+	}
+	return params
+}
+
+// serveFiles listens at each address where phones know a TFTP server.
+func (a *Appliance) serveFiles(ctx context.Context, wg *sync.WaitGroup, fail context.CancelCauseFunc) error {
+	if a.plan.phone == nil {
+		return nil
+	}
+	listening := make(map[netip.AddrPort]bool)
+	for _, s := range a.plan.phone.servers {
+		for _, i := range a.plan.interfaces {
+			mapped, ok := a.plan.rules.MappedOf(s.real, s.on, i, stack.UDP)
+			if i == s.on || !ok || !a.plan.phone.appliesTo(i) || listening[mapped] {
+				continue
+			}
+			listening[mapped] = true
+			pc, err := a.host.ListenPacket(mapped)
+			if err != nil {
+				return fmt.Errorf("appliance: tftp-server %v: %w", s.real, err)
+			}
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				defer pc.Close()
+				if err := a.tftp.Serve(ctx, pc, mapped); err != nil && ctx.Err() == nil {
+					fail(fmt.Errorf("appliance: tftp-server %v: %w", s.real, err))
+				}
+			}()
+			a.opt.Log.Info("serving files", "interface", i.Name, "address", mapped, "tftp-server", s.real)
+		}
+	}
+	return nil
+}
+
+// openFile is what a phone gets for a name.
+func (a *Appliance) openFile(ctx context.Context, from, to netip.AddrPort, name string) (tftp.File, error) {
+	in := a.facing(from.Addr())
+	if in == nil {
+		return tftp.File{}, fs.ErrPermission
+	}
+	real, ok := a.plan.rules.RealOf(to, in, stack.UDP)
+	if !ok {
+		real = to
+	}
+	return a.files.Open(ctx, from, in.Name, real, name)
+}
+
+// fetch opens a file on the real server, from the box's own address there.
+func (a *Appliance) fetch(ctx context.Context, server netip.AddrPort, name string) (tftp.File, error) {
+	i := a.facing(server.Addr())
+	if i == nil {
+		return tftp.File{}, fmt.Errorf("appliance: no route to TFTP server %v", server)
+	}
+	pc, err := a.host.ListenPacket(netip.AddrPortFrom(i.Addr.Addr(), 0))
+	if err != nil {
+		return tftp.File{}, fmt.Errorf("appliance: %w", err)
+	}
+	return tftp.Open(ctx, pc, server, name, tftp.Options{BlockSize: fetchBlock})
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if t, ok := a.(*net.TCPAddr); ok {
+		ap := t.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}

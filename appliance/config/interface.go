@@ -1,0 +1,200 @@
+package config
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strings"
+
+	"patchbay/appliance/cli"
+)
+
+const defaultMTU = 1500 // bytes
+
+// interfaceGlobals are interfaces, routes and what is said of interfaces by name.
+// (reference/asa-cli.md, section 3.)
+func interfaceGlobals() []command {
+	list := []command{
+		cmd("interface <hardware:word> [<unit:word>]", parseInterface),
+		cmd("[no] same-security-traffic permit {inter-interface|intra-interface}", func(p *parser, a cli.Args) {
+			if a.Has("inter-interface") {
+				p.run.SameSecurityInter = !a.Has("no")
+			} else {
+				p.run.SameSecurityIntra = !a.Has("no")
+			}
+		}),
+		cmd("mtu <if> <bytes:64-65535>", func(p *parser, a cli.Args) {
+			if i := p.namedInterface(a.Token("if")); i != nil {
+				i.MTU = a.Int("bytes", defaultMTU)
+			}
+		}),
+		cmd("route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>]", parseRoute),
+		cmd("icmp {permit|deny} {any|host <one:addr>|<addr> <mask>} [<type:icmptype>] <if>", parseICMPRule),
+	}
+	return append(list, notYet("a route of this kind", "route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>] {track <n:1-500>|tunneled}")...)
+}
+
+func interfaceCommands() []command {
+	list := []command{
+		cmd("nameif <name>", parseNameif),
+		cmd("no nameif", func(p *parser, a cli.Args) { p.iface().Name = "" }),
+		cmd("security-level <level:0-100>", func(p *parser, a cli.Args) {
+			p.iface().Level, p.iface().levelSet = a.Int("level", 0), true
+		}),
+		cmd("no security-level", func(p *parser, a cli.Args) { p.iface().Level, p.iface().levelSet = 0, false }),
+		cmd("ip address <addr> <mask> [standby <other:addr>]", parseInterfaceAddress),
+		cmd("no ip address", func(p *parser, a cli.Args) { p.iface().Addr = netip.Prefix{} }),
+		cmd("[no] shutdown", func(p *parser, a cli.Args) { p.iface().Shutdown = !a.Has("no") }),
+		cmd("vlan <id:1-4094>", parseVLAN),
+		cmd("[no] management-only", func(p *parser, a cli.Args) { p.iface().ManagementOnly = !a.Has("no") }),
+		cmd("description <text:line>", func(p *parser, a cli.Args) { p.iface().Description = a.Get("text") }),
+	}
+	list = append(list, inert("the driver's link is as the host made it", "speed <rest:line>", "duplex <rest:line>",
+		"no speed", "no duplex", "flowcontrol <rest:line>", "no flowcontrol <rest:line>")...)
+	return append(list, notYet("this of an interface", "ip address {dhcp|pppoe} [<rest:line>]", "ipv6 <rest:line>",
+		"channel-group <rest:line>", "switchport <rest:line>", "mac-address <rest:line>", "delay <n:word>", "ospf <rest:line>",
+		"no <rest:line>", "member-interface <rest:line>")...)
+}
+
+// iface returns the interface that the mode is about.
+func (p *parser) iface() *Interface { return &p.run.Interfaces[p.item] }
+
+// namedInterface returns the interface that tok names. It refuses the line if
+// there is none.
+func (p *parser) namedInterface(tok cli.Token) *Interface {
+	i := p.run.Interface(tok.Text)
+	if i == nil {
+		p.refuse(tok, "V04", "no interface is named %s yet; %s", tok.Text, nearestOf(tok.Text, p.run.interfaceNames()))
+	}
+	return i
+}
+
+func (r *Running) interfaceNames() []string {
+	var names []string
+	for _, i := range r.Interfaces {
+		if i.Name != "" {
+			names = append(names, i.Name)
+		}
+	}
+	return names
+}
+
+// nearestOf tells which of names may have been meant by name.
+func nearestOf(name string, names []string) string {
+	if near := cli.Nearest(name, names); near != "" {
+		return "is it " + near + "?"
+	}
+	if len(names) == 0 {
+		return "there is none at all"
+	}
+	return "there is " + orList(names)
+}
+
+func parseInterface(p *parser, a cli.Args) {
+	name, sub, err := parseHardware(a.Get("hardware"), a.Get("unit"))
+	if err != nil {
+		p.refuse(a.Token("hardware"), "", "%v", err)
+		return
+	}
+	i := findOrAdd(&p.run.Interfaces, func(i *Interface) bool { return i.Hardware == name }, func() Interface {
+		return Interface{Line: p.line, Hardware: name, MTU: defaultMTU}
+	})
+	p.enter(inInterface, i)
+	if base, _, _ := strings.Cut(name, "."); sub && find(p.run.Interfaces, func(i *Interface) bool { return i.Hardware == base }) == nil {
+		p.refuse(a.Token("hardware"), "", "there is no interface %s for the sub-interface %s; define it before", base, name)
+	}
+}
+
+func parseNameif(p *parser, a cli.Args) {
+	name, i := a.Token("name"), p.iface()
+	if name.Text == "any" || name.Text == "global" {
+		p.refuse(name, "", "%s is a word of the language and cannot name an interface", name.Text)
+		return
+	}
+	if other := p.run.Interface(name.Text); other != nil && other != i {
+		p.refuse(name, "", "%s has the name %s already (line %d); name each interface differently", other.Hardware, name.Text, other.Line)
+		return
+	}
+	i.Name = name.Text
+	if !i.levelSet && name.Text == "inside" {
+		i.Level = 100
+	}
+}
+
+func parseInterfaceAddress(p *parser, a cli.Args) {
+	addr, _ := p.addr(a.Get("addr"))
+	n, _ := parseMask(a.Get("mask"))
+	prefix := netip.PrefixFrom(addr, n)
+	switch {
+	case addr.IsMulticast() || addr.IsLoopback() || addr.IsUnspecified() || addr.As4()[0] >= 240:
+		p.refuse(a.Token("addr"), "", "%v cannot be the address of an interface", addr)
+	case n < 8:
+		p.refuse(a.Token("mask"), "", "a mask of %d ones is too short for an interface", n)
+	case n < 31 && addr == prefix.Masked().Addr():
+		p.refuse(a.Token("addr"), "", "%v is the address of the network itself; give the interface one inside of %v", addr, prefix.Masked())
+	case n < 31 && addr == lastAddr(prefix):
+		p.refuse(a.Token("addr"), "", "%v is the broadcast address of %v; give the interface one inside of it", addr, prefix.Masked())
+	default:
+		p.iface().Addr = prefix
+	}
+	if a.Has("standby") {
+		p.warn(a.Token("standby"), "", "the standby address is not used: this version has no failover")
+	}
+}
+
+// lastAddr returns the last address of prefix.
+func lastAddr(prefix netip.Prefix) netip.Addr {
+	b := prefix.Masked().Addr().As4()
+	n := binary.BigEndian.Uint32(b[:]) | uint32(uint64(1)<<(32-prefix.Bits())-1)
+	binary.BigEndian.PutUint32(b[:], n)
+	return netip.AddrFrom4(b)
+}
+
+func parseVLAN(p *parser, a cli.Args) {
+	if !strings.Contains(p.iface().Hardware, ".") {
+		p.refuse(a.Token("vlan"), "", "%s is not a sub-interface; only those, as in %[1]s.20, have a vlan", p.iface().Hardware)
+		return
+	}
+	p.iface().VLAN = a.Int("id", 0)
+}
+
+// prefix reads an address and mask that must agree. It refuses the line if the
+// address has ones where the mask has none.
+func (p *parser) prefix(addr, mask cli.Token) (netip.Prefix, bool) {
+	a, _ := p.addr(addr.Text)
+	n, _ := parseMask(mask.Text)
+	prefix := netip.PrefixFrom(a, n)
+	if prefix.Masked() != prefix {
+		p.refuse(addr, "", "IP address,mask <%v,%s> doesn't pair: the network is %v, or write mask 255.255.255.255 for the one host",
+			a, mask.Text, prefix.Masked().Addr())
+		return netip.Prefix{}, false
+	}
+	return prefix, true
+}
+
+func parseRoute(p *parser, a cli.Args) {
+	prefix, ok := p.prefix(a.Token("dest"), a.Token("mask"))
+	gateway, _ := p.addr(a.Get("gateway"))
+	if ok {
+		p.run.Routes = append(p.run.Routes, Route{p.line, a.Get("if"), prefix, gateway, a.Int("metric", 1)})
+	}
+}
+
+func parseICMPRule(p *parser, a cli.Args) {
+	rule := ICMPRule{Line: p.line, Permit: a.Has("permit"), Type: -1, Interface: a.Get("if"), Prefix: netip.MustParsePrefix("0.0.0.0/0")}
+	switch {
+	case a.Has("host"):
+
+		addr, _ := p.addr(a.Get("one"))
+		rule.Prefix = netip.PrefixFrom(addr, 32)
+	case a.Has("addr"):
+		var ok bool
+		if rule.Prefix, ok = p.prefix(a.Token("addr"), a.Token("mask")); !ok {
+			return
+		}
+	}
+	if a.Has("type") {
+		rule.Type, _ = parseICMP(a.Get("type"))
+	}
+	rule.From, rule.To = rule.Prefix.Addr(), lastAddr(rule.Prefix)
+	p.run.ICMP = append(p.run.ICMP, rule)
+}

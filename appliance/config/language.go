@@ -1,0 +1,110 @@
+package config
+
+import (
+	"strings"
+	"sync"
+
+	"patchbay/appliance/cli"
+)
+
+// An action is what a command does: exactly one of its fields is set.
+type action struct {
+	do     func(p *parser, a cli.Args)
+	inert  string // why the command has no effect here
+	refuse string // why it is refused, and what to do
+}
+
+type command = cli.Rule[action]
+
+// cmd is a command that is obeyed.
+func cmd(syntax string, do func(p *parser, a cli.Args)) command {
+	return command{Syntax: syntax, Do: action{do: do}}
+}
+
+// inert are commands that are known and have no effect here because of why.
+func inert(why string, syntax ...string) []command {
+	var list []command
+	for _, s := range syntax {
+		list = append(list, command{Syntax: s, Do: action{inert: why}})
+	}
+	return list
+}
+
+// notYet are commands of what, which the ASA has and Patchbay has not.
+func notYet(what string, syntax ...string) []command {
+	var list []command
+	for _, s := range syntax {
+		list = append(list, command{Syntax: s, Do: action{refuse: notSupported(what)}})
+	}
+	return list
+}
+
+// notSupported says that what is, and after "; " what to do in its place.
+func notSupported(what string) string {
+	what, remedy, ok := strings.Cut(what, "; ")
+	if !ok {
+		remedy = "remove the line if the box can do without it"
+	}
+	return what + ": not supported yet by this version; " + remedy
+}
+
+// A modeID names a mode.
+type modeID int
+
+const (
+	global modeID = iota
+	inInterface
+	inObject
+	inDNS
+	inTrustpoint
+	inChain
+	inCTL
+	inTLSProxy
+	inMediaTermination
+	inPhoneProxy
+	inClassMap
+	inPolicyMap
+	inPolicyClass
+	inInspectDNS
+	modeCount
+)
+
+// A mode is a set of commands and what the operator sees of it.
+type mode struct {
+	name    string // as it begins: "phone-proxy"
+	prompt  string // between host name and "#": "(config-phone-proxy)"
+	parent  modeID
+	grammar *cli.Grammar[action]
+}
+
+// A language is all modes.
+type language struct{ modes [modeCount]mode }
+
+// asa returns the language, which never changes.
+var asa = sync.OnceValue(func() *language {
+	l := new(language)
+	add := func(id modeID, name, prompt string, parent modeID, lists ...[]command) {
+		var all []command
+		for _, list := range lists {
+			all = append(all, list...)
+		}
+		l.modes[id] = mode{name, prompt, parent, cli.MustCompile(all)}
+	}
+	add(global, "global configuration", "(config)", global,
+		systemCommands(), interfaceGlobals(), accessCommands(), cryptoCommands(), phoneProxyGlobals(), policyGlobals(),
+		inertCommands(), notYetCommands())
+	add(inInterface, "interface", "(config-if)", global, interfaceCommands())
+	add(inObject, "object network", "(config-network-object)", global, objectCommands())
+	add(inDNS, "dns server-group", "(config-dns-server-group)", global, dnsCommands())
+	add(inTrustpoint, "crypto ca trustpoint", "(config-ca-trustpoint)", global, trustpointCommands())
+	add(inChain, "crypto ca certificate chain", "(config-cert-chain)", global, chainCommands())
+	add(inCTL, "ctl-file", "(config-ctl-file)", global, ctlCommands())
+	add(inTLSProxy, "tls-proxy", "(config-tlsp)", global, tlsProxyCommands())
+	add(inMediaTermination, "media-termination", "(config-media-termination)", global, mediaTerminationCommands())
+	add(inPhoneProxy, "phone-proxy", "(config-phone-proxy)", global, phoneProxyCommands())
+	add(inClassMap, "class-map", "(config-cmap)", global, classMapCommands())
+	add(inPolicyMap, "policy-map", "(config-pmap)", global, policyMapCommands())
+	add(inPolicyClass, "class", "(config-pmap-c)", inPolicyMap, policyClassCommands())
+	add(inInspectDNS, "policy-map type inspect dns", "(config-pmap)", global, inspectDNSCommands())
+	return l
+})

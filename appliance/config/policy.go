@@ -1,0 +1,148 @@
+package config
+
+import (
+	"slices"
+
+	"patchbay/appliance/cli"
+)
+
+// engines are the protocols that Patchbay inspects.
+var engines = []string{"sip", "skinny", "tftp"}
+
+// policyGlobals are classes of traffic and what is done to them.
+// (reference/asa-cli.md, section 8.5.)
+func policyGlobals() []command {
+	list := []command{
+		cmd("class-map [match-any] <name>", func(p *parser, a cli.Args) {
+			p.enter(inClassMap, findOrAdd(&p.run.ClassMaps, func(c *ClassMap) bool { return c.Name == a.Get("name") },
+				func() ClassMap { return ClassMap{Line: p.line, Name: a.Get("name")} }))
+		}),
+		cmd("policy-map <name>", func(p *parser, a cli.Args) { p.enter(inPolicyMap, p.policyMap("", a.Token("name"))) }),
+		cmd("policy-map type inspect dns <name>", func(p *parser, a cli.Args) {
+			p.enter(inInspectDNS, p.policyMap("inspect dns", a.Token("name")))
+		}),
+		cmd("service-policy <name> {global|interface <if>}", parseServicePolicy),
+	}
+	list = append(list, notYet("parameters of an engine", "policy-map type inspect <engine:word> <rest:line>", "class-map type <rest:line>",
+		"policy-map type management <rest:line>")...)
+	return append(list, notYet("service-policy with this option", "service-policy <name> {global|interface <if>} <rest:line>")...)
+}
+
+func classMapCommands() []command {
+	list := []command{
+		cmd("match any", func(p *parser, a cli.Args) { p.match(a, Match{Kind: MatchAny}) }),
+		cmd("match default-inspection-traffic", func(p *parser, a cli.Args) { p.match(a, Match{Kind: MatchDefault, Default: true}) }),
+		cmd("match access-list <name>", func(p *parser, a cli.Args) { p.match(a, Match{Kind: MatchACL, ACL: a.Get("name")}) }),
+		cmd("match port {tcp|udp} {eq <from:port>|range <from:port> <to:port>}", parseMatchPort),
+	}
+	list = append(list, inert("it is a comment", "description <text:line>")...)
+	return append(list, notYet("a match of this kind", "match {not|dscp|precedence|rtp|tunnel-group|flow|ipv6|port sctp} [<rest:line>]")...)
+}
+
+// match gives the class its condition. A class has one.
+func (p *parser) match(a cli.Args, m Match) {
+	c := &p.run.ClassMaps[p.item]
+	if c.Match.Kind != MatchNone {
+		p.refuse(a.Token("match"), "", "class-map %s has a match already (line %d), and a class has one; make another class", c.Name, c.Match.Line)
+		return
+	}
+	m.Line = p.line
+	c.Match = m
+}
+
+func parseMatchPort(p *parser, a cli.Args) {
+	m := Match{Kind: MatchPort, Proto: "tcp"}
+	if a.Has("udp") {
+		m.Proto = "udp"
+	}
+	from, _ := parsePort(a.Get("from"))
+	to := from
+	if a.Has("to") {
+		to, _ = parsePort(a.Get("to"))
+	}
+	if from == 0 || from > to {
+		p.refuse(a.Token("from"), "", "these ports match nothing: ports are 1 to 65535, the lower first")
+		return
+	}
+	m.From, m.To = uint16(from), uint16(to)
+	p.match(a, m)
+}
+
+// policyMap returns the index of a policy map, which may be new.
+func (p *parser) policyMap(kind string, name cli.Token) int {
+	i := findOrAdd(&p.run.PolicyMaps, func(m *PolicyMap) bool { return m.Name == name.Text },
+		func() PolicyMap { return PolicyMap{Line: p.line, Name: name.Text, Type: kind} })
+	if m := p.run.PolicyMaps[i]; m.Type != kind {
+		p.refuse(name, "", "line %d has a policy-map %s of another type; names of policy maps are distinct", m.Line, m.Name)
+		p.run.PolicyMaps = append(p.run.PolicyMaps, PolicyMap{Line: p.line, Name: name.Text, Type: kind})
+		return len(p.run.PolicyMaps) - 1
+	}
+	return i
+}
+
+func policyMapCommands() []command {
+	list := []command{
+		cmd("class <name>", func(p *parser, a cli.Args) {
+			m := &p.run.PolicyMaps[p.item]
+			p.mode, p.entered = inPolicyClass, true
+			p.class = findOrAdd(&m.Classes, func(c *PolicyClass) bool { return c.Class == a.Get("name") },
+				func() PolicyClass { return PolicyClass{Line: p.line, Class: a.Get("name")} })
+		}),
+	}
+	return append(list, inert("it is a comment", "description <text:line>")...)
+}
+
+func policyClassCommands() []command {
+	list := []command{
+		cmd("inspect {sip|skinny} [<map:name>] [phone-proxy <pp:name>|tls-proxy <tlsp:name>]", parseInspect),
+		cmd("inspect tftp", parseInspect),
+		cmd("inspect {dns|ftp|h323|http|icmp|ils|ip-options|ipsec-pass-thru|mgcp|netbios|pptp|rsh|rtsp|esmtp|snmp|sqlnet|sunrpc|xdmcp|"+
+			"waas|ctiqbe|dcerpc|gtp|im} [{h225|ras|error|strict|dynamic-filter-snoop}...] [<map:name>]", parseInspect),
+	}
+	list = append(list, notYet("this action on a class",
+		"police <rest:line>", "set <rest:line>", "priority", "shape <rest:line>", "ips <rest:line>", "csc <rest:line>",
+		"user-statistics <rest:line>", "flow-export <rest:line>", "no <rest:line>", "inspect sip [<map:name>] uc-ime <rest:line>")...)
+	return list
+}
+
+func inspectDNSCommands() []command {
+	return inert("there is no DNS engine; the maps of \"inspect dns\" are kept only", "parameters", "description <text:line>",
+		"message-length maximum {client|server} {auto|<n:512-65535>}", "message-length maximum <n:512-65535>",
+		"no message-length maximum {client|server} [auto]", "no tcp-inspection", "tcp-inspection",
+		"[no] id-randomization", "[no] id-mismatch [<rest:line>]", "[no] protocol-enforcement", "[no] nat-rewrite", "[no] dns-guard",
+		"[no] tsig <rest:line>")
+}
+
+func parseInspect(p *parser, a cli.Args) {
+	c := &p.run.PolicyMaps[p.item].Classes[p.class]
+	tok := cli.Split(p.text)[1]
+	in := Inspect{Line: p.line, Protocol: a.Names()[1], Map: a.Get("map"), PhoneProxy: a.Get("pp"), TLSProxy: a.Get("tlsp")}
+	for _, variant := range []string{"h225", "ras", "error"} {
+		if a.Has(variant) {
+			in.Protocol += " " + variant
+		}
+	}
+	if before := find(c.Inspects, func(o *Inspect) bool { return o.Protocol == in.Protocol }); before != nil {
+		p.refuse(tok, "V10", "class %s is inspected as %s already (line %d), and one inspection cannot have two maps; remove one",
+			c.Class, in.Protocol, before.Line)
+		return
+	}
+	c.Inspects = append(c.Inspects, in)
+	if !slices.Contains(engines, in.Protocol) {
+		p.warn(tok, "", "there is no %s engine: this traffic passes as access lists and NAT say, uninspected", in.Protocol)
+	}
+}
+
+func parseServicePolicy(p *parser, a cli.Args) {
+	s := ServicePolicy{Line: p.line, Policy: a.Get("name"), Interface: a.Get("if")}
+	if before := find(p.run.ServicePolicies, func(o *ServicePolicy) bool { return o.Interface == s.Interface }); before != nil {
+		where := "interface " + s.Interface
+		if s.Interface == "" {
+			where = "global"
+		}
+		p.refuse(a.Token("name"), "V10", "line %d has put policy %s on %s already, and there is one policy on an interface and one global; "+
+			"put the classes of both into one policy map", before.Line, before.Policy, where)
+		return
+	}
+	p.run.ServicePolicies = append(p.run.ServicePolicies, s)
+}

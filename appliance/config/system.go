@@ -1,0 +1,235 @@
+package config
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"patchbay/appliance/cli"
+)
+
+const defaultLogBuffer = 4096 // bytes of logging buffer-size
+
+// defaultSSLEncryption is the list of an ASA 8.4. (reference/asa-cli.md, section 9.6.)
+var defaultSSLEncryption = []string{"rc4-sha1", "aes128-sha1", "aes256-sha1", "3des-sha1"}
+
+// systemCommands are of the box itself: names, clocks, logs.
+func systemCommands() []command {
+	return []command{
+		cmd("asa version <number:word> [<rest:line>]", parseVersion),
+		cmd("hostname <name:word>", func(p *parser, a cli.Args) { p.run.Hostname = a.Get("name") }),
+		cmd("domain-name <name:word>", func(p *parser, a cli.Args) { p.run.Domain = a.Get("name") }),
+		cmd("names", func(p *parser, a cli.Args) { p.useNames = true }),
+		cmd("no names", func(p *parser, a cli.Args) { p.useNames = false }),
+		cmd("name <ip:addr> <label:name> [description <text:line>]", parseName),
+
+		cmd("dns domain-lookup <if>", func(p *parser, a cli.Args) {
+			if i := p.namedInterface(a.Token("if")); i != nil && !slices.Contains(p.run.DNS.Lookup, i.Name) {
+				p.run.DNS.Lookup = append(p.run.DNS.Lookup, i.Name)
+			}
+		}),
+		cmd("dns name-server {<addr>}... [<if>]", parseNameServer),
+		cmd("dns server-group <name>", func(p *parser, a cli.Args) {
+			p.enter(inDNS, 0)
+			if a.Get("name") != "DefaultDNS" {
+				p.refuse(a.Token("name"), "", "only the server group DefaultDNS is used; move its lines there")
+			}
+		}),
+
+		cmd("[no] logging enable", func(p *parser, a cli.Args) { p.run.Logging.Enable = !a.Has("no") }),
+		cmd("[no] logging timestamp", func(p *parser, a cli.Args) { p.run.Logging.Timestamp = !a.Has("no") }),
+		cmd("logging {buffered|console|monitor|trap|history|asdm} <level>", parseLogging),
+		cmd("no logging {buffered|console|monitor|trap|history|asdm}", parseLogging),
+		cmd("logging buffer-size <bytes:4096-1048576>", func(p *parser, a cli.Args) {
+			p.run.Logging.BufferSize = a.Int("bytes", defaultLogBuffer)
+		}),
+		cmd("[no] logging message <number:100000-999999>", parseLogMessage),
+
+		cmd("timeout {xlate <t.xlate:time>|pat-xlate <t.pat-xlate:time>|conn <t.conn:time>|"+
+			"half-closed <t.half-closed:time>|udp <t.udp:time>|icmp <t.icmp:time>|sip <t.sip:time>|"+
+			"sip_media <t.sip_media:time>|sip-invite <t.sip-invite:time>|sip-disconnect <t.sip-disconnect:time>|"+
+			"sip-provisional-media <t.sip-provisional-media:time>|tcp-proxy-reassembly <t.tcp-proxy-reassembly:time>|"+
+			"sctp <none:time>|sunrpc <none:time>|h323 <none:time>|h225 <none:time>|mgcp <none:time>|mgcp-pat <none:time>|"+
+			"floating-conn <none:time>|conn-holddown <none:time>|igp stale-route <none:time>|"+
+			"uauth <none:time> [absolute|inactivity]}...", parseTimeout),
+		cmd("ssl encryption {<cipher:word>}...", parseSSLEncryption),
+	}
+}
+
+func dnsCommands() []command {
+	return append([]command{
+		cmd("name-server {<addr>}... [<if>]", parseNameServer),
+		cmd("domain-name <name:word>", func(p *parser, a cli.Args) { p.run.DNS.Domain = a.Get("name") }),
+	}, inert("the resolver's own times are used", "timeout <seconds:1-30>", "retries <count:0-10>",
+		"expire-entry-timer minutes <n:1-65535>", "poll-timer minutes <n:1-65535>")...)
+}
+
+// parseVersion reads "ASA Version 9.1(7)". Before 8.3 NAT and the addresses in
+// access lists meant something else. (reference/asa-cli.md, section 1.)
+func parseVersion(p *parser, a cli.Args) {
+	v := a.Token("number")
+	p.run.Version = v.Text
+	major, rest, _ := strings.Cut(v.Text, ".")
+	minor, _, _ := strings.Cut(rest, "(")
+	x, err1 := strconv.Atoi(major)
+	y, err2 := strconv.Atoi(minor)
+	switch {
+	case err1 != nil || err2 != nil:
+		p.warn(v, "", "%s is not a version as in 9.1(7); the file is read as of 8.4 to 9.3", v.Text)
+	case x < 8 || x == 8 && y < 3:
+		p.refuse(v, "", "a configuration from before 8.3, with static and global lines and mapped addresses "+
+			"in access lists, is not supported yet by this version; let an ASA of 8.4 or later convert it")
+	}
+}
+
+func parseName(p *parser, a cli.Args) {
+	addr, _ := p.addr(a.Get("ip"))
+	p.run.Names[a.Get("label")] = addr
+}
+
+func parseNameServer(p *parser, a cli.Args) {
+	for _, tok := range a.All("addr") {
+		addr, _ := p.addr(tok.Text)
+		if !slices.Contains(p.run.DNS.Servers, addr) {
+			p.run.DNS.Servers = append(p.run.DNS.Servers, addr)
+		}
+	}
+}
+
+func parseLogging(p *parser, a cli.Args) {
+	level := Off
+	if a.Has("level") {
+		level, _ = parseLevel(a.Get("level"))
+	}
+	l := &p.run.Logging
+	for name, where := range map[string]*int{"buffered": &l.Buffered, "console": &l.Console, "monitor": &l.Monitor,
+		"trap": &l.Trap, "history": &l.History, "asdm": &l.ASDM} {
+		if a.Has(name) {
+			*where = level
+		}
+	}
+}
+
+func parseLogMessage(p *parser, a cli.Args) {
+	n := a.Int("number", 0)
+	l := &p.run.Logging
+	l.Disabled = slices.DeleteFunc(l.Disabled, func(m int) bool { return m == n })
+	if a.Has("no") {
+		l.Disabled = append(l.Disabled, n)
+	}
+}
+
+func parseTimeout(p *parser, a cli.Args) {
+	t := &p.run.Timeouts
+	obeyed := false
+	for name, where := range map[string]*time.Duration{
+		"xlate": &t.Xlate, "pat-xlate": &t.PATXlate, "conn": &t.Conn, "half-closed": &t.HalfClosed, "udp": &t.UDP,
+		"icmp": &t.ICMP, "sip": &t.SIP, "sip_media": &t.SIPMedia, "sip-invite": &t.SIPInvite,
+		"sip-disconnect": &t.SIPDisconnect, "sip-provisional-media": &t.SIPProvisionalMedia,
+		"tcp-proxy-reassembly": &t.TCPProxyReassembly,
+	} {
+		if a.Has("t." + name) {
+			*where, _ = parseTime(a.Get("t." + name))
+			obeyed = true
+		}
+	}
+	if !obeyed {
+		this := &p.run.Lines[p.line-1]
+		this.Kind, this.Why = Inert, "nothing here has these timeouts"
+	}
+}
+
+// sslCiphers are the words of ssl encryption. (reference/asa-cli.md, section 9.6.)
+var sslCiphers = []string{"3des-sha1", "aes128-sha1", "aes256-sha1", "des-sha1", "null-sha1", "rc4-md5", "rc4-sha1"}
+
+// parseCiphers reads cipher words, which replace those before.
+func parseCiphers(p *parser, toks []cli.Token) []string {
+	var list []string
+	for _, tok := range toks {
+		switch {
+		case !slices.Contains(sslCiphers, tok.Text):
+			p.refuse(tok, "", "%s is no cipher; there are %s", tok.Text, orList(sslCiphers))
+		case slices.Contains(list, tok.Text):
+			p.refuse(tok, "", "%s stands here twice", tok.Text)
+		default:
+			list = append(list, tok.Text)
+		}
+	}
+	return list
+}
+
+func parseSSLEncryption(p *parser, a cli.Args) {
+	p.run.SSLEncryption = parseCiphers(p, a.All("cipher"))
+}
+
+// inertCommands are known and change nothing that Patchbay does: they stand in
+// nearly every running configuration. (reference/asa-cli.md, section 2.)
+func inertCommands() []command {
+	var list []command
+	add := func(why string, syntax ...string) { list = append(list, inert(why, syntax...)...) }
+	add("there is no console to log in to in this version",
+		"enable password <rest:line>", "passwd <rest:line>", "username <rest:line>", "[no] aaa authentication <rest:line>",
+		"[no] aaa authorization <rest:line>", "[no] aaa accounting <rest:line>", "[no] aaa local <rest:line>",
+		"[no] ssh <rest:line>", "[no] telnet <rest:line>", "console timeout <minutes:0-60>", "[no] management-access <if>",
+		"banner <rest:line>", "privilege <rest:line>", "[no] password-policy <rest:line>", "key config-key <rest:line>",
+		"terminal width <columns:0-511>", "[no] pager [lines] [<n:0-2147483647>]", "prompt <rest:line>",
+		"[no] service password-recovery", "user-identity <rest:line>", "dynamic-access-policy-record <rest:line>",
+		"quota management-session <n:0-10000>")
+	add("there is no web server for ASDM", "[no] http server <rest:line>", "http <addr> <mask> <if>",
+		"[no] asdm <rest:line>", "http redirect <rest:line>")
+	add("the box asks for no files by FTP", "ftp mode passive", "no ftp mode passive")
+	add("the clock is that of the host", "clock <rest:line>", "[no] ntp <rest:line>")
+	add("failover is off, and this version has none", "no failover", "no failover wait-disable",
+		"[no] monitor-interface <rest:line>", "failover polltime <rest:line>")
+	add("there is no SNMP agent", "[no] snmp-server <rest:line>", "snmp-map <name>")
+	add("it is so here already", "firewall mode routed", "no firewall transparent", "ssl server-version any",
+		"ssl client-version any", "no call-home <rest:line>", "no arp permit-nonconnected", "no mac-address auto")
+	add("ARP and ICMP errors keep Patchbay's own times and rates", "icmp unreachable rate-limit <rate:1-100> burst-size <burst:1-10>",
+		"arp timeout <seconds:60-4294967>", "arp rate-limit <rate:0-32768>")
+	add("Patchbay starts from what its host gives it", "boot system <rest:line>", "boot config <rest:line>",
+		"[no] config-register <rest:line>", "license smart")
+	add("what it counts is not counted in this version", "[no] threat-detection <rest:line>", "access-list alert-interval <n:1-3600>",
+		"access-list deny-flow-max <n:1-4096>")
+	add("the box serves no SSL of its own but the TLS proxy's", "ssl trust-point <rest:line>", "[no] ssl certificate-authentication <rest:line>")
+	add("it concerns messages to other systems, and logging host is refused", "logging facility <n:16-23>",
+		"logging device-id <rest:line>", "logging queue <n:0-8192>", "[no] logging permit-hostdown", "no logging hide username",
+		"logging debug-trace", "logging asdm-buffer-size <n:100-512>", "logging rate-limit <rest:line>")
+	add("the box has no IPsec and its settings do nothing", "crypto ipsec security-association <rest:line>",
+		"crypto isakmp nat-traversal <rest:line>", "crypto ca trustpool policy", "no crypto isakmp nat-traversal",
+		"no sysopt connection permit-vpn")
+	return list
+}
+
+// notYetCommands are known and would have an effect that Patchbay has not.
+func notYetCommands() []command {
+	var list []command
+	add := func(what string, syntax ...string) { list = append(list, notYet(what, syntax...)...) }
+	add("failover", "failover", "failover {lan|link|interface|key|replication|mac|standby} [<rest:line>]")
+	add("sending messages to a syslog server", "logging host <rest:line>", "logging mail <rest:line>", "logging list <rest:line>",
+		"logging class <rest:line>", "logging flow-export-syslogs <rest:line>", "logging from-address <rest:line>")
+	add("another ssl version", "ssl server-version <v:word>", "ssl client-version <v:word>")
+	add("ssl cipher of 9.3(2) and later", "ssl cipher <rest:line>", "ssl dh-group <rest:line>", "ssl ecdh-group <rest:line>")
+	add("transparent firewall mode (V09)", "firewall transparent")
+	add("multiple context mode (V09)", "context <rest:line>", "mode multiple", "admin-context <rest:line>", "changeto <rest:line>")
+	add("a routing protocol", "router <rest:line>", "route-map <rest:line>", "prefix-list <rest:line>", "[no] rip <rest:line>")
+	add("IPv6", "ipv6 <rest:line>")
+	add("VPN", "crypto map <rest:line>", "crypto dynamic-map <rest:line>", "crypto ikev1 <rest:line>", "crypto ikev2 <rest:line>",
+		"crypto isakmp <rest:line>", "crypto ipsec <rest:line>", "tunnel-group <rest:line>", "group-policy <rest:line>", "webvpn",
+		"vpn-load-balancing", "vpn <rest:line>", "ip local pool <rest:line>", "anyconnect <rest:line>", "sysopt <rest:line>")
+	add("AAA servers", "aaa-server <rest:line>", "aaa <rest:line>")
+	add("the ASA's DHCP server", "dhcpd <rest:line>", "dhcprelay <rest:line>", "dhcp <rest:line>")
+	add("multicast", "multicast-routing", "igmp <rest:line>", "pim <rest:line>", "mroute <rest:line>")
+	add("DNS by another command", "dns {expire-entry-timer|poll-timer|timeout|retries|update|forwarder|trusted-source} <rest:line>",
+		"dns-group <name>", "dns-guard")
+	add("a static ARP entry", "arp <if> <addr> <mac:word> [alias]")
+	add("this", "fragment <rest:line>", "ip verify <rest:line>", "ip audit <rest:line>", "uc-ime <rest:line>", "ctl-provider <rest:line>",
+		"threat-detection-rate <rest:line>", "service {resetinbound|resetoutbound|resetoutside|internal|call-home} [<rest:line>]",
+		"time-range <name>", "sla <rest:line>", "track <rest:line>", "regex <rest:line>", "tcp-map <name>", "flow-export <rest:line>",
+		"wccp <rest:line>", "url-server <rest:line>", "filter <rest:line>", "call-home", "cluster <rest:line>", "zone <rest:line>",
+		"mac-address <rest:line>", "established <rest:line>", "switch <rest:line>", "license <rest:line>",
+		"activation-key <rest:line>", "scansafe <rest:line>", "xlate <rest:line>")
+	add("taking this back with no", "no <rest:line>")
+	add("clear in a file, which begins empty", "clear <rest:line>")
+	return list
+}

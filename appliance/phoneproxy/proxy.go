@@ -1,0 +1,233 @@
+package phoneproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"patchbay/appliance/media"
+	"patchbay/appliance/tlsproxy"
+	"patchbay/inspect"
+	"patchbay/stack/host"
+)
+
+const (
+	dialTimeout = 10 * time.Second // the call manager must answer within it
+
+	// MaxSessions bounds the phones' signaling connections at once.
+	MaxSessions = 10_000
+)
+
+// A Service is one of the two signaling services of the phone proxy.
+type Service struct {
+	Name   string         // "sip" or "skinny"
+	Engine inspect.Engine // how its conversations are read
+	Offset uint16         // secure port - nonsecure port: 443 for Skinny, 1 for SIP
+	SDES   bool           // the phone chooses the key it transmits with (SIP)
+}
+
+// A Dialer opens the leg to the call manager from any address.
+type Dialer interface {
+	DialTCP(ctx context.Context, laddr, raddr netip.AddrPort) (net.Conn, error)
+}
+
+// Config is what a Proxy works with.
+type Config struct {
+	Name   string // the phone-proxy instance
+	TLS    *tlsproxy.Proxy
+	Phones *Phones
+	Relay  *media.Relay
+	Dial   Dialer
+	Rand   io.Reader
+	Now    func() time.Time
+	Log    *slog.Logger
+
+	// Readmit lets a phone in whose secure-phone entry has timed out but
+	// whose certificate is good, and enters it again. The ASA refused it.
+	Readmit bool
+
+	Limits inspect.Limits
+}
+
+// A Proxy is the running phone-proxy instance: it takes the TLS connections of
+// the phones to the call manager, each to its end. Serve may be called by many
+// goroutines.
+type Proxy struct {
+	c      Config
+	open   atomic.Int64
+	nextID atomic.Uint64
+
+	mu       sync.Mutex
+	sessions map[uint64]*Session
+}
+
+// New returns a Proxy without phones.
+func New(c Config) *Proxy { return &Proxy{c: c, sessions: make(map[uint64]*Session)} }
+
+// Where says what one connection is about, in addresses.
+type Where struct {
+	Interface string         // nameif it came in by
+	Global    netip.AddrPort // what the phone asked for: mapped address, secure port
+	UCM       netip.AddrPort // the call manager's real address, nonsecure port
+	Phone     netip.Addr     // the phone as the call manager's side knows it; zero: unchanged
+	Book      AddressBook
+	Outside   media.Side // the media leg toward the phone
+	Inside    media.Side // the media leg toward the call manager
+}
+
+// A Session is one phone's signaling connection, for "show phone-proxy
+// signaling-sessions".
+type Session struct {
+	ID      uint64
+	Device  string
+	Service string
+	Phone   netip.AddrPort // as it came
+	AsUCM   netip.AddrPort // as the call manager sees it
+	UCM     netip.AddrPort
+	Cipher  string
+	Since   time.Time
+}
+
+// Sessions returns the phones that are connected, in no order.
+func (p *Proxy) Sessions() []Session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]Session, 0, len(p.sessions))
+	for _, s := range p.sessions {
+		all = append(all, *s)
+	}
+	return all
+}
+
+// errName is a phone that says it is another.
+var errName = errors.New("device name is not the certificate's")
+
+// Serve takes one connection of a phone from handshake to end, and closes it.
+// What went wrong is logged here, because nobody above can do more.
+//
+// In order: TLS handshake and certificate; the secure-phone entry; the leg to
+// the call manager, from the phone's own address and port; the engine between
+// the two, until either ends.
+func (p *Proxy) Serve(ctx context.Context, c net.Conn, svc Service, w Where) {
+	defer c.Close()
+	remote := addrPortOf(c.RemoteAddr())
+	log := p.c.Log.With("phone-proxy", p.c.Name, "service", svc.Name, "interface", w.Interface, "from", remote)
+	if n := p.open.Add(1); n > MaxSessions {
+		p.open.Add(-1)
+		log.Warn("too many phones: connection refused", "limit", MaxSessions)
+		return
+	}
+	defer p.open.Add(-1)
+
+	phone, err := p.c.TLS.Handshake(ctx, c)
+	if err != nil {
+		return // tlsproxy has logged which and why
+	}
+	log = log.With("phone", phone.Device)
+	if err := p.admit(phone.Device, remote, w.Interface); err != nil {
+		log.Warn("phone refused", "reason", err)
+		return
+	}
+	ucm, err := p.dial(ctx, w, remote)
+	if err != nil {
+		log.Error("call manager does not answer", "ucm", w.UCM, "reason", err)
+		return
+	}
+	defer ucm.Close()
+
+	s := &Session{
+		ID: p.nextID.Add(1), Device: phone.Device, Service: svc.Name, Phone: remote,
+		AsUCM: addrPortOf(ucm.LocalAddr()), UCM: w.UCM, Cipher: phone.Cipher(), Since: p.c.Now(),
+	}
+	p.mu.Lock()
+	p.sessions[s.ID] = s
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		delete(p.sessions, s.ID)
+		p.mu.Unlock()
+	}()
+	log.Info("phone connected", "as", s.AsUCM, "ucm", w.UCM, "cipher", s.Cipher)
+
+	b := &binder{
+		device: phone.Device, phone: remote, global: w.Global, asUCM: s.AsUCM, ucm: w.UCM,
+		secure: svc.Offset, sdes: svc.SDES,
+		book: w.Book, relay: p.c.Relay, outside: w.Outside, inside: w.Inside,
+		rand: p.c.Rand, now: p.c.Now, log: log,
+		streams: make(map[streamKey]*stream),
+		seen: func(device string) error {
+			if device != "" && !strings.EqualFold(device, phone.Device) {
+				return fmt.Errorf("phone-proxy: %w: says %q, certificate %s", errName, device, phone.Device)
+			}
+			p.c.Phones.Seen(phone.Device, p.c.Now())
+			return nil
+		},
+	}
+	defer b.close()
+	st := inspect.Stream{
+		Client: phone.Conn, Server: ucm, Engine: svc.Engine, Binder: b,
+		Limits: p.c.Limits, Log: log,
+	}
+	err = st.Run(ctx)
+	log.Info("phone disconnected", "reason", reason(err))
+}
+
+// close ends the media that the engine has left behind.
+func (b *binder) close() {
+	for k, st := range b.streams {
+		st.s.Close()
+		delete(b.streams, k)
+	}
+}
+
+// admit enters the phone in the secure-phone database.
+func (p *Proxy) admit(device string, remote netip.AddrPort, iface string) error {
+	now := p.c.Now()
+	if _, ok := p.c.Phones.Lookup(device, now); !ok && !p.c.Readmit {
+		return errors.New("no secure-phone entry: it has not fetched its CTL file here, or timed out")
+	}
+	return p.c.Phones.Authenticated(device, remote, iface, now)
+}
+
+// dial connects to the call manager as the phone. If the phone's port is still
+// taken by a connection that died, another serves as well.
+func (p *Proxy) dial(ctx context.Context, w Where, remote netip.AddrPort) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	from := remote
+	if w.Phone.IsValid() {
+		from = netip.AddrPortFrom(w.Phone, remote.Port())
+	}
+	c, err := p.c.Dial.DialTCP(ctx, from, w.UCM)
+	if errors.Is(err, host.ErrInUse) {
+		c, err = p.c.Dial.DialTCP(ctx, netip.AddrPortFrom(from.Addr(), 0), w.UCM)
+	}
+	return c, err
+}
+
+func reason(err error) string {
+	if err == nil {
+		return "closed"
+	}
+	return err.Error()
+}
+
+func addrPortOf(a net.Addr) netip.AddrPort {
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	case *net.UDPAddr:
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}

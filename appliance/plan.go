@@ -1,0 +1,439 @@
+package appliance
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"patchbay/appliance/config"
+	"patchbay/nat"
+	"patchbay/stack"
+)
+
+// A plan is what a configuration means to a packet. It never changes: a new
+// configuration makes a new plan, whole or not at all.
+type plan struct {
+	interfaces []*stack.Interface // those with nameif and address, in order
+	routes     *stack.Routes
+	rules      *nat.Rules
+	levels     nat.Levels
+	in, out    map[*stack.Interface]*nat.AccessList // access-group
+	global     *nat.AccessList                      // access-group NAME global
+	icmp       map[*stack.Interface][]icmpRule
+	mtas       []mta
+	tftp       []trigger // where plain "inspect tftp" is in effect
+	phone      *phonePlan
+	timeouts   nat.Timeouts
+}
+
+type icmpRule struct {
+	permit bool
+	from   nat.Object
+	typ    int // -1 is any
+}
+
+// An mta is a media termination address. on is nil for a global one outside
+// every subnet; strict says that packets must come in by on.
+type mta struct {
+	addr   netip.Addr
+	on     *stack.Interface
+	strict bool
+}
+
+// A phonePlan is the applied phone-proxy instance.
+type phonePlan struct {
+	config   *config.PhoneProxy
+	ctl      *config.CTLFile
+	tls      *config.TLSProxy
+	media    *config.MediaTermination
+	services []trigger
+	servers  []tftpServer
+}
+
+// A trigger is a class of traffic on an interface that an engine takes.
+type trigger struct {
+	protocol string           // "sip", "skinny", "tftp"
+	on       *stack.Interface // nil: every interface
+	proto    stack.Proto
+	from, to uint16          // destination ports, real
+	list     *nat.AccessList // if the class matches an access list instead
+}
+
+func (t *trigger) matches(in *stack.Interface, f stack.Flow) bool {
+	if t.on != nil && t.on != in {
+		return false
+	}
+	if t.list != nil {
+		e := t.list.Match(f, 0)
+		return e != nil && e.Permit && f.Proto == t.proto
+	}
+	return f.Proto == t.proto && t.from <= f.Dst.Port() && f.Dst.Port() <= t.to
+}
+
+type tftpServer struct {
+	real netip.AddrPort
+	on   *stack.Interface
+}
+
+// compile makes the plan of r, which Validate has found without error. links
+// are the interfaces' links by nameif; an interface without one is not there.
+func compile(r *config.Running, links map[string]stack.Link) (*plan, error) {
+	p := &plan{
+		in:   make(map[*stack.Interface]*nat.AccessList),
+		out:  make(map[*stack.Interface]*nat.AccessList),
+		icmp: make(map[*stack.Interface][]icmpRule),
+	}
+	p.levels = nat.Levels{Inter: r.SameSecurityInter, Intra: r.SameSecurityIntra}
+	p.timeouts = timeouts(r.Timeouts)
+	byName := make(map[string]*stack.Interface)
+	for _, i := range r.Interfaces {
+		if i.Name == "" || i.Shutdown || !i.Addr.IsValid() {
+			continue
+		}
+		l, ok := links[i.Name]
+		if !ok {
+			return nil, fmt.Errorf("appliance: interface %s (%s:%d) has no link: give --link %s=DRIVER:DEVICE", i.Name, r.File, i.Line, i.Name)
+		}
+		si := &stack.Interface{Name: i.Name, Level: i.Level, Addr: i.Addr, Link: l}
+		byName[i.Name] = si
+		p.interfaces = append(p.interfaces, si)
+	}
+	for name := range links {
+		if byName[name] == nil {
+			return nil, fmt.Errorf("appliance: link for %q: the configuration has no interface of that nameif that is up and has an address", name)
+		}
+	}
+	routes := stack.Connected(p.interfaces...)
+	for _, rt := range r.Routes {
+		if i := byName[rt.Interface]; i != nil {
+			routes = append(routes, stack.Route{Prefix: rt.Prefix, Interface: i, Gateway: rt.Gateway, Metric: rt.Metric})
+		}
+	}
+	p.routes = stack.NewRoutes(routes)
+	var err error
+	if p.rules, err = compileRules(r, byName); err != nil {
+		return nil, err
+	}
+	p.compileLists(r, byName)
+	for _, c := range r.ICMP {
+		if i := byName[c.Interface]; i != nil {
+			rule := icmpRule{permit: c.Permit, typ: c.Type}
+			if c.Prefix.IsValid() {
+				rule.from = nat.Subnet(c.Prefix)
+			} else {
+				rule.from = nat.Range(c.From, c.To)
+			}
+			p.icmp[i] = append(p.icmp[i], rule)
+		}
+	}
+	if err := p.compilePolicies(r, byName); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func timeouts(t config.Timeouts) nat.Timeouts {
+	n := nat.DefaultTimeouts()
+	n.Conn, n.HalfClosed, n.UDP, n.ICMP = t.Conn, t.HalfClosed, t.UDP, t.ICMP
+	n.Xlate, n.PATXlate = t.Xlate, t.PATXlate
+	n.SIP, n.SIPMedia, n.SIPInvite, n.SIPDisconnect = t.SIP, t.SIPMedia, t.SIPInvite, t.SIPDisconnect
+	n.SIPProvisionalMedia, n.TCPProxyReassembly = t.SIPProvisionalMedia, t.TCPProxyReassembly
+	return n
+}
+
+func compileRules(r *config.Running, byName map[string]*stack.Interface) (*nat.Rules, error) {
+	var rules []nat.Rule
+	for _, n := range r.NAT {
+		rule := nat.Rule{
+			Section: nat.AutoSection, Name: "object network " + n.Object, Kind: nat.Dynamic,
+			Real: byName[n.RealIf], Mapped: byName[n.MappedIf],
+			Source:          nat.Object{Name: n.Object, From: n.RealFrom, To: n.RealTo},
+			MappedInterface: n.MappedInterface,
+			RealPort:        n.RealPort, MappedPort: n.MappedPort,
+			NoProxyARP: n.NoProxyARP,
+		}
+		if n.Static {
+			rule.Kind = nat.Static
+		}
+		if n.MappedFrom.IsValid() {
+			rule.MappedSource = nat.Object{Name: n.MappedObject, From: n.MappedFrom, To: n.MappedTo}
+		}
+		switch n.Proto {
+		case "tcp":
+			rule.Service = stack.TCP
+		case "udp":
+			rule.Service = stack.UDP
+		}
+		rules = append(rules, rule)
+	}
+	rs, err := nat.NewRules(rules)
+	if err != nil {
+		return nil, fmt.Errorf("appliance: %s: %w", r.File, err)
+	}
+	return rs, nil
+}
+
+func (p *plan) compileLists(r *config.Running, byName map[string]*stack.Interface) {
+	lists := make(map[string]*nat.AccessList)
+	for i := range r.AccessLists {
+		lists[r.AccessLists[i].Name] = compileList(&r.AccessLists[i])
+	}
+	for _, g := range r.AccessGroups {
+		switch g.Direction {
+		case "in":
+			p.in[byName[g.Interface]] = lists[g.Name]
+		case "out":
+			p.out[byName[g.Interface]] = lists[g.Name]
+		case "global":
+			p.global = lists[g.Name]
+		}
+	}
+}
+
+func compileList(l *config.AccessList) *nat.AccessList {
+	list := &nat.AccessList{Name: l.Name}
+	for _, a := range l.Entries {
+		if a.IsRemark() {
+			continue
+		}
+		e := &nat.Entry{
+			Permit: a.Permit, Proto: stack.Proto(a.Proto),
+			Src: addresses(a.Src), Dst: addresses(a.Dst),
+			SrcPorts: ports(a.SrcPorts), DstPorts: ports(a.DstPorts),
+			Log: a.Log, Inactive: a.Inactive, Text: a.Text,
+		}
+		if a.ICMPType >= 0 {
+			t := uint8(a.ICMPType)
+			e.ICMPType = &t
+		}
+		list.Entries = append(list.Entries, e)
+	}
+	return list
+}
+
+func addresses(s config.AddrSpec) []nat.Object {
+	if s.Any {
+		return nil
+	}
+	return []nat.Object{{Name: s.Object, From: s.From, To: s.To}}
+}
+
+// ports turns "neq" into the ranges around it.
+func ports(s config.PortSpec) []nat.PortRange {
+	switch {
+	case s.IsAny():
+		return nil
+	case !s.Not:
+		return []nat.PortRange{{From: s.From, To: s.To}}
+	}
+	var rs []nat.PortRange
+	if s.From > 0 {
+		rs = append(rs, nat.PortRange{From: 0, To: s.From - 1})
+	}
+	if s.To < 65535 {
+		rs = append(rs, nat.PortRange{From: s.To + 1, To: 65535})
+	}
+	return rs
+}
+
+// compilePolicies finds what the service policies put into effect.
+func (p *plan) compilePolicies(r *config.Running, byName map[string]*stack.Interface) error {
+	for _, sp := range r.ServicePolicies {
+		pm := r.PolicyMap(sp.Policy)
+		if pm == nil || sp.Interface != "" && byName[sp.Interface] == nil {
+			continue
+		}
+		for _, class := range pm.Classes {
+			cm := r.ClassMap(class.Class)
+			if cm == nil {
+				continue
+			}
+			for _, in := range class.Inspects {
+				for _, t := range triggers(r, cm, in.Protocol) {
+					t.on = byName[sp.Interface]
+					switch {
+					case in.PhoneProxy != "":
+						if err := p.applyPhoneProxy(r, in.PhoneProxy, byName); err != nil {
+							return err
+						}
+						p.phone.services = append(p.phone.services, t)
+					case in.Protocol == "tftp":
+						p.tftp = append(p.tftp, t)
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// triggers returns the traffic that cm leaves to the engine of a protocol.
+func triggers(r *config.Running, cm *config.ClassMap, protocol string) []trigger {
+	proto := stack.TCP
+	if protocol == "tftp" {
+		proto = stack.UDP
+	}
+	t := trigger{protocol: protocol, proto: proto}
+	switch cm.Match.Kind {
+	case config.MatchAny:
+		t.to = 65535
+	case config.MatchPort:
+		if (cm.Match.Proto == "tcp") != (proto == stack.TCP) {
+			return nil
+		}
+		t.from, t.to = cm.Match.From, cm.Match.To
+	case config.MatchACL:
+		l := r.AccessList(cm.Match.ACL)
+		if l == nil {
+			return nil
+		}
+		t.list = compileList(l)
+	case config.MatchDefault: // reference/asa-cli.md, section 8.5
+		port := map[string]uint16{"skinny": 2000, "sip": 5060, "tftp": 69}[protocol]
+		if port == 0 {
+			return nil
+		}
+		t.from, t.to = port, port
+	default:
+		return nil
+	}
+	return []trigger{t}
+}
+
+// applyPhoneProxy readies the one instance. Validate has seen that its parts
+// are there.
+func (p *plan) applyPhoneProxy(r *config.Running, name string, byName map[string]*stack.Interface) error {
+	if p.phone != nil {
+		return nil
+	}
+	pp := r.PhoneProxy(name)
+	if pp == nil {
+		return fmt.Errorf("appliance: phone-proxy %s does not exist", name)
+	}
+	ph := &phonePlan{
+		config: pp, ctl: r.CTL(pp.CTL), tls: r.TLSProxy(pp.TLSProxy), media: r.MediaTermination(pp.MediaTermination),
+	}
+	if ph.ctl == nil || ph.tls == nil || ph.media == nil || len(pp.TFTPServers) == 0 {
+		return fmt.Errorf("appliance: phone-proxy %s needs a media termination, a TLS proxy, a CTL file and a TFTP server before a service policy applies it", name)
+	}
+	for _, s := range pp.TFTPServers {
+		ph.servers = append(ph.servers, tftpServer{netip.AddrPortFrom(s.Addr, s.Port), byName[s.Interface]})
+	}
+	for _, a := range ph.media.Addrs {
+		m := mta{addr: a.Addr, on: byName[a.Interface], strict: a.Interface != ""}
+		if m.on == nil {
+			m.on = p.subnetOf(a.Addr)
+		}
+		p.mtas = append(p.mtas, m)
+	}
+	p.phone = ph
+	return nil
+}
+
+// subnetOf returns the interface whose subnet holds a, or nil.
+func (p *plan) subnetOf(a netip.Addr) *stack.Interface {
+	i := slices.IndexFunc(p.interfaces, func(i *stack.Interface) bool { return i.Addr.Contains(a) })
+	if i < 0 {
+		return nil
+	}
+	return p.interfaces[i]
+}
+
+// named returns the interface of a nameif, or nil.
+func (p *plan) named(name string) *stack.Interface {
+	i := slices.IndexFunc(p.interfaces, func(i *stack.Interface) bool { return i.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return p.interfaces[i]
+}
+
+// mtaOn returns the media termination address for the hosts on i.
+func (p *plan) mtaOn(i *stack.Interface) (mta, bool) {
+	for _, m := range p.mtas {
+		if m.on == i || !m.strict {
+			return m, true
+		}
+	}
+	return mta{}, false
+}
+
+// isMTA returns the media termination address a.
+func (p *plan) isMTA(a netip.Addr) *mta {
+	for i := range p.mtas {
+		if p.mtas[i].addr == a {
+			return &p.mtas[i]
+		}
+	}
+	return nil
+}
+
+// ownedBy returns the interface whose own address a is, or nil.
+func (p *plan) ownedBy(a netip.Addr) *stack.Interface {
+	for _, i := range p.interfaces {
+		if i.Addr.Addr() == a {
+			return i
+		}
+	}
+	return nil
+}
+
+// answers reports whether the box answers ARP for a on i: proxy ARP for every
+// mapped and media-termination address there.
+func (p *plan) answers(i *stack.Interface, a netip.Addr) bool {
+	if m := p.isMTA(a); m != nil && m.on == i {
+		return true
+	}
+	return p.rules.Owns(i, a)
+}
+
+// permitsICMP decides by the icmp rules of i, which hold for its own address
+// and its media termination address. (reference/asa-cli.md, section 9.4.)
+func (p *plan) permitsICMP(i *stack.Interface, from netip.Addr, typ uint8) bool {
+	rules := p.icmp[i]
+	for _, r := range rules {
+		if r.from.Contains(from) && (r.typ < 0 || r.typ == int(typ)) {
+			return r.permit
+		}
+	}
+	return len(rules) == 0
+}
+
+// service returns the phone-proxy service that takes a connection that came in
+// by in, with its destination real already; nil if none does.
+func (p *plan) service(in *stack.Interface, f stack.Flow) *trigger {
+	if p.phone == nil {
+		return nil
+	}
+	for i := range p.phone.services {
+		if p.phone.services[i].matches(in, f) {
+			return &p.phone.services[i]
+		}
+	}
+	return nil
+}
+
+// tftpFor returns the TFTP server of the phone proxy that a request from in
+// means, with its destination real already; nil if it is none of them.
+func (p *plan) tftpFor(in *stack.Interface, f stack.Flow) *tftpServer {
+	if p.phone == nil || f.Proto != stack.UDP {
+		return nil
+	}
+	for i := range p.phone.servers {
+		s := &p.phone.servers[i]
+		if s.real == f.Dst && s.on != in && p.phone.appliesTo(in) {
+			return s
+		}
+	}
+	return nil
+}
+
+// appliesTo reports whether phones come in by i.
+func (ph *phonePlan) appliesTo(i *stack.Interface) bool {
+	return slices.ContainsFunc(ph.services, func(t trigger) bool { return t.on == nil || t.on == i })
+}
+
+// inspectsTFTP reports whether plain "inspect tftp" watches f from in.
+func (p *plan) inspectsTFTP(in *stack.Interface, f stack.Flow) bool {
+	return slices.ContainsFunc(p.tftp, func(t trigger) bool { return t.matches(in, f) })
+}

@@ -1,0 +1,82 @@
+// Command patchbay is the appliance and its tools. See "patchbay help".
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// errReported ends a command whose findings have been printed already.
+var errReported = errors.New("reported")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := root().ExecuteContext(ctx); err != nil {
+		if !errors.Is(err, errReported) {
+			fmt.Fprintln(os.Stderr, "patchbay:", err)
+		}
+		os.Exit(1)
+	}
+}
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:           "patchbay",
+		Short:         "An ASA Phone Proxy in userspace: phones at home, no VPN",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	c.AddCommand(runCommand(), checkCommand(), demoCommand(), caCommand(), ctlCommand(), sgnCommand(), versionCommand())
+	return c
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			version, rev := "(devel)", ""
+			if b, ok := debug.ReadBuildInfo(); ok {
+				version = b.Main.Version
+				for _, s := range b.Settings {
+					if s.Key == "vcs.revision" {
+						rev = " " + s.Value
+					}
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "patchbay %s%s, %s\n", version, rev, b.GoVersion)
+				return nil
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "patchbay", version)
+			return nil
+		},
+	}
+}
+
+// logger writes to standard error, at the level that --log-level names.
+func logger(level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+}
+
+// pair splits "NAMEIF=DRIVER:DEVICE" and its like.
+func pair(s string) (key, value string, err error) {
+	key, value, ok := strings.Cut(s, "=")
+	if !ok || key == "" || value == "" {
+		return "", "", fmt.Errorf("%q: want NAMEIF=DRIVER:DEVICE, such as outside=packet:eth0", s)
+	}
+	return key, value, nil
+}

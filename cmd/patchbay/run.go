@@ -1,0 +1,162 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"patchbay/appliance"
+	"patchbay/appliance/config"
+	"patchbay/appliance/pki"
+	"patchbay/stack"
+	"patchbay/stack/link"
+)
+
+func runCommand() *cobra.Command {
+	var file, flash, level string
+	var links []string
+	c := &cobra.Command{
+		Use:   "run --config FILE --flash DIR --link NAMEIF=DRIVER:DEVICE ...",
+		Short: "Be the box that a configuration describes",
+		Long: `Brings up the interfaces of an ASA running configuration and serves phones until
+SIGINT or SIGTERM. Each interface with a nameif needs a link:
+
+  outside=packet:eth0   the NIC or veth itself, by AF_PACKET; the kernel must have
+                        no address on it and is kept from answering there
+  inside=tun:pb0        a TUN device, made if it is not there
+
+The flash directory holds the keys. Back it up: phones trust them.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logger(level)
+			if err != nil {
+				return err
+			}
+			r, err := load(cmd, file)
+			if err != nil {
+				return err
+			}
+			store, err := pki.Open(flash, pki.Options{})
+			if err != nil {
+				return err
+			}
+			for _, err := range store.Damaged() {
+				log.Error("flash", "reason", err)
+			}
+			opened, err := openLinks(r, links)
+			if err != nil {
+				return err
+			}
+			a, err := appliance.New(r, appliance.Options{Links: opened, Store: store, Log: log})
+			if err != nil {
+				closeLinks(opened)
+				return err
+			}
+			return a.Run(cmd.Context())
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&file, "config", "", "ASA running configuration")
+	f.StringVar(&flash, "flash", "", "directory for keys and certificates; made if it is not there")
+	f.StringArrayVar(&links, "link", nil, "NAMEIF=DRIVER:DEVICE; once for each interface")
+	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	for _, name := range []string{"config", "flash", "link"} {
+		if err := c.MarkFlagRequired(name); err != nil {
+			panic(err) // a flag of that name is defined above
+		}
+	}
+	return c
+}
+
+// load reads a configuration and prints what is wrong with it. One with errors
+// does not run.
+func load(cmd *cobra.Command, file string) (*config.Running, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r, findings := config.Check(file, f)
+	for _, x := range findings {
+		if x.Severity >= config.Warning {
+			fmt.Fprintln(cmd.ErrOrStderr(), x)
+		}
+	}
+	if n := config.Errors(findings); n > 0 {
+		return nil, fmt.Errorf("%s: %d errors: the configuration is refused as a whole", file, n)
+	}
+	return r, nil
+}
+
+func openLinks(r *config.Running, args []string) (map[string]stack.Link, error) {
+	opened := make(map[string]stack.Link)
+	for _, arg := range args {
+		name, device, err := pair(arg)
+		if err == nil && opened[name] != nil {
+			err = fmt.Errorf("two links for %q", name)
+		}
+		var l stack.Link
+		if err == nil {
+			opt := link.Options{}
+			if i := r.Interface(name); i != nil {
+				opt.MTU, opt.VLAN = i.MTU, uint16(i.VLAN)
+			}
+			l, err = link.Open(device, opt)
+		}
+		if err != nil {
+			closeLinks(opened)
+			return nil, fmt.Errorf("--link %s: %w", arg, err)
+		}
+		opened[name] = l
+	}
+	return opened, nil
+}
+
+func closeLinks(links map[string]stack.Link) {
+	for _, l := range links {
+		l.Close()
+	}
+}
+
+func checkCommand() *cobra.Command {
+	var all bool
+	c := &cobra.Command{
+		Use:   "check FILE",
+		Short: "Say what would become of each line of a configuration",
+		Long: `Prints every finding at once: errors, for which the configuration would be
+refused, and warnings. With --all also the lines that are known and have no effect
+here. Exits 1 if there is an error.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			r, findings := config.Check(args[0], f)
+			out := cmd.OutOrStdout()
+			warnings := 0
+			for _, x := range findings {
+				fmt.Fprintln(out, x)
+				if x.Severity == config.Warning {
+					warnings++
+				}
+			}
+			if all {
+				for _, x := range r.Inert() {
+					fmt.Fprintln(out, x)
+				}
+			}
+			n := config.Errors(findings)
+			fmt.Fprintf(out, "%s: %d lines, %d errors, %d warnings, %d lines without effect here\n",
+				args[0], len(r.Lines), n, warnings, len(r.Inert()))
+			if n > 0 {
+				return errReported
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&all, "all", false, "also list the lines without effect")
+	return c
+}

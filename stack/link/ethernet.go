@@ -1,0 +1,306 @@
+package link
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"patchbay/stack"
+)
+
+// An Ethernet header, with an 802.1Q tag where it has one. (IEEE 802.3, section
+// 3.1.1; IEEE 802.1Q, section 9.5.)
+//
+//	0             6             12     14
+//	+-------------+-------------+------+------------
+//	| destination |   source    | type | packet ...
+//	+-------------+-------------+------+-----+------+-----------
+//	| destination |   source    | 8100 | tag | type | packet ...
+//	+-------------+-------------+------+-----+------+-----------
+//	0             6             12     14    16     18
+const (
+	untagged = 14 // bytes of header
+	tagged   = 18
+
+	typeIPv4 = 0x0800
+	typeARP  = 0x0806
+	typeVLAN = 0x8100
+	typeIPv6 = 0x86dd
+
+	vlanID = 0x0fff // in the tag; the rest is priority
+)
+
+// An Ethernet is a stack.Link on an Ethernet device. It answers ARP for the
+// box's own address and those it stands in for, and finds the MAC addresses of
+// neighbours by ARP. (RFC 826, RFC 1027.)
+//
+// IPv6 packets pass to the stack, which counts and drops them.
+type Ethernet struct {
+	counters
+	dev  FrameDevice
+	mac  MAC
+	vlan uint16
+	now  func() time.Time
+
+	addrs atomic.Pointer[addrs]
+
+	// For the one goroutine that reads.
+	take  func(*Frame) bool // e.takeFrame
+	batch []*stack.Packet   // to be filled
+	got   int               // packets in batch
+	bytes int               // of them
+
+	mu         sync.Mutex
+	neighbours neighbours
+	frames     [][]byte // to be written
+}
+
+// addrs is what SetAddrs set.
+type addrs struct {
+	own   netip.Prefix
+	proxy func(netip.Addr) bool
+}
+
+// NewEthernet returns a link on dev, which it closes with itself. Until
+// SetAddrs it answers no ARP and reaches nobody.
+func NewEthernet(dev FrameDevice, opt Options) *Ethernet {
+	e := &Ethernet{dev: dev, mac: dev.MAC(), vlan: opt.VLAN, now: opt.now()}
+	e.take = e.takeFrame
+	e.addrs.Store(&addrs{})
+	return e
+}
+
+// SetAddrs makes own the address and subnet of the box, and answers ARP also
+// for the addresses that proxy says yes to: mapped addresses, media
+// termination. proxy may be nil; it is called by the goroutine that reads and
+// must not block.
+func (e *Ethernet) SetAddrs(own netip.Prefix, proxy func(netip.Addr) bool) {
+	e.addrs.Store(&addrs{own, proxy})
+}
+
+// answers reports whether the box answers ARP for a.
+func (a *addrs) answers(addr netip.Addr) bool {
+	return addr == a.own.Addr() || a.proxy != nil && a.proxy(addr)
+}
+
+// onLink reports whether addr can be a neighbour of the box.
+func (a *addrs) onLink(addr netip.Addr) bool {
+	return a.own.Contains(addr) && addr != a.own.Addr() && !a.isBroadcast(addr)
+}
+
+// isBroadcast reports whether addr is all hosts on the link. (RFC 919; RFC 3021
+// for /31.)
+func (a *addrs) isBroadcast(addr netip.Addr) bool {
+	v := addr.As4()
+	n := binary.BigEndian.Uint32(v[:])
+	if n == 0xffffffff {
+		return true
+	}
+	if !a.own.IsValid() || a.own.Bits() > 30 || !a.own.Contains(addr) {
+		return false
+	}
+	host := uint32(0xffffffff) >> a.own.Bits()
+	return n&host == host
+}
+
+// MAC returns the address of the device.
+func (e *Ethernet) MAC() MAC { return e.mac }
+
+// MTU implements stack.Link.
+func (e *Ethernet) MTU() int { return e.dev.MTU() }
+
+// Close implements stack.Link.
+func (e *Ethernet) Close() error { return e.dev.Close() }
+
+// Stats returns what passed, and what the device itself lost.
+func (e *Ethernet) Stats() Stats {
+	s := e.counters.Stats()
+	if c, ok := e.dev.(Counter); ok {
+		for r, n := range c.Stats().Drops {
+			s.Drops[r] += n
+		}
+	}
+	return s
+}
+
+// Read implements stack.Link.
+func (e *Ethernet) Read(batch []*stack.Packet) (int, error) {
+	if len(batch) == 0 {
+		return 0, nil
+	}
+	e.batch, e.got, e.bytes = batch, 0, 0
+	for {
+		err := e.dev.ReadFrames(e.take)
+		if e.got > 0 || err != nil {
+			e.batch = nil
+			e.in(e.got, e.bytes)
+			return e.got, err
+		}
+	}
+}
+
+// takeFrame takes one frame off the device: packets go into the batch, ARP is
+// dealt with at once. It reports whether there is room for more.
+func (e *Ethernet) takeFrame(f *Frame) (more bool) {
+	dst, src, typ, body, ok := e.open(f)
+	if !ok {
+		return true
+	}
+	switch typ {
+	case typeARP:
+		e.takeARP(body, dst, f.Time)
+		return true
+	case typeIPv4:
+		if dst.group() && !groupPacket(body, e.addrs.Load()) {
+			e.drop(NotForUs) // one host's packet to all stations (RFC 1122, section 3.3.6)
+			return true
+		}
+	case typeIPv6:
+	default:
+		e.drop(OtherType)
+		return true
+	}
+	if src.group() {
+		e.drop(Malformed)
+		return true
+	}
+	p := e.batch[e.got]
+	if !p.SetData(body) {
+		e.drop(Oversize)
+		return true
+	}
+	p.Time, p.ChecksumVouched = f.Time, f.Vouched
+	e.got++
+	e.bytes += len(body)
+	return e.got < len(e.batch)
+}
+
+// open checks the header of a frame and returns what is in it, or counts why
+// the frame is not for us.
+func (e *Ethernet) open(f *Frame) (dst, src MAC, typ uint16, body []byte, ok bool) {
+	d := f.Data
+	if len(d) < untagged {
+		e.drop(Malformed)
+		return dst, src, 0, nil, false
+	}
+	dst, src = MAC(d), MAC(d[6:])
+	if dst != e.mac && !dst.group() {
+		e.drop(NotForUs)
+		return dst, src, 0, nil, false
+	}
+	typ, body = binary.BigEndian.Uint16(d[12:]), d[untagged:]
+	tag := f.Tag
+	if typ == typeVLAN && !f.Tagged {
+		if len(d) < tagged {
+			e.drop(Malformed)
+			return dst, src, 0, nil, false
+		}
+		tag = binary.BigEndian.Uint16(d[14:])
+		typ, body = binary.BigEndian.Uint16(d[16:]), d[tagged:]
+	}
+	if tag&vlanID != e.vlan { // a tag with identifier 0 carries only a priority
+		e.drop(WrongVLAN)
+		return dst, src, 0, nil, false
+	}
+	return dst, src, typ, body, true
+}
+
+// groupPacket reports whether the IPv4 packet b is to more hosts than one.
+func groupPacket(b []byte, a *addrs) bool {
+	if len(b) < 20 {
+		return true // for Parse to name
+	}
+	dst := netip.AddrFrom4([4]byte(b[16:20]))
+	return dst.IsMulticast() || a.isBroadcast(dst)
+}
+
+// Write implements stack.Link.
+func (e *Ethernet) Write(batch []*stack.Packet) error {
+	a := e.addrs.Load()
+	now := e.now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.frames = e.frames[:0]
+	n, bytes := 0, 0
+	for _, p := range batch {
+		if p.Len() > e.dev.MTU() {
+			e.drop(Oversize)
+			continue
+		}
+		hop := p.NextHop
+		if !hop.IsValid() {
+			hop = destination(p.Data())
+		}
+		var mac MAC
+		frame := p.WithHeader(e.headerLen())
+		switch {
+		case !hop.Is4():
+			e.drop(NoAdjacency)
+			continue
+		case hop.IsMulticast(): // RFC 1112, section 6.4
+			v := hop.As4()
+			mac = MAC{0x01, 0x00, 0x5e, v[1] & 0x7f, v[2], v[3]}
+		case a.isBroadcast(hop):
+			mac = broadcast
+		default:
+			var known bool
+			if mac, known = e.resolveLocked(hop, a, frame, now); !known {
+				continue
+			}
+		}
+		e.putHeader(frame, mac, typeIPv4)
+		e.frames = append(e.frames, frame)
+		n++
+		bytes += p.Len()
+	}
+	lost, err := e.writeLocked()
+	if err == nil {
+		e.out(max(n-lost, 0), bytes)
+	}
+	return err
+}
+
+// writeLocked writes e.frames and forgets them, for packets are borrowed.
+func (e *Ethernet) writeLocked() (lost int, err error) {
+	if len(e.frames) == 0 {
+		return 0, nil
+	}
+	lost, err = e.dev.WriteFrames(e.frames)
+	for range lost {
+		e.drop(SendFailed)
+	}
+	clear(e.frames)
+	e.frames = e.frames[:0]
+	return lost, err
+}
+
+// destination returns the destination address of the IPv4 packet d.
+func destination(d []byte) netip.Addr {
+	if len(d) < 20 {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom4([4]byte(d[16:20]))
+}
+
+// headerLen is the length of our Ethernet header in bytes.
+func (e *Ethernet) headerLen() int {
+	if e.vlan != 0 {
+		return tagged
+	}
+	return untagged
+}
+
+// putHeader writes our header, headerLen bytes, to the start of frame.
+func (e *Ethernet) putHeader(frame []byte, dst MAC, typ uint16) {
+	copy(frame, dst[:])
+	copy(frame[6:], e.mac[:])
+	if e.vlan != 0 {
+		binary.BigEndian.PutUint16(frame[12:], typeVLAN)
+		binary.BigEndian.PutUint16(frame[14:], e.vlan)
+		binary.BigEndian.PutUint16(frame[16:], typ)
+		return
+	}
+	binary.BigEndian.PutUint16(frame[12:], typ)
+}

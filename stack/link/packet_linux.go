@@ -1,0 +1,434 @@
+package link
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"patchbay/stack"
+)
+
+// A packetDevice is an Ethernet device of the kernel through packet sockets: a
+// TPACKET_V2 ring to receive, sendmmsg to send. V3 would be cheaper at high
+// rates but holds packets back for a block. (reference/dataplane.md, section C;
+// Linux Documentation/networking/packet_mmap.rst.)
+type packetDevice struct {
+	name  string
+	index int
+	mac   MAC
+	mtu   int
+	now   func() time.Time
+
+	handle *netlink.Handle
+	quiet  *silence
+	rx, tx int // sockets
+	wake   int // eventfd that Close writes
+	closed atomic.Bool
+
+	lost      atomic.Uint64 // frames the ring had no room for
+	oversized atomic.Uint64 // frames too long for a slot
+
+	reading sync.Mutex // held while the ring is in use
+	ring    []byte
+	slot    int // bytes of one slot
+	next    int // slot that the kernel fills next
+	frame   Frame
+	waits   [2]unix.PollFd
+	copied  []byte    // a frame that is too long for a slot
+	super   segmenter // what is left of the last frame longer than the MTU
+	whole   Frame     // that frame, but for its data
+
+	writing sync.Mutex // held while tx is in use
+	msgs    [sendBatch]message
+	iovs    [sendBatch]unix.Iovec
+}
+
+// A message is struct mmsghdr.
+type message struct {
+	unix.Msghdr
+	sent uint32
+	_    [4]byte
+}
+
+const (
+	sendBatch = 64      // frames to one sendmmsg
+	ringBytes = 8 << 20 // bytes of receive ring
+	ringBlock = 1 << 16 // bytes of memory that the kernel allocates at once
+	minSlot   = 2048    // bytes
+	sendBytes = 4 << 20 // bytes of send buffer
+
+	copyBytes = 4 << 20        // bytes of frames too long for a slot that may wait
+	longest   = 1<<16 + tagged // bytes of the longest frame
+
+	// slotRoom is what a slot holds besides the IP packet, in bytes: the
+	// header of the ring, an address, alignment, Ethernet and VLAN.
+	slotRoom = 128
+)
+
+// openPacket opens the Ethernet device name.
+func openPacket(name string, opt Options) (stack.Link, error) {
+	d, err := newPacketDevice(name, opt)
+	if err != nil {
+		return nil, hint(err)
+	}
+	return NewEthernet(d, opt), nil
+}
+
+// newPacketDevice silences the kernel on the device and opens the sockets.
+func newPacketDevice(name string, opt Options) (_ *packetDevice, err error) {
+	d := &packetDevice{name: name, now: opt.now(), rx: -1, tx: -1, wake: -1}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.release())
+		}
+	}()
+	if d.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, fmt.Errorf("opening netlink: %w", err)
+	}
+	l, err := d.handle.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil, fmt.Errorf("there is no device %s; \"ip link\" lists those there are", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	a := l.Attrs()
+	if len(a.HardwareAddr) != len(MAC{}) || a.RawFlags&unix.IFF_LOOPBACK != 0 {
+		return nil, fmt.Errorf("%s is no Ethernet device", name)
+	}
+	d.index, d.mac, d.mtu = a.Index, MAC(a.HardwareAddr), a.MTU
+	// A socket first: without leave for one, nothing should change.
+	if err := d.openSender(); err != nil {
+		return nil, err
+	}
+	if opt.MTU != 0 && opt.MTU != a.MTU {
+		if err := d.handle.LinkSetMTU(l, opt.MTU); err != nil {
+			return nil, fmt.Errorf("setting MTU %d: %w", opt.MTU, err)
+		}
+		d.quiet = &silence{undo: []func() error{func() error { return d.handle.LinkSetMTU(l, a.MTU) }}}
+		d.mtu = opt.MTU
+	}
+	if d.mtu > MaxMTU {
+		return nil, fmt.Errorf("its MTU of %d is above %d; choose one (ip link set %s mtu 1500)", d.mtu, MaxMTU, name)
+	}
+	s, err := silenceDevice(d.handle, l)
+	if err != nil {
+		return nil, err
+	}
+	if d.quiet != nil {
+		s.undo = append(d.quiet.undo, s.undo...)
+	}
+	d.quiet = s
+	if d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	if err := d.openRing(); err != nil {
+		return nil, err
+	}
+	for i := range d.msgs {
+		d.msgs[i].Iov = &d.iovs[i]
+		d.msgs[i].SetIovlen(1)
+	}
+	return d, nil
+}
+
+// packetSocket opens a packet socket, which gets nothing until it is bound.
+func packetSocket() (int, error) {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("opening a packet socket: %w", err)
+	}
+	return fd, nil
+}
+
+// openSender opens the sending socket, which receives nothing.
+func (d *packetDevice) openSender() (err error) {
+	if d.tx, err = packetSocket(); err != nil {
+		return err
+	}
+	// Straight to the device: its queueing discipline is not for us, and is
+	// slow. Kernels before 3.14 do without. The larger buffer, too, is a wish.
+	_ = unix.SetsockoptInt(d.tx, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
+	_ = unix.SetsockoptInt(d.tx, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBytes)
+	return bind(d.tx, d.index, 0)
+}
+
+// bind binds a packet socket to a device and a type of frames, 0 for none.
+func bind(fd, index int, proto uint16) error {
+	var be [2]byte
+	binary.BigEndian.PutUint16(be[:], proto)
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16(be[:]), Ifindex: index}); err != nil {
+		return fmt.Errorf("binding a packet socket: %w", err)
+	}
+	return nil
+}
+
+// openRing opens the receiving socket and maps its ring.
+func (d *packetDevice) openRing() (err error) {
+	if d.rx, err = packetSocket(); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(d.rx, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V2); err != nil {
+		return fmt.Errorf("choosing TPACKET_V2: %w", err)
+	}
+	// Kernels before 4.20 do not know it; forMe asks each frame anyway.
+	_ = unix.SetsockoptInt(d.rx, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+	// Frames too long for a slot wait in the socket's queue.
+	if err := unix.SetsockoptInt(d.rx, unix.SOL_PACKET, unix.PACKET_COPY_THRESH, 1); err != nil {
+		return fmt.Errorf("keeping long frames: %w", err)
+	}
+	_ = unix.SetsockoptInt(d.rx, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, copyBytes) // better, not needed
+	d.copied = make([]byte, longest)
+	d.slot = minSlot
+	for d.slot < d.mtu+slotRoom {
+		d.slot *= 2
+	}
+	req := unix.TpacketReq{Block_size: ringBlock, Block_nr: ringBytes / ringBlock,
+		Frame_size: uint32(d.slot), Frame_nr: uint32(ringBytes / d.slot)}
+	if err := unix.SetsockoptTpacketReq(d.rx, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
+		return fmt.Errorf("asking for a receive ring of %d bytes: %w", ringBytes, err)
+	}
+	d.ring, err = unix.Mmap(d.rx, 0, ringBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("mapping the receive ring: %w", err)
+	}
+	mreq := unix.PacketMreq{Ifindex: int32(d.index), Type: unix.PACKET_MR_PROMISC}
+	if err := unix.SetsockoptPacketMreq(d.rx, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &mreq); err != nil {
+		return fmt.Errorf("promiscuous mode: %w", err)
+	}
+	return bind(d.rx, d.index, unix.ETH_P_ALL)
+}
+
+// header returns the header of slot i and the slot.
+func (d *packetDevice) header(i int) (*unix.Tpacket2Hdr, []byte) {
+	b := d.ring[i*d.slot : (i+1)*d.slot : (i+1)*d.slot]
+	return (*unix.Tpacket2Hdr)(unsafe.Pointer(&b[0])), b
+}
+
+// ReadFrames implements FrameDevice.
+func (d *packetDevice) ReadFrames(fn func(f *Frame) bool) error {
+	d.reading.Lock()
+	defer d.reading.Unlock()
+	for {
+		if d.closed.Load() {
+			return net.ErrClosed
+		}
+		if d.readReady(fn) {
+			return nil
+		}
+		if d.super.more() {
+			continue
+		}
+		if err := d.poll(); err != nil {
+			return err
+		}
+	}
+}
+
+// readReady gives fn the frames that are in the ring and reports whether there
+// was one.
+func (d *packetDevice) readReady(fn func(f *Frame) bool) (some bool) {
+	slots := len(d.ring) / d.slot
+	var now time.Time
+	for range slots {
+		for d.super.more() {
+			d.frame = d.whole
+			d.frame.Data = d.super.cut()
+			some = true
+			if !fn(&d.frame) {
+				return true
+			}
+		}
+		h, b := d.header(d.next)
+		status := atomic.LoadUint32(&h.Status)
+		if status&unix.TP_STATUS_USER == 0 {
+			return some
+		}
+		if now.IsZero() {
+			now = d.now()
+		}
+		more := true
+		if d.frame = d.open(h, b, status, now); d.frame.Data != nil {
+			some = true
+			more = fn(&d.frame)
+			d.frame.Data = nil
+		}
+		atomic.StoreUint32(&h.Status, unix.TP_STATUS_KERNEL)
+		d.next = (d.next + 1) % slots
+		if !more {
+			return true
+		}
+	}
+	return some
+}
+
+// open returns the frame in slot b with the header h. One that is longer than
+// the MTU goes to d.super; then, and if the frame is to be dropped, Data is nil.
+func (d *packetDevice) open(h *unix.Tpacket2Hdr, b []byte, status uint32, now time.Time) Frame {
+	f := Frame{
+		Time:    now,
+		Tagged:  status&unix.TP_STATUS_VLAN_VALID != 0,
+		Tag:     h.Vlan_tci,
+		Vouched: status&unix.TP_STATUS_CSUMNOTREADY != 0,
+	}
+	data := b[min(int(h.Mac), len(b)):min(int(h.Mac)+int(h.Snaplen), len(b))]
+	if status&unix.TP_STATUS_COPY != 0 {
+		n, _, err := unix.Recvfrom(d.rx, d.copied, unix.MSG_DONTWAIT)
+		if err != nil {
+			n = 0
+		}
+		data = d.copied[:n]
+	}
+	switch {
+	case !forMe(b):
+	case len(data) < int(h.Len):
+		d.oversized.Add(1)
+	case len(data) <= d.mtu+tagged:
+		f.Data = data
+	case !d.super.load(data, d.mtu):
+		d.oversized.Add(1)
+	default:
+		d.whole = f
+		d.whole.Vouched = true
+	}
+	return f
+}
+
+// forMe reports whether the frame in slot b came from outside, not from this
+// machine. A struct sockaddr_ll follows the header of the slot.
+func forMe(b []byte) bool {
+	const packetType = (unix.SizeofTpacket2Hdr+unix.TPACKET_ALIGNMENT-1)&^(unix.TPACKET_ALIGNMENT-1) + 10
+	return b[packetType] != unix.PACKET_OUTGOING && b[packetType] != unix.PACKET_LOOPBACK
+}
+
+// poll waits for a frame or for Close.
+func (d *packetDevice) poll() error {
+	d.waits = [2]unix.PollFd{{Fd: int32(d.rx), Events: unix.POLLIN}, {Fd: int32(d.wake), Events: unix.POLLIN}}
+	if _, err := unix.Poll(d.waits[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("link: waiting for %s: %w", d.name, err)
+	}
+	if d.waits[0].Revents&unix.POLLERR == 0 {
+		return nil
+	}
+	// The device went down, which passes, or away, which does not. Asking
+	// clears the error.
+	if _, err := unix.GetsockoptInt(d.rx, unix.SOL_SOCKET, unix.SO_ERROR); err != nil {
+		return fmt.Errorf("link: reading %s: %w", d.name, err)
+	}
+	if d.gone() {
+		return fmt.Errorf("link: reading %s: the device is gone", d.name)
+	}
+	return nil
+}
+
+// gone reports whether the device does not exist any more.
+func (d *packetDevice) gone() bool {
+	_, err := d.handle.LinkByIndex(d.index)
+	return errors.As(err, &netlink.LinkNotFoundError{}) || errors.Is(err, unix.ENODEV)
+}
+
+// WriteFrames implements FrameDevice.
+func (d *packetDevice) WriteFrames(frames [][]byte) (dropped int, err error) {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	for len(frames) > 0 {
+		if d.closed.Load() {
+			return dropped, net.ErrClosed
+		}
+		n := min(len(frames), sendBatch)
+		for i, f := range frames[:n] {
+			d.iovs[i].Base = &f[0]
+			d.iovs[i].SetLen(len(f))
+		}
+		r, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(d.tx), uintptr(unsafe.Pointer(&d.msgs)), uintptr(n), unix.MSG_DONTWAIT, 0, 0)
+		runtime.KeepAlive(frames)
+		clear(d.iovs[:n])
+		switch errno {
+		case 0:
+			frames = frames[r:]
+		case unix.EINTR:
+		case unix.ENXIO, unix.ENODEV:
+			return dropped, fmt.Errorf("link: writing %s: the device is gone", d.name)
+		default: // about the first frame: no room, too long, device down
+			dropped++
+			frames = frames[1:]
+		}
+	}
+	return dropped, nil
+}
+
+// MAC implements FrameDevice.
+func (d *packetDevice) MAC() MAC { return d.mac }
+
+// MTU implements FrameDevice.
+func (d *packetDevice) MTU() int { return d.mtu }
+
+// Stats returns what was lost below Ethernet.
+func (d *packetDevice) Stats() Stats {
+	d.writing.Lock() // keeps Close away
+	if !d.closed.Load() {
+		// The kernel counts from the last question.
+		if st, err := unix.GetsockoptTpacketStats(d.rx, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+			d.lost.Add(uint64(st.Drops))
+		}
+	}
+	d.writing.Unlock()
+	s := Stats{Drops: make(map[Reason]uint64)}
+	for r, n := range map[Reason]uint64{RingFull: d.lost.Load(), Oversize: d.oversized.Load()} {
+		if n != 0 {
+			s.Drops[r] = n
+		}
+	}
+	return s
+}
+
+// Close implements FrameDevice.
+func (d *packetDevice) Close() error {
+	if d.closed.Swap(true) {
+		return nil
+	}
+	one := binary.NativeEndian.AppendUint64(nil, 1)
+	if _, err := unix.Write(d.wake, one); err != nil {
+		return fmt.Errorf("link: closing %s: %w", d.name, err)
+	}
+	d.reading.Lock()
+	defer d.reading.Unlock()
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if err := d.release(); err != nil {
+		return fmt.Errorf("link: closing %s: %w", d.name, err)
+	}
+	return nil
+}
+
+// release gives back whatever d has.
+func (d *packetDevice) release() error {
+	var errs []error
+	if d.ring != nil {
+		errs = append(errs, unix.Munmap(d.ring))
+		d.ring = nil
+	}
+	for _, fd := range []*int{&d.rx, &d.tx, &d.wake} {
+		if *fd >= 0 {
+			errs = append(errs, unix.Close(*fd))
+			*fd = -1
+		}
+	}
+	if d.quiet != nil {
+		errs = append(errs, d.quiet.lift())
+	}
+	if d.handle != nil {
+		d.handle.Close()
+		d.handle = nil
+	}
+	return errors.Join(errs...)
+}

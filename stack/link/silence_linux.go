@@ -1,0 +1,244 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A silence is what keeps the kernel from taking part on a device: it hears
+// nothing (a drop in front of its stack), asks and answers nothing (no ARP, no
+// IPv6), forwards nothing, and leaves packets as they were on the wire (no
+// offloads). lift puts everything back.
+type silence struct {
+	undo []func() error // run from the last to the first
+}
+
+// silenceDevice takes the device away from the kernel's stack. It refuses one
+// that has an IPv4 address, for then somebody uses it.
+func silenceDevice(h *netlink.Handle, l netlink.Link) (_ *silence, err error) {
+	name := l.Attrs().Name
+	addrs, err := h.AddrList(l, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, fmt.Errorf("listing addresses: %w", err)
+	}
+	if len(addrs) > 0 {
+		return nil, fmt.Errorf("the kernel has address %v on it; remove it (ip addr del %v dev %s) or choose another device",
+			addrs[0].IPNet, addrs[0].IPNet, name)
+	}
+	s := &silence{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.lift())
+		}
+	}()
+	if err := s.deafen(h, l); err != nil {
+		return nil, fmt.Errorf("dropping what arrives for the kernel: %w", err)
+	}
+	// Old kernels and containers have some of these not, or not writable;
+	// the drop is what counts.
+	s.sysctl("ipv6/conf/"+name+"/disable_ipv6", "1")
+	s.sysctl("ipv4/conf/"+name+"/forwarding", "0")
+	if l.Attrs().RawFlags&unix.IFF_NOARP == 0 {
+		if err := h.LinkSetARPOff(l); err != nil {
+			return nil, fmt.Errorf("switching off the kernel's ARP: %w", err)
+		}
+		s.later(func() error { return h.LinkSetARPOn(l) })
+	}
+	if err := s.offloads(name); err != nil {
+		return nil, err
+	}
+	if l.Attrs().RawFlags&unix.IFF_UP == 0 {
+		if err := h.LinkSetUp(l); err != nil {
+			return nil, fmt.Errorf("bringing it up: %w", err)
+		}
+		s.later(func() error { return h.LinkSetDown(l) })
+	}
+	return s, nil
+}
+
+// later notes how to undo what was just done.
+func (s *silence) later(undo func() error) { s.undo = append(s.undo, undo) }
+
+// lift undoes everything. A device that is gone needs nothing undone.
+func (s *silence) lift() error {
+	var errs []error
+	for len(s.undo) > 0 {
+		last := len(s.undo) - 1
+		err := s.undo[last]()
+		s.undo = s.undo[:last]
+		if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// dropPriority is that of our filter: the first.
+const dropPriority = 1
+
+// deafen drops every frame behind the packet sockets and in front of the
+// kernel's protocols: a filter on the ingress of the device.
+func (s *silence) deafen(h *netlink.Handle, l netlink.Link) error {
+	index := l.Attrs().Index
+	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+	switch err := h.QdiscAdd(qdisc); {
+	case err == nil:
+		s.later(func() error { return h.QdiscDel(qdisc) })
+	case !errors.Is(err, unix.EEXIST): // somebody else's will do
+		return hint(fmt.Errorf("adding the clsact queue: %w", err))
+	}
+	attrs := netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS,
+		Handle: 1, Priority: dropPriority, Protocol: unix.ETH_P_ALL}
+	filter, errBPF := dropByBPF(h, attrs)
+	if errBPF == nil {
+		s.later(func() error { return h.FilterDel(filter) })
+		return nil
+	}
+	action := &netlink.GenericAction{ActionAttrs: netlink.ActionAttrs{Action: netlink.TC_ACT_SHOT}}
+	all := &netlink.MatchAll{FilterAttrs: attrs, Actions: []netlink.Action{action}}
+	if err := h.FilterReplace(all); err != nil {
+		return errors.Join(errBPF, fmt.Errorf("filter matchall: %w", err))
+	}
+	s.later(func() error { return h.FilterDel(all) })
+	return nil
+}
+
+// dropByBPF adds a filter that is the BPF program "return TC_ACT_SHOT".
+func dropByBPF(h *netlink.Handle, attrs netlink.FilterAttrs) (netlink.Filter, error) {
+	// struct bpf_insn: operation, registers, offset, immediate value.
+	type instruction struct {
+		op, regs uint8
+		off      int16
+		imm      int32
+	}
+	program := [2]instruction{
+		{op: unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_K, imm: int32(netlink.TC_ACT_SHOT)}, // r0 = TC_ACT_SHOT
+		{op: unix.BPF_JMP | unix.BPF_EXIT},
+	}
+	license := [1]byte{} // none needed: it calls nothing
+	// union bpf_attr as BPF_PROG_LOAD reads it, as far as we use it.
+	var pin runtime.Pinner // the kernel gets their addresses as numbers
+	pin.Pin(&program)
+	pin.Pin(&license)
+	defer pin.Unpin()
+	load := struct {
+		kind, count    uint32
+		program        uint64
+		license        uint64
+		level, logSize uint32
+		log            uint64
+		version, flags uint32
+	}{
+		kind: unix.BPF_PROG_TYPE_SCHED_CLS, count: uint32(len(program)),
+		program: uint64(uintptr(unsafe.Pointer(&program))),
+		license: uint64(uintptr(unsafe.Pointer(&license))),
+	}
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&load)), unsafe.Sizeof(load))
+	if errno != 0 {
+		return nil, fmt.Errorf("loading a BPF program: %w", errno)
+	}
+	defer unix.Close(int(fd)) // the filter keeps it
+	f := &netlink.BpfFilter{FilterAttrs: attrs, Fd: int(fd), Name: "patchbay", DirectAction: true}
+	if err := h.FilterReplace(f); err != nil {
+		return nil, fmt.Errorf("filter bpf: %w", err)
+	}
+	return f, nil
+}
+
+// sysctl sets /proc/sys/net/name if it can. The file stays open until it is
+// put back: it belongs to the network namespace it was opened in.
+func (s *silence) sysctl(name, value string) {
+	f, err := os.OpenFile("/proc/sys/net/"+name, os.O_RDWR, 0)
+	if err != nil {
+		return
+	}
+	var old [16]byte
+	n, err := f.ReadAt(old[:], 0)
+	was := strings.TrimSpace(string(old[:n]))
+	if n == 0 || was == value {
+		f.Close()
+		return
+	}
+	if _, err = f.WriteAt([]byte(value), 0); err != nil {
+		f.Close()
+		return
+	}
+	s.later(func() error {
+		_, err := f.WriteAt([]byte(was), 0)
+		return errors.Join(err, f.Close())
+	})
+}
+
+// An offload is something that a device or the kernel's driver layer does to
+// packets, and the ethtool commands that tell and set it. (linux/ethtool.h.)
+type offload struct {
+	get, set uint32
+	flag     uint32 // the bit, where several share a command
+}
+
+// offloads switches off what merges packets, splits them late or leaves their
+// checksums open. Devices that will not are left as they are: the driver copes
+// with open checksums, and counts what is too long.
+func (s *silence) offloads(name string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening a socket for ethtool: %w", err)
+	}
+	s.later(func() error { return unix.Close(fd) })
+	const flagLRO = 1 << 15 // ETH_FLAG_LRO
+	for _, o := range []offload{
+		{unix.ETHTOOL_GFLAGS, unix.ETHTOOL_SFLAGS, flagLRO},
+		{unix.ETHTOOL_GGRO, unix.ETHTOOL_SGRO, 0},
+		{unix.ETHTOOL_GTSO, unix.ETHTOOL_STSO, 0},
+		{unix.ETHTOOL_GGSO, unix.ETHTOOL_SGSO, 0},
+		{unix.ETHTOOL_GTXCSUM, unix.ETHTOOL_STXCSUM, 0},
+		{unix.ETHTOOL_GRXCSUM, unix.ETHTOOL_SRXCSUM, 0},
+	} {
+		old, err := ethtool(fd, name, o.get, 0)
+		if err != nil {
+			continue
+		}
+		off := uint32(0)
+		if o.flag != 0 {
+			off = old &^ o.flag
+		}
+		if off == old {
+			continue
+		}
+		if _, err := ethtool(fd, name, o.set, off); err != nil {
+			continue
+		}
+		s.later(func() error {
+			_, err := ethtool(fd, name, o.set, old)
+			if errors.Is(err, unix.EOPNOTSUPP) {
+				return nil
+			}
+			return err
+		})
+	}
+	return nil
+}
+
+// ethtool does one command with a struct ethtool_value.
+func ethtool(fd int, name string, cmd, value uint32) (uint32, error) {
+	v := struct{ cmd, data uint32 }{cmd, value}
+	req := struct { // struct ifreq
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}{data: unsafe.Pointer(&v)}
+	copy(req.name[:unix.IFNAMSIZ-1], name)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return v.data, nil
+}

@@ -1,0 +1,90 @@
+package link
+
+import (
+	"strconv"
+	"sync/atomic"
+)
+
+// A Reason says why a link dropped something.
+type Reason uint8
+
+// The reasons, of which each driver has some.
+const (
+	QueueFull   Reason = iota // the other end of a wire in memory does not keep up
+	RingFull                  // we do not keep up with the kernel
+	Oversize                  // longer than the MTU or the buffer
+	NotForUs                  // another station's frame
+	WrongVLAN                 // a tag that is not ours, or none
+	OtherType                 // neither IP nor ARP
+	Malformed                 // a frame or ARP message that makes no sense
+	NoAdjacency               // the neighbour did not answer, or cannot be one
+	SendFailed                // the kernel would not take it
+	numReasons
+)
+
+var reasonNames = [numReasons]string{
+	QueueFull:   "queue-full",
+	RingFull:    "ring-full",
+	Oversize:    "oversize",
+	NotForUs:    "not-for-us",
+	WrongVLAN:   "wrong-vlan",
+	OtherType:   "other-type",
+	Malformed:   "malformed",
+	NoAdjacency: "no-adjacency",
+	SendFailed:  "send-failed",
+}
+
+// String returns a name like "queue-full".
+func (r Reason) String() string {
+	if r < numReasons {
+		return reasonNames[r]
+	}
+	return "reason " + strconv.Itoa(int(r))
+}
+
+// Stats is what passed a link since it was opened: IP packets and their bytes,
+// without Ethernet headers and ARP.
+type Stats struct {
+	InPackets, InBytes, OutPackets, OutBytes uint64
+
+	Drops map[Reason]uint64 // packets or frames; only reasons that occurred
+}
+
+// A Counter is a link that counts. All links of this package do.
+type Counter interface {
+	Stats() Stats
+}
+
+// counters is the Stats of a link as it runs.
+type counters struct {
+	inPackets, inBytes, outPackets, outBytes atomic.Uint64
+
+	drops [numReasons]atomic.Uint64
+}
+
+func (c *counters) in(packets, bytes int) {
+	c.inPackets.Add(uint64(packets))
+	c.inBytes.Add(uint64(bytes))
+}
+
+func (c *counters) out(packets, bytes int) {
+	c.outPackets.Add(uint64(packets))
+	c.outBytes.Add(uint64(bytes))
+}
+
+func (c *counters) drop(r Reason) { c.drops[r].Add(1) }
+
+// Stats returns what was counted so far.
+func (c *counters) Stats() Stats {
+	s := Stats{
+		InPackets: c.inPackets.Load(), InBytes: c.inBytes.Load(),
+		OutPackets: c.outPackets.Load(), OutBytes: c.outBytes.Load(),
+		Drops: make(map[Reason]uint64),
+	}
+	for r := range c.drops {
+		if n := c.drops[r].Load(); n != 0 {
+			s.Drops[Reason(r)] = n
+		}
+	}
+	return s
+}
