@@ -198,7 +198,8 @@ func (a *Appliance) newPhoneProxy() error {
 	a.proxy = phoneproxy.New(phoneproxy.Config{
 		Name: ph.config.Name, TLS: tls, Phones: a.phones, Relay: a.relay, Dial: a.host,
 		Rand: opt.Rand, Now: opt.Now, Log: opt.Log, Readmit: ph.config.Readmit,
-		Limits: inspect.Limits{Reassembly: r.Timeouts.TCPProxyReassembly},
+		MaxSessions: r.MaxTLSSessions,
+		Limits:      inspect.Limits{Reassembly: r.Timeouts.TCPProxyReassembly},
 	})
 	a.engines = services(ph.config, opt.Log)
 	a.newFiles(trust)

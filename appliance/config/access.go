@@ -323,43 +323,51 @@ func (p *parser) resolveSpec(s *AddrSpec, line int) {
 	}
 }
 
+// resolveNAT fills the addresses of a rule. One that cannot be has no real
+// addresses after it.
 func (p *parser) resolveNAT(n *NATRule) {
-	var ok bool
+	if !p.resolveRule(n) {
+		n.RealFrom, n.RealTo = netip.Addr{}, netip.Addr{}
+	}
+}
+
+func (p *parser) resolveRule(n *NATRule) (ok bool) {
 	if n.RealFrom, n.RealTo, ok = p.resolved(n.Object, n.Line); !ok {
-		return
+		return false
 	}
 	p.at(n.Line)
 	size := span(n.RealFrom, n.RealTo)
 	switch {
 	case n.MappedObject != "":
 		if n.MappedFrom, n.MappedTo, ok = p.resolved(n.MappedObject, n.Line); !ok {
-			return
+			return false
 		}
 		if n.Static && span(n.MappedFrom, n.MappedTo) != size {
 			p.refuse(p.word(n.MappedObject), "", "object %s is %d addresses and %s is %d; a static rule needs as many on both sides",
 				n.Object, size, n.MappedObject, span(n.MappedFrom, n.MappedTo))
-			return
+			return false
 		}
 	case n.MappedAddr.IsValid() && n.Static:
 		n.MappedFrom = n.MappedAddr
 		if n.MappedTo, ok = advance(n.MappedFrom, size-1); !ok {
 			p.refuse(p.word(n.MappedAddr.String()), "", "object %s is %d addresses, and there are not so many from %v on", n.Object, size, n.MappedFrom)
-			return
+			return false
 		}
 	case n.MappedAddr.IsValid():
 		n.MappedFrom, n.MappedTo = n.MappedAddr, n.MappedAddr
 	case n.MappedInterface && n.Static && size != 1:
 		p.refuse(p.word("interface"), "", "object %s is %d addresses, and the interface is one; make it a host or the rule dynamic", n.Object, size)
-		return
+		return false
 	}
 	if n.Static && n.Proto != "" && size != 1 {
 		p.refuse(p.word("service"), "", "object %s is %d addresses; service translates one host", n.Object, size)
-		return
+		return false
 	}
 	n.MappedAddr = netip.Addr{}
 	if n.MappedFrom == n.MappedTo {
 		n.MappedAddr = n.MappedFrom
 	}
+	return true
 }
 
 // span is how many addresses there are from a to b.
@@ -372,6 +380,9 @@ func toInt(a netip.Addr) int64 {
 
 // advance returns the address n after a, false if there is none.
 func advance(a netip.Addr, n int64) (netip.Addr, bool) {
+	if !a.IsValid() {
+		return netip.Addr{}, false
+	}
 	v := toInt(a) + n
 	if v > 1<<32-1 {
 		return netip.Addr{}, false

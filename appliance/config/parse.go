@@ -100,7 +100,6 @@ func newParser(file string) *parser {
 			Names:    make(map[string]netip.Addr),
 			Logging: Logging{Buffered: Off, Console: Off, Monitor: Off, Trap: Off, History: Off, ASDM: Off,
 				BufferSize: defaultLogBuffer},
-			SSLEncryption: slices.Clone(defaultSSLEncryption),
 		},
 	}
 }

@@ -116,13 +116,12 @@ func TestCheck(t *testing.T) {
 		},
 		PolicyMaps: []config.PolicyMap{
 			{Line: 150, Name: "global_policy", Classes: []config.PolicyClass{{Line: 151, Class: "inspection_default", Inspects: []config.Inspect{
-				{Line: 152, Protocol: "skinny"}, {Line: 153, Protocol: "sip"}, {Line: 154, Protocol: "tftp"}}}}},
+				{Line: 154, Protocol: "tftp"}}}}},
 			{Line: 155, Name: "phones_policy", Classes: []config.PolicyClass{
 				{Line: 156, Class: "secure_sccp", Inspects: []config.Inspect{{Line: 157, Protocol: "skinny", PhoneProxy: "pp"}}},
 				{Line: 158, Class: "secure_sip", Inspects: []config.Inspect{{Line: 159, Protocol: "sip", PhoneProxy: "pp"}}}}},
 		},
 		ServicePolicies: []config.ServicePolicy{{Line: 161, Policy: "global_policy"}, {Line: 162, Policy: "phones_policy", Interface: "outside"}},
-		SSLEncryption:   []string{"rc4-sha1", "aes128-sha1", "aes256-sha1", "3des-sha1"},
 	}
 	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Errorf("Check (-want +got):\n%s", diff)
@@ -365,13 +364,13 @@ func TestReference(t *testing.T) {
 		errors   []int // lines
 		warnings []int
 	}{
-		{"a-nonsecure-single.cfg", nil, []int{68, 71, 74, 109, 110}}, // CAs to supply; inspect dns and ftp
-		{"b-mixed-ldc.cfg", []int{103, 107, 113, 115}, []int{56, 59, 62, 65, 68, 74}},
+		{"a-nonsecure-single.cfg", nil, []int{68, 71, 74, 109, 110, 111, 112}}, // CAs to supply; inspect dns, ftp, skinny and sip
+		{"b-mixed-ldc.cfg", []int{79, 93, 103, 107, 113, 115}, []int{56, 59, 62, 65, 68, 74}},
 		{"c-static-pat.cfg", []int{46, 49, 52, 57, 58}, []int{115, 122, 131}},
 		{"d-dmz-and-outside.cfg", nil, []int{60}},
-		{"e-cipc-null-sha1.cfg", nil, []int{41, 47}},
-		{"f-http-proxy.cfg", nil, []int{81, 84, 87, 123, 124}},
-		{"g-tftp-police.cfg", []int{121}, []int{71, 74, 77, 114, 115}},
+		{"e-cipc-null-sha1.cfg", []int{62}, []int{31, 41, 47}},
+		{"f-http-proxy.cfg", nil, []int{81, 84, 87, 123, 124, 125, 126}},
+		{"g-tftp-police.cfg", []int{121}, []int{71, 74, 77, 114, 115, 116, 117}},
 		{"h-legacy-8.0.cfg", []int{3, 23, 24, 25, 41}, []int{36, 42}},
 	}
 	for _, tt := range tests {

@@ -51,7 +51,7 @@ type Running struct {
 	PolicyMaps      []PolicyMap
 	ServicePolicies []ServicePolicy
 
-	SSLEncryption []string // words of ssl encryption in order; the ASA's defaults if there is no such line
+	SSLEncryption []string // words of ssl encryption in order; nil if there is no such line
 
 	Lines []Line // the whole text, Lines[i] is line i+1
 

@@ -11,9 +11,6 @@ import (
 
 const defaultLogBuffer = 4096 // bytes of logging buffer-size
 
-// defaultSSLEncryption is the list of an ASA 8.4. (reference/asa-cli.md, section 9.6.)
-var defaultSSLEncryption = []string{"rc4-sha1", "aes128-sha1", "aes256-sha1", "3des-sha1"}
-
 // systemCommands are of the box itself: names, clocks, logs.
 func systemCommands() []command {
 	return []command{
@@ -28,6 +25,7 @@ func systemCommands() []command {
 			if i := p.namedInterface(a.Token("if")); i != nil && !slices.Contains(p.run.DNS.Lookup, i.Name) {
 				p.run.DNS.Lookup = append(p.run.DNS.Lookup, i.Name)
 			}
+			p.noEffect(noNames)
 		}),
 		cmd("dns name-server {<addr>}... [<if>]", parseNameServer),
 		cmd("dns server-group <name>", func(p *parser, a cli.Args) {
@@ -60,7 +58,10 @@ func systemCommands() []command {
 func dnsCommands() []command {
 	return append([]command{
 		cmd("name-server {<addr>}... [<if>]", parseNameServer),
-		cmd("domain-name <name:word>", func(p *parser, a cli.Args) { p.run.DNS.Domain = a.Get("name") }),
+		cmd("domain-name <name:word>", func(p *parser, a cli.Args) {
+			p.run.DNS.Domain = a.Get("name")
+			p.noEffect(noNames)
+		}),
 	}, inert("the resolver's own times are used", "timeout <seconds:1-30>", "retries <count:0-10>",
 		"expire-entry-timer minutes <n:1-65535>", "poll-timer minutes <n:1-65535>")...)
 }
@@ -95,6 +96,7 @@ func parseNameServer(p *parser, a cli.Args) {
 			p.run.DNS.Servers = append(p.run.DNS.Servers, addr)
 		}
 	}
+	p.noEffect(noNames)
 }
 
 func parseLogging(p *parser, a cli.Args) {
@@ -135,9 +137,17 @@ func parseTimeout(p *parser, a cli.Args) {
 		}
 	}
 	if !obeyed {
-		this := &p.run.Lines[p.line-1]
-		this.Kind, this.Why = Inert, "nothing here has these timeouts"
+		p.noEffect("nothing here has these timeouts")
 	}
+}
+
+// noNames is why the lines about DNS have no effect.
+const noNames = "this version resolves no names"
+
+// noEffect notes that the line was understood and is kept, and changes nothing.
+func (p *parser) noEffect(why string) {
+	this := &p.run.Lines[p.line-1]
+	this.Kind, this.Why = Inert, why
 }
 
 // sslCiphers are the words of ssl encryption. (reference/asa-cli.md, section 9.6.)

@@ -24,6 +24,7 @@ func (r *Running) Validate() []Finding {
 	v.trustpoints()
 	v.policies()
 	v.phoneProxy()
+	v.unsupported()
 	sortFindings(v.found)
 	return v.found
 }

@@ -26,7 +26,7 @@ func (v *validator) mapping(addr netip.Addr) *NATRule {
 	var found *NATRule
 	for i := range v.run.NAT {
 		n := &v.run.NAT[i]
-		if from, to := v.mapped(n); within(addr, from, to) && (found == nil || n.Static && !found.Static) {
+		if from, to := v.mapped(n); n.RealFrom.IsValid() && within(addr, from, to) && (found == nil || n.Static && !found.Static) {
 			found = n
 		}
 	}
@@ -51,7 +51,7 @@ func (v *validator) reals(addr netip.Addr) []netip.Addr {
 	var list []netip.Addr
 	for i := range v.run.NAT {
 		n := &v.run.NAT[i]
-		if from, to := v.mapped(n); n.Static && within(addr, from, to) {
+		if from, to := v.mapped(n); n.Static && n.RealFrom.IsValid() && within(addr, from, to) {
 			list = append(list, v.real(n, addr))
 		}
 	}

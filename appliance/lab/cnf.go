@@ -151,7 +151,7 @@ func (c *DeviceConfig) set(path []string, text string) error {
 		c.SRST = text
 	case name == "processNodeName" && within(path, "capf"):
 		c.CAPF = text
-	case name == "name" && path[len(path)-2] == "line" && c.Line == "":
+	case name == "name" && len(path) > 1 && path[len(path)-2] == "line" && c.Line == "":
 		c.Line = text
 	case name == "contact" && within(path, "line") && c.Contact == "":
 		c.Contact = text

@@ -65,6 +65,7 @@ type Lab struct {
 	Internet, LAN, Home *Network    // nil where the network is not ours
 	Router              *HomeRouter // in front of the phones at home
 
+	exposure        *exposure // of Internet
 	outside, inside stack.Link
 	closers         []io.Closer
 }
@@ -204,7 +205,12 @@ func (l *Lab) addPhone(o Options, hosts HostFor, i int) error {
 // put between Outside and Inside.
 func NewMemoryLab(o Options) (*Lab, error) {
 	l := &Lab{CA: o.CA, Internet: NewNetwork(o.MTU), LAN: NewNetwork(o.MTU), Home: NewNetwork(o.MTU)}
-	l.Internet.Filter, l.LAN.Filter = o.OutsideFilter, o.InsideFilter
+	l.exposure = &exposure{found: make(map[string]int)}
+	l.Internet.Filter = func(b []byte) bool {
+		l.exposure.watch(b)
+		return o.OutsideFilter == nil || o.OutsideFilter(b)
+	}
+	l.LAN.Filter = o.InsideFilter
 	l.closers = append(l.closers, l.Internet, l.LAN, l.Home)
 	l.outside = l.Internet.Port(outsideNet)
 	l.inside = l.LAN.Port(everywhere)

@@ -48,7 +48,7 @@ func (r StepResult) String() string {
 	if !r.OK {
 		mark = "FAIL"
 	}
-	fmt.Fprintf(&b, "%s %-44s %6.2f s", mark, r.Name, r.Took.Seconds())
+	fmt.Fprintf(&b, "%s %-52s %6.2f s", mark, r.Name, r.Took.Seconds())
 	if r.Err != "" {
 		fmt.Fprintf(&b, "  %s", r.Err)
 	}
@@ -97,6 +97,12 @@ func RunCalls(ctx context.Context, l *Lab, o CallOptions) []StepResult {
 			if c := p.Problems(); len(c) > 0 {
 				return nil, fmt.Errorf("%s: %d problems, first: %s", p.Name(), len(c), c[0])
 			}
+		}
+		return nil, nil
+	})
+	r.step("nothing crossed the Internet in the clear", func(context.Context) ([]Measure, error) {
+		if e := l.Exposed(); len(e) > 0 {
+			return nil, fmt.Errorf("%s (%d findings)", e[0], len(e))
 		}
 		return nil, nil
 	})

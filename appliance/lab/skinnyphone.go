@@ -277,8 +277,8 @@ func (s *skinnyPhone) callState(state, ref uint32) error {
 	case sccpBusy:
 		p.failure = errors.New("busy")
 	case sccpOnHook:
-		if (p.state == Dialing || p.state == Ringback) && p.failure == nil {
-			p.failure = errors.New("the call manager ended the call")
+		if p.failure == nil { // who hangs up does not look at it
+			p.failure = errors.New("the call was ended")
 		}
 		s.ref, s.pass, s.sendPass, s.dialed = 0, 0, 0, ""
 		p.endMediaLocked()
@@ -411,8 +411,8 @@ func (s *skinnyPhone) hold() error   { return s.key(keyHold) }
 func (s *skinnyPhone) resume() error { return s.key(keyResume) }
 
 func (s *skinnyPhone) hangUp() error {
-	if s.p.state == Ringing { // a phone cannot refuse; it picks up and hangs up
-		s.send(msgOffHook, words(mainLine, s.ref))
+	if s.p.state == Ringing {
+		return s.key(keyEndCall)
 	}
 	s.send(msgOnHook, words(mainLine, s.ref))
 	return nil

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -132,7 +131,7 @@ func tftpExchange(ctx context.Context, c net.PacketConn, packet []byte, to, peer
 				if ctx.Err() != nil {
 					return 0, peer, ctx.Err()
 				}
-				if errors.Is(err, os.ErrDeadlineExceeded) {
+				if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() {
 					break
 				}
 				return 0, peer, err

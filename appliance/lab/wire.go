@@ -235,6 +235,11 @@ func (p *Port) Read(batch []*stack.Packet) (int, error) {
 		p.pool.Put(q)
 	}
 	select {
+	case <-p.done: // even if packets wait
+		return 0, net.ErrClosed
+	default:
+	}
+	select {
 	case <-p.done:
 		return 0, net.ErrClosed
 	case q := <-p.queue:

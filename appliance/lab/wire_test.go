@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -157,16 +158,17 @@ func TestNetworkChecksFiltersAndOverflows(t *testing.T) {
 type routerLab struct {
 	r        *HomeRouter
 	lan, wan *Port
-	now      time.Time
+	now      atomic.Int64 // Unix nanoseconds
 }
 
 func newRouterLab(t *testing.T, noHelper bool) *routerLab {
 	home, internet := NewNetwork(0), NewNetwork(0)
-	l := &routerLab{now: time.Unix(1e9, 0)}
+	l := &routerLab{}
+	l.now.Store(1e18)
 	l.lan = home.Port(netip.MustParsePrefix("192.168.1.0/24"))
 	l.wan = internet.Port(everywhere)
 	l.r = NewHomeRouter(HomeRouterConfig{LAN: homeLAN, WAN: homeWAN, NoTFTPHelper: noHelper,
-		Now: func() time.Time { return l.now }},
+		Now: func() time.Time { return time.Unix(0, l.now.Load()) }},
 		home.Port(everywhere), internet.Port(netip.PrefixFrom(homeWAN, 32)))
 	t.Cleanup(func() {
 		l.r.Close()
@@ -245,7 +247,7 @@ func TestHomeRouter(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newRouterLab(t, tt.noHelper)
 			for i, s := range tt.steps {
-				l.now = l.now.Add(s.after)
+				l.now.Add(int64(s.after))
 				from, to := l.wan, l.lan
 				if s.fromLAN {
 					from, to = l.lan, l.wan

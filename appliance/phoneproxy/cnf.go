@@ -304,11 +304,12 @@ func sipPort(w *rewriter, i int, missing bool) (string, bool) {
 
 // A rewriter applies rules to one document.
 type rewriter struct {
-	doc   *document
-	p     ConfigParams
-	orig  Original
-	cipc  bool // the device is IP Communicator
-	edits edits
+	doc    *document
+	p      ConfigParams
+	orig   Original
+	cipc   bool // the device is IP Communicator
+	edits  edits
+	opened map[int]int // self-closing elements that something was put in: their edits
 }
 
 // callManager returns the callManager element that i is in or is, or -1.
@@ -389,12 +390,14 @@ func (w *rewriter) insert(parent int, r rule, v string) {
 		w.edits.add(e.close, e.close, s)
 		return
 	}
-	for i := range w.edits { // an earlier rule has opened the tag
-		if old := &w.edits[i]; old.start == e.open-2 && old.tail != "" {
-			old.text += s
-			return
-		}
+	if at, ok := w.opened[parent]; ok {
+		w.edits[at].text += s
+		return
 	}
+	if w.opened == nil {
+		w.opened = make(map[int]int)
+	}
+	w.opened[parent] = len(w.edits)
 	w.edits = append(w.edits, edit{e.open - 2, e.open, ">" + s, "</" + w.doc.name(parent) + ">"})
 }
 

@@ -22,8 +22,8 @@ import (
 const (
 	dialTimeout = 10 * time.Second // the call manager must answer within it
 
-	// MaxSessions bounds the phones' signaling connections at once.
-	MaxSessions = 10_000
+	// DefaultMaxSessions bounds the phones' signaling connections at once.
+	DefaultMaxSessions = 10_000
 )
 
 // A Service is one of the two signaling services of the phone proxy.
@@ -54,7 +54,8 @@ type Config struct {
 	// whose certificate is good, and enters it again. The ASA refused it.
 	Readmit bool
 
-	Limits inspect.Limits
+	MaxSessions int // phones connected at once; 0: DefaultMaxSessions ("tls-proxy maximum-sessions")
+	Limits      inspect.Limits
 }
 
 // A Proxy is the running phone-proxy instance: it takes the TLS connections of
@@ -70,7 +71,12 @@ type Proxy struct {
 }
 
 // New returns a Proxy without phones.
-func New(c Config) *Proxy { return &Proxy{c: c, sessions: make(map[uint64]*Session)} }
+func New(c Config) *Proxy {
+	if c.MaxSessions == 0 {
+		c.MaxSessions = DefaultMaxSessions
+	}
+	return &Proxy{c: c, sessions: make(map[uint64]*Session)}
+}
 
 // Where says what one connection is about, in addresses.
 type Where struct {
@@ -120,9 +126,9 @@ func (p *Proxy) Serve(ctx context.Context, c net.Conn, svc Service, w Where) {
 	defer c.Close()
 	remote := addrPortOf(c.RemoteAddr())
 	log := p.c.Log.With("phone-proxy", p.c.Name, "service", svc.Name, "interface", w.Interface, "from", remote)
-	if n := p.open.Add(1); n > MaxSessions {
+	if n := p.open.Add(1); n > int64(p.c.MaxSessions) {
 		p.open.Add(-1)
-		log.Warn("too many phones: connection refused", "limit", MaxSessions)
+		log.Warn("%ASA-4-446001: Maximum TLS Proxy session limit reached: connection refused", "limit", p.c.MaxSessions)
 		return
 	}
 	defer p.open.Add(-1)

@@ -29,13 +29,15 @@ SIGINT or SIGTERM. Each interface with a nameif needs a link:
 The flash directory holds the keys. Back it up: phones trust them.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := logger(level)
-			if err != nil {
-				return err
-			}
 			r, err := load(cmd, file)
 			if err != nil {
 				return err
+			}
+			log := configured(r.Logging)
+			if level != "" {
+				if log, err = logger(level); err != nil {
+					return err
+				}
 			}
 			store, err := pki.Open(flash, pki.Options{})
 			if err != nil {
@@ -60,7 +62,7 @@ The flash directory holds the keys. Back it up: phones trust them.`,
 	f.StringVar(&file, "config", "", "ASA running configuration")
 	f.StringVar(&flash, "flash", "", "directory for keys and certificates; made if it is not there")
 	f.StringArrayVar(&links, "link", nil, "NAMEIF=DRIVER:DEVICE; once for each interface")
-	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&level, "log-level", "", "debug, info, warn or error; default: as the configuration's logging lines say")
 	for _, name := range []string{"config", "flash", "link"} {
 		if err := c.MarkFlagRequired(name); err != nil {
 			panic(err) // a flag of that name is defined above
