@@ -241,7 +241,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 
 	<-ctx.Done()
 	a.opt.Log.Info("shutting down", "connections", a.table.Len())
-	a.admit(nil)
+	a.refuse()
 	stopServing()
 	services.Wait()
 	a.conns.Wait()
@@ -253,11 +253,18 @@ func (a *Appliance) Run(ctx context.Context) error {
 	return nil
 }
 
-// admit has connections served until ctx ends; with nil no more are.
+// admit has connections served until ctx ends.
 func (a *Appliance) admit(ctx context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.ctx = ctx
+}
+
+// refuse has no more connections served.
+func (a *Appliance) refuse() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ctx = nil
 }
 
 // enter counts a connection in, and reports false if none is served any more.

@@ -19,14 +19,6 @@ const (
 
 var noon = time.Date(2024, 1, 2, 12, 0, 0, 0, time.UTC)
 
-// addrEqual lets cmp compare addresses, which have unexported fields.
-var addrEqual = cmp.Options{
-	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
-	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
-	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
-	cmp.Comparer(func(a, b *Interface) bool { return a == b }),
-}
-
 func flowOf(proto Proto, src string, srcPort uint16, dst string, dstPort uint16) Flow {
 	return Flow{proto,
 		netip.AddrPortFrom(netip.MustParseAddr(src), srcPort),

@@ -363,7 +363,6 @@ type sessions struct {
 	engine *Engine
 	binder inspect.Binder
 	byPair map[string]inspect.Session
-	client map[string]string
 }
 
 func (s *sessions) inspect(c *captured, raw []byte) ([]byte, nat.End, error) {

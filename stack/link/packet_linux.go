@@ -55,8 +55,8 @@ type packetDevice struct {
 // A message is struct mmsghdr.
 type message struct {
 	unix.Msghdr
-	sent uint32
-	_    [4]byte
+	_ uint32 // bytes sent, as the kernel counts
+	_ [4]byte
 }
 
 const (

@@ -115,9 +115,10 @@ func (s *silence) deafen(h *netlink.Handle, l netlink.Link) error {
 func dropByBPF(h *netlink.Handle, attrs netlink.FilterAttrs) (netlink.Filter, error) {
 	// struct bpf_insn: operation, registers, offset, immediate value.
 	type instruction struct {
-		op, regs uint8
-		off      int16
-		imm      int32
+		op  uint8
+		_   uint8 // registers: r0
+		_   int16 // offset
+		imm int32
 	}
 	program := [2]instruction{
 		{op: unix.BPF_ALU64 | unix.BPF_MOV | unix.BPF_K, imm: int32(netlink.TC_ACT_SHOT)}, // r0 = TC_ACT_SHOT
@@ -161,13 +162,13 @@ func (s *silence) sysctl(name, value string) {
 		return
 	}
 	var old [16]byte
-	n, err := f.ReadAt(old[:], 0)
+	n, _ := f.ReadAt(old[:], 0)
 	was := strings.TrimSpace(string(old[:n]))
 	if n == 0 || was == value {
 		f.Close()
 		return
 	}
-	if _, err = f.WriteAt([]byte(value), 0); err != nil {
+	if _, err := f.WriteAt([]byte(value), 0); err != nil {
 		f.Close()
 		return
 	}
