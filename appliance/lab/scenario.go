@@ -13,6 +13,7 @@ const (
 	defaultTalk = 2 * time.Second
 	stepTimeout = 30 * time.Second
 	settleTime  = 200 * time.Millisecond // for what is on its way when the talk ends
+	catchUp     = 2 * time.Second        // for it to arrive on a machine that is busy
 	// tolerated is the share of frames that may be lost or late in a step, for
 	// a machine that is busy: one in 20.
 	tolerated = 20
@@ -231,6 +232,15 @@ func (r *runner) talk(ctx context.Context, a, b *Phone) ([]Measure, error) {
 		return nil, err
 	}
 	na, nb := a.Report().Since(ra), b.Report().Since(rb)
+	sentA, sentB := na.Sent, nb.Sent
+	// What was sent in the stretch is still on its way on a busy machine.
+	for wait := catchUp; wait > 0 && (na.Received < sentB || nb.Received < sentA); wait -= settleTime {
+		if err := sleep(ctx, settleTime); err != nil {
+			return nil, err
+		}
+		na, nb = a.Report().Since(ra), b.Report().Since(rb)
+	}
+	na.Sent, nb.Sent = sentA, sentB
 	m := []Measure{measure(a, b, na), measure(b, a, nb)}
 	return m, errors.Join(judge(m[0], m[1]), judge(m[1], m[0]))
 }

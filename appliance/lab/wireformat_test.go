@@ -160,14 +160,14 @@ func FuzzReadSCCP(f *testing.F) {
 	})
 }
 
-const wrongInvite = "\r\n\r\nINVITE sip:4101@10.20.0.11 SIP/2.0\r\n" +
+const sampleInvite = "\r\n\r\nINVITE sip:4101@10.20.0.11 SIP/2.0\r\n" +
 	"v: SIP/2.0/TCP 10.20.0.50:51234;branch=z9hG4bKa;x=\"a;b\"\r\n" +
 	"f: \"A; B\" <sip:4001@10.20.0.11;user=phone>;tag=1234\r\nTo: <sip:4101@10.20.0.11>\r\n" +
 	"i: abc@10.20.0.50\r\nCSeq: 101 INVITE\r\nSubject: first\r\n  second\r\nm: sip:4001@10.20.0.50:51234;transport=tcp\r\n" +
 	"c: application/sdp\r\nl: 4\r\n\r\nv=0\nNEXT"
 
 func TestReadSIP(t *testing.T) {
-	r := bufio.NewReader(strings.NewReader(wrongInvite))
+	r := bufio.NewReader(strings.NewReader(sampleInvite))
 	m, err := readSIP(r)
 	must(t, err)
 	n, method := m.cseq()
@@ -240,7 +240,7 @@ func TestParseSDP(t *testing.T) {
 }
 
 func FuzzReadSIP(f *testing.F) {
-	f.Add([]byte(wrongInvite))
+	f.Add([]byte(sampleInvite))
 	f.Add(LyingSIP(10, 4))
 	f.Add(append(LyingSIP(30, 0), "c=IN IP4 10.0.0.1\r\nm=audio 4 R 0"...))
 	f.Fuzz(func(t *testing.T, b []byte) {

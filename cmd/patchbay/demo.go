@@ -73,7 +73,9 @@ func demo(ctx context.Context, out io.Writer, fl demoFlags) (err error) {
 	if fl.duration < 200*time.Millisecond {
 		return fmt.Errorf("--duration %v: at least 200ms are needed to tell a tone", fl.duration)
 	}
-	l, err := lab.NewMemoryLab(lab.Options{})
+	// Version 17 is what loads of the 8.5 generation speak, and what protocol
+	// analyzers read without complaint.
+	l, err := lab.NewMemoryLab(lab.Options{SCCPVersion: 17})
 	if err != nil {
 		return err
 	}
