@@ -266,3 +266,78 @@ func TestOwnAddressOnly(t *testing.T) {
 	}
 	s.Close()
 }
+
+// A connection dialled from an address that is not its own learns from
+// "fragmentation needed" that its segments must be smaller.
+// (reference/dataplane.md, section A.)
+func TestPathMTU(t *testing.T) {
+	box, peer := newHost(t), newHost(t, "10.20.0.11/24")
+	l, err := peer.ListenTCP(ucm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const mtu = 1000
+	var mu sync.Mutex
+	tooBig, fit := 0, 0
+	var answer []*stack.Packet
+	join(t, box, peer, func(p *stack.Packet) {
+		if p.Parse() != stack.Forward || p.Flow().Src != phone {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		switch n := len(p.Data()); {
+		case n > mtu:
+			tooBig++
+			e := stack.NewPacket(1500)
+			e.SetData(stack.AppendICMPError(nil, p, netip.MustParseAddr("10.20.0.1"), stack.ICMPUnreachable, stack.CodeFragNeeded, mtu))
+			answer = append(answer, e)
+			// It goes no further: what is left is not worth parsing.
+			p.SetData([]byte{0x45})
+			box.Link().Write(answer)
+			answer = answer[:0]
+		case n > mtu/2:
+			fit++
+		}
+	})
+	go func() {
+		c, err := box.DialTCP(testContext(t), phone, ucm)
+		if err != nil {
+			return
+		}
+		c.Write(bytes.Repeat([]byte("x"), 20_000))
+		c.Close()
+	}()
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.SetReadDeadline(time.Now().Add(20 * time.Second))
+	got, err := io.ReadAll(s)
+	mu.Lock()
+	defer mu.Unlock()
+	if err != nil || len(got) != 20_000 || tooBig == 0 || fit == 0 {
+		t.Errorf("read %d bytes, %v; %d segments over %d, %d that fit", len(got), err, tooBig, mtu, fit)
+	}
+}
+
+// A TCP handshake that never completes holds nothing that another needs.
+func TestHandshakesInFlight(t *testing.T) {
+	box, peer := newHost(t), newHost(t, "198.51.100.7/24")
+	box.HandleTCP(nil, func(c net.Conn) { c.Close() })
+	join(t, box, peer, nil)
+	p := stack.NewPacket(1500)
+	for i := range 200 { // from a source that is not there to answer
+		f := stack.Flow{Proto: stack.TCP, Src: netip.AddrPortFrom(netip.MustParseAddr("198.51.100.66"), uint16(1000+i)), Dst: mapped}
+		p.SetData(stack.AppendTCP(nil, f, stack.TCPHeader{Seq: 1, Flags: stack.FlagSYN, Window: 1000, MSS: 1400}, nil))
+		if err := box.Link().Write([]*stack.Packet{p}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := peer.DialTCP(testContext(t), phone, mapped)
+	if err != nil {
+		t.Fatalf("behind 200 half-open handshakes: %v", err)
+	}
+	c.Close()
+}
