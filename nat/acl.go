@@ -4,20 +4,34 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"patchbay/stack"
 )
 
 // An AccessList is the entries of one access-list in order. The first that
 // matches decides, and none means deny. It does not change but for its hit
-// counts, and any number of goroutines may ask it.
+// counts, and any number of goroutines may ask it. Entries must not be changed
+// after the first question or Compile.
 type AccessList struct {
 	Name    string
 	Entries []*Entry
+
+	index atomic.Pointer[aclIndex] // nil: not made yet
+}
+
+// NewAccessList returns a compiled list of the entries, which it keeps.
+func NewAccessList(name string, entries []*Entry) *AccessList {
+	l := &AccessList{Name: name, Entries: entries}
+	l.Compile()
+	return l
 }
 
 // PortRange is the ports From to To, both included.
 type PortRange struct{ From, To uint16 }
+
+// Contains reports whether port is in r.
+func (r PortRange) Contains(port uint16) bool { return r.From <= port && port <= r.To }
 
 // An Entry is one line of an access-list. An empty list of objects or ports is
 // any. Addresses are real ones, of source and destination, as on the ASA from
@@ -28,10 +42,12 @@ type Entry struct {
 	Src, Dst           []Object
 	SrcPorts, DstPorts []PortRange // for TCP and UDP only
 	ICMPType           *uint8      // nil: every type
+	ICMPCode           *uint8      // nil: every code
 
-	Log      bool   // "log": the caller logs each hit
-	Inactive bool   // "inactive": matches nothing
-	Text     string // the line, for "show access-list" and the trace
+	Log      bool       // "log": the caller logs each hit
+	Inactive bool       // "inactive": matches nothing
+	When     *TimeRange // "time-range": matches at these times only; nil: always
+	Text     string     // the line, for "show access-list" and the trace
 
 	hits atomic.Uint64
 }
@@ -42,11 +58,38 @@ func (e *Entry) Hits() uint64 { return e.hits.Load() }
 // ClearHits sets the hit count to 0.
 func (e *Entry) ClearHits() { e.hits.Store(0) }
 
+// Active reports whether e matches anything at now: it is not inactive, and
+// its time range, if it has one, holds now.
+func (e *Entry) Active(now time.Time) bool {
+	return !e.Inactive && (e.When == nil || e.When.Active(now))
+}
+
+// A Query is what an access list is asked about: the first packet of Flow,
+// both addresses real. Type and code are looked at for ICMP only, Time (of the
+// packet) by entries with a time range; at the zero Time those match nothing.
+type Query struct {
+	Flow               stack.Flow
+	ICMPType, ICMPCode uint8
+	Time               time.Time
+}
+
 // Permit says whether the list lets the first packet of f pass, and counts a
 // hit on the entry that decided; nil is the implicit deny at the end. Both
-// addresses of f are real. icmpType is looked at for ICMP only.
+// addresses of f are real. icmpType is looked at for ICMP only. It does not
+// know the time; see Decide.
 func (l *AccessList) Permit(f stack.Flow, icmpType uint8) (bool, *Entry) {
-	e := l.Match(f, icmpType)
+	return l.Decide(&Query{Flow: f, ICMPType: icmpType})
+}
+
+// PermitAt is Permit for a packet of the given time.
+func (l *AccessList) PermitAt(now time.Time, f stack.Flow, icmpType uint8) (bool, *Entry) {
+	return l.Decide(&Query{Flow: f, ICMPType: icmpType, Time: now})
+}
+
+// Decide says whether the list lets the packet of q pass, and counts a hit on
+// the entry that decided; nil is the implicit deny at the end.
+func (l *AccessList) Decide(q *Query) (bool, *Entry) {
+	e := l.Find(q)
 	if e == nil {
 		return false, nil
 	}
@@ -54,18 +97,46 @@ func (l *AccessList) Permit(f stack.Flow, icmpType uint8) (bool, *Entry) {
 	return e.Permit, e
 }
 
-// Match returns the entry that decides about f, or nil, and counts nothing.
+// Match returns the entry that decides about f, or nil, and counts nothing. It
+// does not know the time; see Find.
 func (l *AccessList) Match(f stack.Flow, icmpType uint8) *Entry {
+	return l.Find(&Query{Flow: f, ICMPType: icmpType})
+}
+
+// MatchAt is Match for a packet of the given time.
+func (l *AccessList) MatchAt(now time.Time, f stack.Flow, icmpType uint8) *Entry {
+	return l.Find(&Query{Flow: f, ICMPType: icmpType, Time: now})
+}
+
+// maxLinear is the number of entries up to which looking at one after the
+// other is faster than the index.
+const maxLinear = 8
+
+// Find returns the entry that decides about q, or nil, and counts nothing. Its
+// cost hardly grows with the list. A long list that has not been compiled is
+// compiled by the first Find. It allocates nothing else.
+func (l *AccessList) Find(q *Query) *Entry {
+	x := l.index.Load()
+	if x == nil {
+		if len(l.Entries) > maxLinear {
+			l.Compile()
+			return l.Find(q)
+		}
+	} else if q.Flow.Src.Addr().Is4() && q.Flow.Dst.Addr().Is4() {
+		return x.find(l.Entries, q)
+	}
 	for _, e := range l.Entries {
-		if e.matches(f, icmpType) {
+		if e.matches(q) {
 			return e
 		}
 	}
 	return nil
 }
 
-func (e *Entry) matches(f stack.Flow, icmpType uint8) bool {
-	if e.Inactive || e.Proto != 0 && e.Proto != f.Proto {
+// matches is the obvious meaning of e; aclIndex is the fast one.
+func (e *Entry) matches(q *Query) bool {
+	f := &q.Flow
+	if e.Proto != 0 && e.Proto != f.Proto {
 		return false
 	}
 	if !anyContains(e.Src, f.Src.Addr()) || !anyContains(e.Dst, f.Dst.Addr()) {
@@ -73,11 +144,23 @@ func (e *Entry) matches(f stack.Flow, icmpType uint8) bool {
 	}
 	switch f.Proto {
 	case stack.TCP, stack.UDP:
-		return portIn(e.SrcPorts, f.Src.Port()) && portIn(e.DstPorts, f.Dst.Port())
+		if !portIn(e.SrcPorts, f.Src.Port()) || !portIn(e.DstPorts, f.Dst.Port()) {
+			return false
+		}
 	case stack.ICMP:
-		return e.ICMPType == nil || *e.ICMPType == icmpType
+		if e.ICMPType != nil && *e.ICMPType != q.ICMPType {
+			return false
+		}
 	}
-	return true
+	return e.rest(q)
+}
+
+// rest is the part of matches that is not in the index.
+func (e *Entry) rest(q *Query) bool {
+	if q.Flow.Proto == stack.ICMP && e.ICMPCode != nil && *e.ICMPCode != q.ICMPCode {
+		return false
+	}
+	return !e.Inactive && (e.When == nil || e.When.Active(q.Time))
 }
 
 func anyContains(objects []Object, a netip.Addr) bool {
@@ -87,7 +170,103 @@ func anyContains(objects []Object, a netip.Addr) bool {
 
 func portIn(ranges []PortRange, port uint16) bool {
 	return len(ranges) == 0 ||
-		slices.ContainsFunc(ranges, func(r PortRange) bool { return r.From <= port && port <= r.To })
+		slices.ContainsFunc(ranges, func(r PortRange) bool { return r.Contains(port) })
+}
+
+// An aclIndex finds the first of many entries by one dimension for each field.
+type aclIndex struct {
+	proto, src, dst  dimension
+	srcPort, dstPort dimension
+	icmpType         dimension
+}
+
+// Compile makes the index of a list that is too long to be looked at entry by
+// entry. To call it before the first question spares that one the wait;
+// calling it again does nothing.
+func (l *AccessList) Compile() {
+	n := len(l.Entries)
+	if n <= maxLinear || n > maxThings || l.index.Load() != nil {
+		return
+	}
+	make1 := func(spans func(e *Entry) []span) dimension {
+		return newDimension(n, func(i int) []span { return spans(l.Entries[i]) })
+	}
+	l.index.CompareAndSwap(nil, &aclIndex{
+		proto: make1(func(e *Entry) []span {
+			switch {
+			case e.Inactive:
+				return []span{} // never
+			case e.Proto == 0:
+				return nil
+			}
+			return []span{{uint32(e.Proto), uint32(e.Proto)}}
+		}),
+		src:     make1(func(e *Entry) []span { return addressSpans(e.Src) }),
+		dst:     make1(func(e *Entry) []span { return addressSpans(e.Dst) }),
+		srcPort: make1(func(e *Entry) []span { return portSpans(e.SrcPorts) }),
+		dstPort: make1(func(e *Entry) []span { return portSpans(e.DstPorts) }),
+		icmpType: make1(func(e *Entry) []span {
+			if e.ICMPType == nil {
+				return nil
+			}
+			return []span{{uint32(*e.ICMPType), uint32(*e.ICMPType)}}
+		}),
+	})
+}
+
+func (x *aclIndex) find(entries []*Entry, q *Query) *Entry {
+	var c cursor
+	f := &q.Flow
+	c.by(&x.dst, number(f.Dst.Addr())) // what tells most entries apart comes first
+	switch f.Proto {
+	case stack.TCP, stack.UDP:
+		c.by(&x.dstPort, uint32(f.Dst.Port()))
+		c.by(&x.src, number(f.Src.Addr()))
+		c.by(&x.srcPort, uint32(f.Src.Port()))
+	case stack.ICMP:
+		c.by(&x.icmpType, uint32(q.ICMPType))
+		fallthrough
+	default:
+		c.by(&x.src, number(f.Src.Addr()))
+	}
+	c.by(&x.proto, uint32(f.Proto))
+	c.begin()
+	for i := c.next(); i >= 0; i = c.next() {
+		if entries[i].rest(q) {
+			return entries[i]
+		}
+	}
+	return nil
+}
+
+// addressSpans returns the IPv4 addresses of objects; nil is any.
+func addressSpans(objects []Object) []span {
+	if len(objects) == 0 {
+		return nil
+	}
+	spans := []span{}
+	for _, o := range objects {
+		if o.IsAny() {
+			return nil
+		}
+		if s, ok := o.span(); ok {
+			spans = append(spans, s)
+		}
+	}
+	return spans
+}
+
+func portSpans(ranges []PortRange) []span {
+	if len(ranges) == 0 {
+		return nil
+	}
+	spans := []span{}
+	for _, r := range ranges {
+		if r.From <= r.To {
+			spans = append(spans, span{uint32(r.From), uint32(r.To)})
+		}
+	}
+	return spans
 }
 
 // Levels decides by security level where no access list does. The fields are

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"sync/atomic"
 	"testing"
 
@@ -29,6 +30,82 @@ func established(t testing.TB, n int) (*nat.Table, []*stack.Packet, []stack.Flow
 		packets[i], flows[i] = packet(t, outside, start, f, stack.TCPHeader{Flags: ack, Seq: 2, Ack: 1}, "keepalive"), f
 	}
 	return tab, packets, flows
+}
+
+// maxBenchPackets is how many connections of a benchmark have a packet: those
+// of a million would be more memory than the table.
+const maxBenchPackets = 10_000
+
+// fill opens n UDP connections through tab, and returns the flows of some that
+// are spread over them.
+func fill(t testing.TB, tab *nat.Table, n int) (flows []stack.Flow) {
+	f := flow(stack.UDP, "198.51.100.7:1024", "203.0.113.10:69")
+	server := flow(stack.UDP, "198.51.100.7:1024", "10.20.0.11:69")
+	p := packet(t, outside, start, f, stack.TCPHeader{}, "hello")
+	for i := range n {
+		var a [4]byte
+		binary.BigEndian.PutUint32(a[:], 0xc6336400+uint32(i/50_000)) // 198.51.100.0
+		f.Src = netip.AddrPortFrom(netip.AddrFrom4(a), uint16(1024+i%50_000))
+		server.Src = f.Src
+		p.SetFlow(f)
+		open(t, tab, p, inside, server)
+		if i%max(1, n/maxBenchPackets) == 0 {
+			flows = append(flows, f)
+		}
+	}
+	return flows
+}
+
+// many is established for any number of connections, with packets for some.
+func many(t testing.TB, n int) (*nat.Table, []*stack.Packet, []stack.Flow) {
+	if n <= maxBenchPackets {
+		return established(t, n)
+	}
+	tab := newTable(t, nat.TableConfig{MaxConns: n})
+	flows := fill(t, tab, n)
+	var packets []*stack.Packet
+	for _, f := range flows {
+		packets = append(packets, packet(t, outside, start, f, stack.TCPHeader{}, "keepalive"))
+	}
+	return tab, packets, flows
+}
+
+// bytesOf returns how much heap n connections take, in bytes for each.
+func bytesOf(t testing.TB, n int) float64 {
+	tab := newTable(t, nat.TableConfig{MaxConns: n})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	fill(t, tab, n)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if tab.Len() != n {
+		t.Fatalf("%d connections, want %d", tab.Len(), n)
+	}
+	return float64(after.HeapAlloc-before.HeapAlloc) / float64(n)
+}
+
+// maxConnBytes is what a connection may cost, its places in the table included.
+const maxConnBytes = 700
+
+func TestConnMemory(t *testing.T) {
+	const n = 100_000
+	if got := bytesOf(t, n); got > maxConnBytes {
+		t.Errorf("%.0f bytes for each of %d connections, want %d at most", got, n, maxConnBytes)
+	}
+}
+
+// BenchmarkConnMemory reports what each of so many connections costs.
+func BenchmarkConnMemory(b *testing.B) {
+	for _, n := range []int{10_000, 1_000_000} {
+		b.Run(fmt.Sprint("conns=", n), func(b *testing.B) {
+			var got float64
+			for range b.N {
+				got = bytesOf(b, n)
+			}
+			b.ReportMetric(got, "bytes/conn")
+		})
+	}
 }
 
 // forward takes p, which has the flow f, through the table and back.
@@ -75,13 +152,14 @@ func TestNoAllocations(t *testing.T) {
 // BenchmarkForward is one packet of an established connection: Lookup, Handle
 // with its rewrite, and a second rewrite that makes it as it was.
 func BenchmarkForward(b *testing.B) {
-	for _, n := range []int{1, 1000, 100_000} {
+	for _, n := range []int{1, 10_000, 1_000_000} {
 		b.Run(fmt.Sprint("flows=", n), func(b *testing.B) {
-			tab, packets, flows := established(b, n)
+			tab, packets, flows := many(b, n)
 			b.ReportAllocs()
 			b.ResetTimer()
 			for i := range b.N {
-				forward(b, tab, packets[i%n], flows[i%n])
+				j := i % len(packets)
+				forward(b, tab, packets[j], flows[j])
 			}
 		})
 	}
@@ -116,13 +194,13 @@ func BenchmarkRewrite(b *testing.B) {
 }
 
 func BenchmarkLookup(b *testing.B) {
-	for _, n := range []int{1, 1000, 100_000} {
+	for _, n := range []int{1, 10_000, 1_000_000} {
 		b.Run(fmt.Sprint("flows=", n), func(b *testing.B) {
-			tab, packets, _ := established(b, n)
+			tab, packets, _ := many(b, n)
 			b.ReportAllocs()
 			b.ResetTimer()
 			for i := range b.N {
-				if c, _ := tab.Lookup(packets[i%n]); c == nil {
+				if c, _ := tab.Lookup(packets[i%len(packets)]); c == nil {
 					b.Fatal("not found")
 				}
 			}

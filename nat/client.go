@@ -3,14 +3,17 @@ package nat
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"patchbay/stack"
 )
 
 // clients counts the connections of each client address, for the limits.
 type clients struct {
-	maxConns, maxEmbryonic int
-	shards                 [numShards]clientShard
+	maxConns, maxEmbryonic, maxHalfOpen int
+
+	halfOpen atomic.Int64 // embryonic ones of all clients
+	shards   [numShards]clientShard
 }
 
 type clientShard struct {
@@ -21,7 +24,7 @@ type clientShard struct {
 type clientCount struct{ conns, embryonic int }
 
 func (s *clients) init(cfg TableConfig) {
-	s.maxConns, s.maxEmbryonic = cfg.MaxPerClient, cfg.MaxEmbryonic
+	s.maxConns, s.maxEmbryonic, s.maxHalfOpen = cfg.MaxPerClient, cfg.MaxEmbryonic, cfg.MaxHalfOpen
 	for i := range s.shards {
 		s.shards[i].counts = make(map[netip.Addr]clientCount)
 	}
@@ -31,8 +34,8 @@ func (s *clients) shard(a netip.Addr) *clientShard {
 	return &s.shards[number(a)*0x9e3779b1>>(32-shardBits)] // 2^32 / golden ratio
 }
 
-// add counts a new connection of f's client, or reports that it has too many.
-func (s *clients) add(f stack.Flow) bool {
+// add counts a new connection of f's client, or drops it if there are too many.
+func (s *clients) add(f stack.Flow) stack.Verdict {
 	a := f.Src.Addr()
 	sh := s.shard(a)
 	sh.mu.Lock()
@@ -40,15 +43,19 @@ func (s *clients) add(f stack.Flow) bool {
 	n := sh.counts[a]
 	n.conns++
 	if s.maxConns > 0 && n.conns > s.maxConns {
-		return false
+		return stack.DropHostLimit
 	}
 	if f.Proto == stack.TCP {
 		if n.embryonic++; n.embryonic > s.maxEmbryonic {
-			return false
+			return stack.DropEmbryonic
+		}
+		if all := s.halfOpen.Add(1); s.maxHalfOpen > 0 && all > int64(s.maxHalfOpen) {
+			s.halfOpen.Add(-1)
+			return stack.DropEmbryonic
 		}
 	}
 	sh.counts[a] = n
-	return true
+	return stack.Forward
 }
 
 // up counts c as embryonic no more.
@@ -56,6 +63,7 @@ func (s *clients) up(c *Conn) {
 	if c.counted.Swap(true) {
 		return
 	}
+	s.halfOpen.Add(-1)
 	a := c.Client().Src.Addr()
 	sh := s.shard(a)
 	sh.mu.Lock()
@@ -74,6 +82,7 @@ func (s *clients) remove(a netip.Addr, embryonic bool) {
 	n := sh.counts[a]
 	n.conns--
 	if embryonic {
+		s.halfOpen.Add(-1)
 		n.embryonic--
 	}
 	if n.conns <= 0 {

@@ -68,7 +68,8 @@ const (
 
 // A Conn is one connection: the flow each end sends, the flow each end must
 // see, and a Handler for the few that need more. Its exported fields do not
-// change. Any number of goroutines may use it.
+// change. Any number of goroutines may use it. With its two places in the table
+// it takes about 610 bytes (BenchmarkConnMemory), a port of PAT not counted.
 //
 // The Conn of a Standing pinhole is the endpoint itself. It has no flows, and
 // all its packets count as the client's.

@@ -100,6 +100,26 @@ func (o Object) shift(a netip.Addr, to Object) netip.Addr {
 	return address(number(a) - number(o.From) + number(to.From))
 }
 
+// span returns the IPv4 addresses of o, which is not any, as Contains has them;
+// ok is false if there are none.
+func (o Object) span() (s span, ok bool) {
+	switch {
+	case o.From.Is4():
+		s.from = number(o.From)
+	case o.From.IsValid(): // beyond all of IPv4
+		return s, false
+	}
+	switch {
+	case o.To.Is4():
+		s.to = number(o.To)
+	case !o.To.IsValid(): // before all of IPv4
+		return s, false
+	default:
+		s.to = ^uint32(0)
+	}
+	return s, s.from <= s.to
+}
+
 // number returns an IPv4 address as a number.
 func number(a netip.Addr) uint32 {
 	b := a.As4()

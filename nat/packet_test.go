@@ -27,12 +27,16 @@ func flow(proto stack.Proto, src, dst string) stack.Flow {
 // chance is a source of random bytes that are the same each time.
 func chance() *rand.ChaCha8 { return rand.NewChaCha8([32]byte{1}) }
 
-// packet parses a packet of f that arrived on in at the given time.
+// packet parses a packet of f that arrived on in at the given time. TCP without
+// a window offers 8,192 bytes.
 func packet(t testing.TB, in *stack.Interface, at time.Time, f stack.Flow, h stack.TCPHeader, payload string) *stack.Packet {
 	t.Helper()
 	var b []byte
 	switch f.Proto {
 	case stack.TCP:
+		if h.Window == 0 {
+			h.Window = 8192
+		}
 		b = stack.AppendTCP(nil, f, h, []byte(payload))
 	case stack.UDP:
 		b = stack.AppendUDP(nil, f, []byte(payload))

@@ -3,9 +3,13 @@ package nat
 import (
 	"encoding/binary"
 	"io"
+	"maps"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"patchbay/stack"
 )
@@ -15,13 +19,27 @@ import (
 var patRanges = [...]PortRange{{1, 511}, {512, 1023}, {1024, 65535}}
 
 // A PAT gives out ports of mapped addresses, for TCP and UDP, and identifiers
-// for ICMP echo. One real end has one port of a mapped address, whatever it
-// talks to; so a phone that learned its mapped port from one server can be
-// reached under it by another. The port is free again when the last connection
-// that uses it is gone. Any number of goroutines may use a PAT.
+// for ICMP echo; and, for dynamic NAT, whole addresses. One real end has one
+// port of a mapped address, whatever it talks to; so a phone that learned its
+// mapped port from one server can be reached under it by another. The port is
+// free again when the last connection that uses it is gone and it has lingered
+// (see SetTimeouts). Any number of goroutines may use a PAT.
+//
+// Locks, in the order in which they are taken: rotor.mu, PAT.mu, pool.mu,
+// PAT.randMu; PAT.rotorMu and addresses.mu alone.
 type PAT struct {
 	mu    sync.RWMutex
 	pools map[poolKey]*pool
+
+	rotorMu sync.RWMutex
+	rotors  map[span]*rotor
+
+	addresses addresses
+
+	now              atomic.Int64 // the latest time we know of, Unix time in ns
+	portWait, wait   atomic.Int64 // how long a port and an address linger, in ns
+	inUse, lingering atomic.Int64 // xlates with and without a connection
+	swept            atomic.Int64 // when Expire last looked, Unix time in s
 
 	randMu sync.Mutex // taken last, with a pool's lock held
 	rand   io.Reader
@@ -36,52 +54,185 @@ type poolKey struct {
 type pool struct {
 	key poolKey
 
-	mu     sync.Mutex
-	taken  [1 << 16 / 64]uint64 // a bit for each port
-	xlates map[netip.AddrPort]*xlate
+	mu      sync.Mutex
+	taken   [1 << 16 / 64]uint64 // a bit for each port
+	xlates  map[netip.AddrPort]*xlate
+	waiting []linger // those without a connection, by the time they end
 }
 
-// An xlate is one real end's port. It is guarded by the lock of its pool.
+// An xlate is one real end's port or address. What changes is guarded by the
+// lock of its pool, or that of the addresses.
 type xlate struct {
-	pool *pool
-	real netip.AddrPort
+	pool *pool          // nil: an address
+	real netip.AddrPort // port 0 if it is an address
+	addr netip.Addr     // mapped
 	port uint16
-	refs int
+	use  xlateUse
+	host *rotorHost // or nil
+
+	refs  int
+	until int64 // with no refs: when it ends, Unix time in ns
+}
+
+// A linger is an xlate that had lost its last connection when it began to wait
+// until then. If that is not its time any more it has been used since.
+type linger struct {
+	x     *xlate
+	until int64
 }
 
 // NewPAT returns a PAT with every port free, which chooses by rand, two bytes
-// for each choice.
+// for each choice. Nothing lingers until SetTimeouts says so.
 func NewPAT(rand io.Reader) *PAT {
-	return &PAT{pools: make(map[poolKey]*pool), rand: rand}
+	t := &PAT{pools: make(map[poolKey]*pool), rotors: make(map[span]*rotor), rand: rand}
+	t.addresses.init()
+	return t
 }
 
-// A Lease is one use of a port of a PAT. The zero Lease is of nothing. It must
-// be released once, which Table.Open takes over.
+// SetTimeouts sets how long a port (PATXlate) and the address of dynamic NAT
+// (Xlate) stay with their real end after its last connection. Whoever calls it
+// must also see to Expire; a Table with TableConfig.PAT does.
+func (t *PAT) SetTimeouts(to Timeouts) {
+	t.portWait.Store(int64(to.PATXlate))
+	t.wait.Store(int64(to.Xlate))
+}
+
+// Expire frees what has lingered long enough at now. It costs next to nothing if
+// called more than once in a second.
+func (t *PAT) Expire(now time.Time) {
+	t.advance(now.UnixNano())
+	if t.swept.Swap(now.Unix()) != now.Unix() {
+		t.reapAll()
+	}
+}
+
+func (t *PAT) reapAll() {
+	if t.lingering.Load() > 0 {
+		t.mu.RLock()
+		pools := slices.Collect(maps.Values(t.pools))
+		t.mu.RUnlock()
+		for _, p := range pools {
+			p.mu.Lock()
+			t.reapLocked(p)
+			p.mu.Unlock()
+		}
+		t.reapAddresses()
+	}
+	t.rotorMu.RLock()
+	rotors := slices.Collect(maps.Values(t.rotors))
+	t.rotorMu.RUnlock()
+	for _, r := range rotors {
+		r.sweep()
+	}
+}
+
+// Flush frees what lingers, for "clear xlate", and returns how many there were.
+func (t *PAT) Flush() int {
+	n := 0
+	t.idle(func(x *xlate, _ int64) {
+		x.until = flushed
+		n++
+	})
+	t.reapAll()
+	return n
+}
+
+// flushed is the end, in ns, of a wait that was cut short.
+const flushed = -1 << 63
+
+// Len returns the number of translations that connections use, and of those
+// that linger without one.
+func (t *PAT) Len() (inUse, lingering int) {
+	return int(t.inUse.Load()), int(t.lingering.Load())
+}
+
+// advance notes that it is now, in ns, or later.
+func (t *PAT) advance(now int64) {
+	for {
+		was := t.now.Load()
+		if now <= was || t.now.CompareAndSwap(was, now) {
+			return
+		}
+	}
+}
+
+// A Lease is one use of a port or an address of a PAT. The zero Lease is of
+// nothing. It must be released once, which Table.Open takes over.
 type Lease struct {
 	pat *PAT
 	x   *xlate
 }
 
-// Mapped returns the leased address and port, zero for the zero Lease.
+// Mapped returns the leased address and port, zero for the zero Lease. The port
+// of a whole address is 0.
 func (l Lease) Mapped() netip.AddrPort {
 	if l.x == nil {
 		return netip.AddrPort{}
 	}
-	return netip.AddrPortFrom(l.x.pool.key.mapped, l.x.port)
+	return netip.AddrPortFrom(l.x.addr, l.x.port)
 }
 
-// Release ends the lease. The port is free when it was the last on it.
+// Release ends the lease. When it was the last, what was leased is free once it
+// has lingered.
 func (l Lease) Release() {
-	if l.x == nil {
-		return
+	switch {
+	case l.x == nil:
+	case l.x.pool == nil:
+		l.pat.releaseAddr(l.x)
+	default:
+		l.pat.releasePort(l.x)
 	}
-	p := l.x.pool
+}
+
+func (t *PAT) releasePort(x *xlate) {
+	p := x.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if l.x.refs--; l.x.refs == 0 {
-		p.taken[l.x.port/64] &^= 1 << (l.x.port % 64)
-		delete(p.xlates, l.x.real)
+	if x.refs--; x.refs > 0 {
+		return
 	}
+	t.inUse.Add(-1)
+	wait := t.portWait.Load()
+	if wait == 0 {
+		p.freeLocked(x)
+		return
+	}
+	t.lingering.Add(1)
+	x.until = t.now.Load() + wait
+	p.waiting = append(p.waiting, linger{x, x.until})
+}
+
+// freeLocked takes x out of p.
+func (p *pool) freeLocked(x *xlate) {
+	p.taken[x.port/64] &^= 1 << (x.port % 64)
+	delete(p.xlates, x.real)
+	if x.host != nil {
+		x.host.xlates.Add(-1)
+	}
+}
+
+// reapLocked frees the ports of p that have lingered long enough.
+func (t *PAT) reapLocked(p *pool) {
+	p.waiting = t.reap(p.waiting, p.freeLocked)
+}
+
+// reap calls free for what has lingered long enough, and returns the rest.
+func (t *PAT) reap(waiting []linger, free func(*xlate)) []linger {
+	now, i := t.now.Load(), 0
+	for ; i < len(waiting); i++ {
+		l := waiting[i]
+		if l.x.refs > 0 || l.x.until != l.until && l.x.until != flushed {
+			continue // used again since, or freed
+		}
+		if l.until > now && l.x.until != flushed {
+			break
+		}
+		t.lingering.Add(-1)
+		l.x.until = 0
+		free(l.x)
+	}
+	clear(waiting[:i])
+	return waiting[i:]
 }
 
 // Take leases a port of mapped for the end real: the one it has there already,
@@ -90,6 +241,10 @@ func (l Lease) Release() {
 // 1024, or above. It fails if the range is used up, or the protocol has no
 // ports.
 func (t *PAT) Take(proto stack.Proto, real netip.AddrPort, mapped netip.Addr, avoid func(port uint16) bool) (Lease, bool) {
+	return t.take(proto, real, mapped, xlateUse{}, avoid)
+}
+
+func (t *PAT) take(proto stack.Proto, real netip.AddrPort, mapped netip.Addr, use xlateUse, avoid func(port uint16) bool) (Lease, bool) {
 	switch proto {
 	case stack.TCP, stack.UDP, stack.ICMP:
 	default:
@@ -98,8 +253,9 @@ func (t *PAT) Take(proto stack.Proto, real netip.AddrPort, mapped netip.Addr, av
 	p := t.pool(poolKey{proto, mapped})
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	t.reapLocked(p)
 	if x := p.xlates[real]; x != nil {
-		x.refs++
+		t.again(x)
 		return Lease{t, x}, true
 	}
 	free := func(port uint16) bool {
@@ -112,10 +268,20 @@ func (t *PAT) Take(proto stack.Proto, real netip.AddrPort, mapped netip.Addr, av
 			return Lease{}, false
 		}
 	}
-	x := &xlate{p, real, port, 1}
+	x := &xlate{pool: p, real: real, addr: mapped, port: port, use: use, refs: 1}
+	t.inUse.Add(1)
 	p.taken[port/64] |= 1 << (port % 64)
 	p.xlates[real] = x
 	return Lease{t, x}, true
+}
+
+// again leases x once more. Its lock is held.
+func (t *PAT) again(x *xlate) {
+	if x.refs == 0 {
+		t.lingering.Add(-1)
+		t.inUse.Add(1)
+	}
+	x.refs++
 }
 
 // Lookup returns the mapped address and port that real has at mapped now,
@@ -134,6 +300,28 @@ func (t *PAT) Lookup(proto stack.Proto, real netip.AddrPort, mapped netip.Addr) 
 		return netip.AddrPort{}, false
 	}
 	return netip.AddrPortFrom(mapped, x.port), true
+}
+
+// idle calls f with each xlate that lingers, in no order, with its lock held.
+func (t *PAT) idle(f func(x *xlate, until int64)) {
+	each := func(waiting []linger) {
+		for _, l := range waiting {
+			if l.x.refs == 0 && l.x.until == l.until {
+				f(l.x, l.until)
+			}
+		}
+	}
+	t.mu.RLock()
+	pools := slices.Collect(maps.Values(t.pools))
+	t.mu.RUnlock()
+	for _, p := range pools {
+		p.mu.Lock()
+		each(p.waiting)
+		p.mu.Unlock()
+	}
+	t.addresses.mu.Lock()
+	defer t.addresses.mu.Unlock()
+	each(t.addresses.waiting)
 }
 
 // pool returns the pool of k, made at its first use.

@@ -16,7 +16,22 @@ type Kind uint8
 const (
 	Static   Kind = iota // each real address has a mapped one, both ways
 	Identity             // static to itself: kept from being translated
-	Dynamic              // many behind few, by ports (PAT); real side opens only
+	Dynamic              // many behind few; the real side opens only
+)
+
+// PoolUse is how a dynamic rule uses the addresses of MappedSource.
+type PoolUse uint8
+
+const (
+	// PATInOrder gives out ports, all of one address before the next
+	// ("dynamic A", "pat-pool OBJ").
+	PATInOrder PoolUse = iota
+	// PATRoundRobin gives out ports, of one address after the other
+	// ("pat-pool OBJ round-robin").
+	PATRoundRobin
+	// OneToOne gives each real address a mapped one of its own, with all
+	// protocols and ports ("dynamic OBJ" with a range or subnet).
+	OneToOne
 )
 
 // String returns the word in the nat command.
@@ -48,24 +63,35 @@ type Rule struct {
 	// Source is translated to MappedSource, of the same size if the rule is
 	// static: the first address to the first, and so on. With
 	// MappedInterface it is the address of Mapped. A dynamic rule with both
-	// turns to the interface when the ports of MappedSource are used up.
+	// turns to the interface, with PAT, when MappedSource is used up.
 	// Identity rules leave MappedSource zero.
 	Source, MappedSource Object
 	MappedInterface      bool
+	Pool                 PoolUse
 
 	// Dest narrows a manual rule to one peer. The world has it at Dest, the
 	// real side knows it by MappedDest; both any: every peer.
 	Dest, MappedDest Object
 
-	// Service narrows a static rule to one port of Source (static PAT), and
-	// gives it another there. 0: all protocols and ports.
-	Service              stack.Proto
-	RealPort, MappedPort uint16
+	// Service narrows a rule to one protocol, and to some of its ports: a
+	// static one to the ports RealPorts of Source, which the world sees as
+	// MappedPorts (static PAT), a manual one also to the ports DestPorts of
+	// the peer, which the real side knows as MappedDestPorts. Zero ranges are
+	// all ports; a range and what it becomes have the same size. RealPort and
+	// MappedPort are short for ranges of one port. 0: all protocols and
+	// ports.
+	Service                    stack.Proto
+	RealPort, MappedPort       uint16
+	RealPorts, MappedPorts     PortRange
+	DestPorts, MappedDestPorts PortRange
 
 	NoProxyARP     bool
 	Unidirectional bool // static, but the mapped side does not open
+	RouteLookup    bool // "route-lookup": Other does not say where to
+	NetToNet       bool // "net-to-net", for show: addresses always keep their place
 
-	hits *ruleHits
+	hits  *ruleHits
+	place int // in Rules.rules
 }
 
 type ruleHits struct{ translate, untranslate atomic.Uint64 }
@@ -77,8 +103,11 @@ func (r *Rule) Hits() (translate, untranslate uint64) {
 }
 
 // Other returns the interface of r across from i, where a packet that r
-// un-NATed has to go; nil if r does not say.
+// un-NATed has to go; nil if r does not say, and the route does.
 func (r *Rule) Other(i *stack.Interface) *stack.Interface {
+	if r.RouteLookup {
+		return nil
+	}
 	if r.Real == i && i != nil {
 		return r.Mapped
 	}
@@ -116,14 +145,20 @@ func (r *Rule) valid() error {
 		return fmt.Errorf("destination %v of %d addresses for %v of %d",
 			r.MappedDest, r.MappedDest.Size(), r.Dest, r.Dest.Size())
 	}
+	if err := r.validPorts(); err != nil {
+		return err
+	}
 	if r.Kind == Dynamic {
-		if r.Service != 0 {
-			return fmt.Errorf("service %v in a dynamic rule", r.Service)
-		}
 		if r.mapped().IsAny() {
 			return fmt.Errorf("dynamic to no address")
 		}
+		if r.Pool == OneToOne && r.MappedSource.IsAny() {
+			return fmt.Errorf("dynamic one to one without addresses")
+		}
 		return nil
+	}
+	if r.Pool != PATInOrder {
+		return fmt.Errorf("pool in a static rule")
 	}
 	if r.Kind == Static && !r.MappedInterface && r.MappedSource.IsAny() && !r.Source.IsAny() {
 		return fmt.Errorf("static to no address")
@@ -132,25 +167,82 @@ func (r *Rule) valid() error {
 		return fmt.Errorf("static of %v of %d addresses to %v of %d",
 			r.Source, r.Source.Size(), m, m.Size())
 	}
+	return nil
+}
+
+// validPorts is valid for what Service narrows.
+func (r *Rule) validPorts() error {
+	none := PortRange{}
+	sources := r.RealPorts != none || r.MappedPorts != none
+	dests := r.DestPorts != none || r.MappedDestPorts != none
 	switch r.Service {
 	case 0:
-		if r.RealPort != 0 || r.MappedPort != 0 {
-			return fmt.Errorf("port %d without a protocol", max(r.RealPort, r.MappedPort))
+		if sources || dests {
+			return fmt.Errorf("port %d without a protocol",
+				max(r.RealPorts.To, r.MappedPorts.To, r.DestPorts.To, r.MappedDestPorts.To))
 		}
+		return nil
 	case stack.TCP, stack.UDP:
-		if r.RealPort == 0 || r.MappedPort == 0 {
-			return fmt.Errorf("service %v from port %d to %d", r.Service, r.RealPort, r.MappedPort)
-		}
 	default:
 		return fmt.Errorf("service %v has no ports", r.Service)
 	}
+	if sources && r.Kind == Dynamic {
+		return fmt.Errorf("service %v from port %d in a dynamic rule", r.Service, r.RealPorts.From)
+	}
+	if dests && r.Section == AutoSection {
+		return fmt.Errorf("destination port %d in an object's rule", r.DestPorts.From)
+	}
+	if !sources && !dests {
+		return fmt.Errorf("service %v from port 0 to 0", r.Service)
+	}
+	for _, pair := range [...][2]PortRange{{r.RealPorts, r.MappedPorts}, {r.DestPorts, r.MappedDestPorts}} {
+		from, to := pair[0], pair[1]
+		switch {
+		case (from == none) != (to == none) || from.To < from.From || from.To-from.From != to.To-to.From,
+			from != none && (from.From == 0 || to.From == 0):
+			return fmt.Errorf("service %v from port %d-%d to %d-%d", r.Service, from.From, from.To, to.From, to.To)
+		}
+	}
+	if r.Kind == Identity && r.RealPorts != r.MappedPorts {
+		return fmt.Errorf("identity of port %d to %d", r.RealPorts.From, r.MappedPorts.From)
+	}
 	return nil
+}
+
+// normal makes ranges of single ports, and the other way round.
+func (r *Rule) normal() {
+	for _, x := range [...]struct {
+		port *uint16
+		all  *PortRange
+	}{{&r.RealPort, &r.RealPorts}, {&r.MappedPort, &r.MappedPorts}} {
+		if *x.all == (PortRange{}) {
+			*x.all = PortRange{*x.port, *x.port}
+		} else {
+			*x.port = x.all.From
+		}
+	}
 }
 
 // Rules is a rule table. It does not change, but for hit counts, and any
 // number of goroutines may ask it. The zero Rules translates nothing.
 type Rules struct {
 	rules []*Rule // in order of search
+
+	// Of more than a few rules, those that an address may concern.
+	un     dimension // its packets' destination, by mapped addresses: for Untranslate
+	source dimension // its packets' source: for source
+	real   dimension // as translated host
+	shown  dimension // as mapped address
+
+	static map[staticPort][]*Rule // static PAT of one address
+	wide   []*Rule                // static PAT of more
+}
+
+// A staticPort is a mapped port that a static rule has.
+type staticPort struct {
+	proto stack.Proto
+	addr  netip.Addr
+	port  uint16
 }
 
 // NewRules makes the table of the given rules: by section, sections 1 and 3 as
@@ -164,6 +256,7 @@ func NewRules(rules []Rule) (*Rules, error) {
 		if r.Section == 0 {
 			r.Section = AutoSection
 		}
+		r.normal()
 		if err := r.valid(); err != nil {
 			return nil, fmt.Errorf("nat: rule %q: %w", r.Name, err)
 		}
@@ -171,14 +264,20 @@ func NewRules(rules []Rule) (*Rules, error) {
 		rs.rules = append(rs.rules, &r)
 	}
 	slices.SortStableFunc(rs.rules, order)
-	for i, r := range rs.rules {
-		for _, q := range rs.rules[:i] {
+	var services []*Rule
+	for _, r := range rs.rules {
+		if r.Service == 0 {
+			continue
+		}
+		for _, q := range services {
 			if clash(q, r) {
 				return nil, fmt.Errorf("nat: rule %q: %v port %d of %v is taken by rule %q",
 					r.Name, r.Service, r.MappedPort, r.mapped(), q.Name)
 			}
 		}
+		services = append(services, r)
 	}
+	rs.compile()
 	return rs, nil
 }
 
@@ -203,7 +302,10 @@ func order(a, b *Rule) int {
 
 // clash reports whether two static PAT rules claim the same mapped port.
 func clash(a, b *Rule) bool {
-	return a.Service != 0 && a.Service == b.Service && a.MappedPort == b.MappedPort &&
+	return a.Service == b.Service && a.MappedPort != 0 && b.MappedPort != 0 &&
+		a.MappedPorts.From <= b.MappedPorts.To && b.MappedPorts.From <= a.MappedPorts.To &&
+		(a.DestPorts == PortRange{} || b.DestPorts == PortRange{} ||
+			a.DestPorts.From <= b.DestPorts.To && b.DestPorts.From <= a.DestPorts.To) &&
 		(a.Mapped == b.Mapped || a.Mapped == nil || b.Mapped == nil) &&
 		a.mapped().Overlaps(b.mapped()) && a.Dest.Overlaps(b.Dest)
 }
@@ -214,14 +316,18 @@ func (rs *Rules) All() []*Rule { return rs.rules }
 // Inherit takes over the hit counts of the rules that old has as well. It must
 // be called before rs is in use.
 func (rs *Rules) Inherit(old *Rules) {
+	known := make(map[Rule]*ruleHits, len(old.rules))
+	for _, q := range slices.Backward(old.rules) { // of twins the first
+		hits := q.hits
+		key := *q
+		key.hits, key.place = nil, 0
+		known[key] = hits
+	}
 	for _, r := range rs.rules {
-		for _, q := range old.rules {
-			a, b := *r, *q
-			a.hits, b.hits = nil, nil
-			if a == b {
-				r.hits = q.hits
-				break
-			}
+		key := *r
+		key.hits, key.place = nil, 0
+		if hits := known[key]; hits != nil {
+			r.hits = hits
 		}
 	}
 }
@@ -234,7 +340,8 @@ func (rs *Rules) Owns(i *stack.Interface, a netip.Addr) bool {
 	if a == i.Addr.Addr() {
 		return false
 	}
-	for _, r := range rs.rules {
+	for w := rs.about(&rs.shown, a); w.next(); {
+		r := w.rule
 		if o, ok := r.answers(i); ok && o.Contains(a) && (r.Mapped != nil || i.Addr.Contains(a)) {
 			return true
 		}

@@ -30,7 +30,13 @@ type TableConfig struct {
 	MaxConns     int // in all; 0: DefaultMaxConns
 	MaxPerClient int // connections of one client address; 0: no limit of its own
 	MaxEmbryonic int // half-open TCP connections of one client address; 0: DefaultMaxEmbryonic
+	MaxHalfOpen  int // half-open TCP connections in all; 0: no limit but MaxConns
 	MaxPinholes  int // 0: DefaultMaxPinholes
+
+	// PAT is what the rules translate with. If it is given it gets the
+	// timeouts, is told the time by Open and Expire, and Xlates shows what
+	// lingers in it. It may be nil.
+	PAT *PAT
 
 	// Route finds the interface toward dst for a pinhole whose Out is nil.
 	Route func(dst netip.Addr) *stack.Interface
@@ -116,10 +122,19 @@ func NewTable(cfg TableConfig) (*Table, error) {
 
 // SetTimeouts changes the timeouts of connections that open from now on, or
 // come to a new TCP state.
-func (t *Table) SetTimeouts(to Timeouts) { t.timeouts.Store(&to) }
+func (t *Table) SetTimeouts(to Timeouts) {
+	t.timeouts.Store(&to)
+	if t.cfg.PAT != nil {
+		t.cfg.PAT.SetTimeouts(to)
+	}
+}
 
 // Len returns the number of connections.
 func (t *Table) Len() int { return int(t.count.Load()) }
+
+// HalfOpen returns the number of TCP connections whose handshake is not
+// complete.
+func (t *Table) HalfOpen() int { return int(t.clients.halfOpen.Load()) }
 
 // Most returns the largest number of connections there has been.
 func (t *Table) Most() int { return int(t.most.Load()) }
@@ -134,7 +149,8 @@ func (t *Table) find(k key, h uint64) *connEnd {
 }
 
 // Lookup returns the connection that p belongs to, and the end that sent it,
-// or nil. A connection that has been idle for too long at p.Time is not found,
+// or nil. A SYN that is not of a half-closed connection, but has its ports, ends
+// it and finds nothing. A connection that has been idle for too long at p.Time is not found,
 // whether Expire has come to it or not. An ICMP error belongs to none; see
 // LookupQuoted.
 func (t *Table) Lookup(p *stack.Packet) (*Conn, End) {
@@ -142,7 +158,11 @@ func (t *Table) Lookup(p *stack.Packet) (*Conn, End) {
 	if f.Proto == stack.ICMP && p.IsICMPError() {
 		return nil, Client
 	}
-	return t.lookup(p, &f)
+	c, from := t.lookup(p, &f)
+	if c != nil && f.Proto == stack.TCP && c.reopened(p, from) {
+		return nil, Client
+	}
+	return c, from
 }
 
 // LookupQuoted returns the connection of the packet that the ICMP error p is
@@ -169,6 +189,20 @@ func (t *Table) lookup(p *stack.Packet, f *stack.Flow) (*Conn, End) {
 	return e.c, e.from
 }
 
+// reopened ends c if p, which its client or server sent, is a SYN that begins
+// another connection of the same ports: c has seen a FIN and the SYN is none of
+// its own. So a phone that comes back from the same port at once is not kept out
+// until half-closed is over. (RFC 9293, section 3.6.1; RFC 6191.)
+func (c *Conn) reopened(p *stack.Packet, from End) bool {
+	const syn = stack.FlagSYN
+	if c.home == nil || c.tcp.seen.Load()&(tcpClientFIN|tcpServerFIN) == 0 ||
+		p.TCPFlags()&(syn|stack.FlagACK|stack.FlagRST|stack.FlagFIN) != syn || c.tcp.near(p.TCPSeq(), from) {
+		return false
+	}
+	c.CloseFor(ReasonFINs)
+	return true
+}
+
 // An Opening says what a first packet becomes.
 type Opening struct {
 	Out     *stack.Interface // where it goes
@@ -190,8 +224,9 @@ const openTries = 4
 // o.Source.Lease in any case.
 //
 // What cannot be opened is a drop: TCP that does not begin with SYN
-// (DropTCPNotSYN), an ICMP reply or error (DropICMP), too many connections
-// (DropLimit), and a server's flow that another connection has (DropNAT).
+// (DropTCPNotSYN), an ICMP reply or error (DropICMP), too many connections in
+// all (DropLimit) or of the client (DropHostLimit), too many half-open ones
+// (DropEmbryonic), and a server's flow that another connection has (DropNAT).
 func (t *Table) Open(p *stack.Packet, o Opening) (*Conn, End, stack.Verdict) {
 	c, v := t.open(p, o, nil)
 	if v == stack.Forward {
@@ -229,9 +264,12 @@ func (t *Table) open(p *stack.Packet, o Opening, h *Hole) (*Conn, stack.Verdict)
 		t.count.Add(-1)
 		return nil, stack.DropLimit
 	}
-	if !t.clients.add(f) {
+	if v := t.clients.add(f); v != stack.Forward {
 		t.count.Add(-1)
-		return nil, stack.DropLimit
+		return nil, v
+	}
+	if t.cfg.PAT != nil {
+		t.cfg.PAT.advance(p.Time.UnixNano())
 	}
 
 	c := &Conn{
@@ -381,6 +419,9 @@ const expireBatch = 4096
 // It costs next to nothing if called more than once in a second.
 func (t *Table) Expire(now time.Time) {
 	t.holes.expire(now.UnixNano())
+	if t.cfg.PAT != nil {
+		t.cfg.PAT.Expire(now)
+	}
 	if !t.expiring.TryLock() {
 		return // another goroutine is at it
 	}

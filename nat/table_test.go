@@ -201,7 +201,7 @@ func TestLimits(t *testing.T) {
 	t.Run("per client", func(t *testing.T) {
 		tab := newTable(t, nat.TableConfig{MaxPerClient: 1})
 		c, _ := try(tab, syn("198.51.100.1:1"))
-		if _, v := try(tab, syn("198.51.100.1:2")); v != stack.DropLimit {
+		if _, v := try(tab, syn("198.51.100.1:2")); v != stack.DropHostLimit {
 			t.Errorf("second: %v", v)
 		}
 		if _, v := try(tab, syn("198.51.100.2:1")); v != stack.Forward {
@@ -216,7 +216,7 @@ func TestLimits(t *testing.T) {
 		tab := newTable(t, nat.TableConfig{MaxEmbryonic: 1})
 		p := syn("198.51.100.1:1")
 		c, _ := try(tab, p)
-		if _, v := try(tab, syn("198.51.100.1:2")); v != stack.DropLimit {
+		if _, v := try(tab, syn("198.51.100.1:2")); v != stack.DropEmbryonic {
 			t.Errorf("second: %v", v)
 		}
 		if _, _, v := tab.Open(udp(t, outside, start, "198.51.100.1:1", "10.20.0.11:69"),
@@ -225,19 +225,34 @@ func TestLimits(t *testing.T) {
 		}
 		f := c.Client()
 		send(t, tab, p)
-		send(t, tab, packet(t, inside, start, f.Reverse(), stack.TCPHeader{Flags: stack.FlagSYN | stack.FlagACK}, ""))
-		send(t, tab, packet(t, outside, start, f, stack.TCPHeader{Flags: stack.FlagACK}, ""))
+		send(t, tab, packet(t, inside, start, f.Reverse(), stack.TCPHeader{Flags: stack.FlagSYN | stack.FlagACK, Ack: 1}, ""))
+		send(t, tab, packet(t, outside, start, f, stack.TCPHeader{Flags: stack.FlagACK, Seq: 1, Ack: 1}, ""))
 		d, v := try(tab, syn("198.51.100.1:2"))
 		if v != stack.Forward {
 			t.Errorf("second after the first is up: %v", v)
 		}
 		c.Close()
-		if _, v := try(tab, syn("198.51.100.1:3")); v != stack.DropLimit {
+		if _, v := try(tab, syn("198.51.100.1:3")); v != stack.DropEmbryonic {
 			t.Errorf("third: %v", v)
 		}
 		d.Close()
 		if _, v := try(tab, syn("198.51.100.1:3")); v != stack.Forward {
 			t.Errorf("third after Close: %v", v)
+		}
+	})
+	t.Run("embryonic in all", func(t *testing.T) {
+		tab := newTable(t, nat.TableConfig{MaxHalfOpen: 2})
+		c, _ := try(tab, syn("198.51.100.1:1"))
+		try(tab, syn("198.51.100.2:1"))
+		if _, v := try(tab, syn("198.51.100.3:1")); v != stack.DropEmbryonic || tab.HalfOpen() != 2 {
+			t.Errorf("third: %v, %d half open", v, tab.HalfOpen())
+		}
+		tab.Expire(start.Add(31 * time.Second))
+		if n := tab.HalfOpen(); n != 0 || !c.Closed() {
+			t.Errorf("after the embryonic timeout: %d half open", n)
+		}
+		if _, v := try(tab, syn("198.51.100.3:1")); v != stack.Forward || tab.HalfOpen() != 1 {
+			t.Errorf("third after the timeout: %v", v)
 		}
 	})
 }

@@ -13,66 +13,77 @@ func on(rule, i *stack.Interface) bool { return rule == nil || rule == i }
 // arrived on in, and the rule that says so. Without a rule ok is false and the
 // destination is real as it is. Nothing is counted or opened.
 func (rs *Rules) Untranslate(in *stack.Interface, f stack.Flow) (real netip.AddrPort, r *Rule, ok bool) {
-	for _, r := range rs.rules {
-		if dst, ok := r.untranslate(in, f); ok {
-			return dst, r, true
+	for w := rs.about(&rs.un, f.Dst.Addr()); w.next(); {
+		if dst, ok := w.rule.untranslate(in, f); ok {
+			return dst, w.rule, true
 		}
 	}
 	return f.Dst, nil, false
 }
 
 // untranslate is Untranslate by one rule: first for a packet from its mapped
-// side, then for one from its real side to a peer that has another address.
+// side, then for one from its real side to a peer that has another address or
+// port there.
 func (r *Rule) untranslate(in *stack.Interface, f stack.Flow) (netip.AddrPort, bool) {
-	if r.Kind != Dynamic && !r.Unidirectional && on(r.Mapped, in) && r.Dest.Contains(f.Src.Addr()) {
+	if r.Kind != Dynamic && !r.Unidirectional && on(r.Mapped, in) && r.destHas(f.Src, f.Proto) {
 		if dst, ok := r.realOf(f.Dst, f.Proto); ok {
 			return dst, true
 		}
 	}
-	if !r.MappedDest.IsAny() && on(r.Real, in) &&
-		r.MappedDest.Contains(f.Dst.Addr()) && r.sourceHas(f.Src, f.Proto) {
-		a := r.MappedDest.shift(f.Dst.Addr(), r.Dest)
-		return netip.AddrPortFrom(a, f.Dst.Port()), true
+	if r.movesDest() && on(r.Real, in) && (r.Service == 0 || r.Service == f.Proto) &&
+		r.MappedDest.Contains(f.Dst.Addr()) && r.MappedDestPorts.has(f.Dst.Port()) && r.sourceHas(f.Src, f.Proto) {
+		return netip.AddrPortFrom(r.MappedDest.shift(f.Dst.Addr(), r.Dest),
+			r.MappedDestPorts.shift(f.Dst.Port(), r.DestPorts)), true
 	}
 	return netip.AddrPort{}, false
+}
+
+// movesDest reports whether the real side knows peers of r by MappedDest or
+// MappedDestPorts, even if these are the same as Dest and DestPorts.
+func (r *Rule) movesDest() bool {
+	return !r.MappedDest.IsAny() || r.MappedDestPorts != PortRange{}
+}
+
+// has reports whether port is in p, where the zero range is all ports.
+func (p PortRange) has(port uint16) bool { return p == PortRange{} || p.Contains(port) }
+
+// shift returns the port that has the place in to that port has in p.
+func (p PortRange) shift(port uint16, to PortRange) uint16 {
+	if p == (PortRange{}) || to == (PortRange{}) {
+		return port
+	}
+	return port - p.From + to.From
 }
 
 // realOf returns the real end that a static rule shows as mapped.
 func (r *Rule) realOf(mapped netip.AddrPort, proto stack.Proto) (netip.AddrPort, bool) {
 	m := r.mapped()
-	if !m.Contains(mapped.Addr()) {
+	if !m.Contains(mapped.Addr()) || r.Service != 0 && r.Service != proto || !r.MappedPorts.has(mapped.Port()) {
 		return netip.AddrPort{}, false
 	}
-	port := mapped.Port()
-	if r.Service != 0 {
-		if r.Service != proto || r.MappedPort != port {
-			return netip.AddrPort{}, false
-		}
-		port = r.RealPort
-	}
-	return netip.AddrPortFrom(m.shift(mapped.Addr(), r.Source), port), true
+	return netip.AddrPortFrom(m.shift(mapped.Addr(), r.Source), r.MappedPorts.shift(mapped.Port(), r.RealPorts)), true
 }
 
 // sourceHas reports whether r translates the real end.
 func (r *Rule) sourceHas(real netip.AddrPort, proto stack.Proto) bool {
-	return r.Source.Contains(real.Addr()) &&
-		(r.Service == 0 || r.Service == proto && r.RealPort == real.Port())
+	return r.Source.Contains(real.Addr()) && (r.Service == 0 || r.Service == proto) && r.RealPorts.has(real.Port())
+}
+
+// destHas reports whether peer, as the world has it, is one that r is about.
+func (r *Rule) destHas(peer netip.AddrPort, proto stack.Proto) bool {
+	return r.Dest.Contains(peer.Addr()) && (r.Service == 0 || r.Service == proto) && r.DestPorts.has(peer.Port())
 }
 
 // mappedOf returns what a static rule shows of the real end.
 func (r *Rule) mappedOf(real netip.AddrPort) netip.AddrPort {
-	port := real.Port()
-	if r.Service != 0 {
-		port = r.MappedPort
-	}
-	return netip.AddrPortFrom(r.Source.shift(real.Addr(), r.mapped()), port)
+	return netip.AddrPortFrom(r.Source.shift(real.Addr(), r.mapped()), r.RealPorts.shift(real.Port(), r.MappedPorts))
 }
 
 // A Source is the outcome of Translate: what the server sees of the client.
 type Source struct {
 	Mapped netip.AddrPort // the source itself if there is no rule
 	Rule   *Rule          // nil: not translated
-	Lease  Lease          // the port of a dynamic rule; zero for others
+	Lease  Lease          // what a dynamic rule gave; zero for others
 }
 
 // Translate translates the source of the first packet of f on its way from in
@@ -83,22 +94,21 @@ type Source struct {
 // them is not un, the verdict is DropNATReverse. So the ASA treats a packet
 // from outside to the real address of a translated host.
 //
-// A dynamic rule takes a port from pat, which the caller must hand to
-// Table.Open or Release. With pat nil, nothing is taken and the port is the
-// source's own; that is for tracing. No port left is DropNAT.
+// A dynamic rule takes a port or an address from pat, which the caller must
+// hand to Table.Open or Release. With pat nil, nothing is taken, the port is the
+// source's own and the address the first there is; that is for tracing. Nothing
+// left is DropNAT.
 func (rs *Rules) Translate(in, out *stack.Interface, f stack.Flow, un *Rule, pat *PAT) (Source, stack.Verdict) {
-	r := rs.source(in, out, f)
+	r, peer := rs.sourceRule(in, out, f)
 	if rs.reverse(in, out, f, r) != un {
 		return Source{}, stack.DropNATReverse
 	}
 	switch {
 	case r == nil:
 		return Source{Mapped: f.Src}, stack.Forward
-	case !on(r.Real, in) || !on(r.Mapped, out) || !r.sourceHas(f.Src, f.Proto) || !r.Dest.Contains(f.Dst.Addr()):
-		// From the mapped side: the peer gets the address the real side
-		// knows it by.
-		a := r.Dest.shift(f.Src.Addr(), r.MappedDest)
-		return Source{netip.AddrPortFrom(a, f.Src.Port()), r, Lease{}}, stack.Forward
+	case peer: // gets the address that the real side knows it by
+		a := netip.AddrPortFrom(r.Dest.shift(f.Src.Addr(), r.MappedDest), r.DestPorts.shift(f.Src.Port(), r.MappedDestPorts))
+		return Source{a, r, Lease{}}, stack.Forward
 	case r.Kind != Dynamic:
 		return Source{r.mappedOf(f.Src), r, Lease{}}, stack.Forward
 	}
@@ -106,72 +116,102 @@ func (rs *Rules) Translate(in, out *stack.Interface, f stack.Flow, un *Rule, pat
 	if pat == nil {
 		return Source{netip.AddrPortFrom(m.From, f.Src.Port()), r, Lease{}}, stack.Forward
 	}
-	for a := m.From; m.Contains(a); a = a.Next() {
-		if l, ok := rs.take(pat, f, out, a); ok {
-			return Source{l.Mapped(), r, l}, stack.Forward
+	use := xlateUse{rule: r, from: in, to: out}
+	avoid := func(a netip.Addr, port uint16) bool { return rs.hasStaticPort(out, staticPort{f.Proto, a, port}) }
+	if r.Pool == OneToOne {
+		l, ok := pat.takeAddr(f.Src.Addr(), m, use, func(a netip.Addr) bool { return rs.hasStatic(out, a) })
+		if ok {
+			return Source{netip.AddrPortFrom(l.Mapped().Addr(), f.Src.Port()), r, l}, stack.Forward
 		}
+	} else if l, ok := pat.takePool(f.Proto, f.Src, m, r.Pool == PATRoundRobin, use, avoid); ok {
+		return Source{l.Mapped(), r, l}, stack.Forward
 	}
 	if r.MappedInterface && m != Host(r.Mapped.Addr.Addr()) {
-		if l, ok := rs.take(pat, f, out, r.Mapped.Addr.Addr()); ok {
+		a := r.Mapped.Addr.Addr()
+		if l, ok := pat.take(f.Proto, f.Src, a, use, func(port uint16) bool { return avoid(a, port) }); ok {
 			return Source{l.Mapped(), r, l}, stack.Forward
 		}
 	}
 	return Source{}, stack.DropNAT
 }
 
-// take leases a port of the mapped address a that no static rule has there.
-func (rs *Rules) take(pat *PAT, f stack.Flow, out *stack.Interface, a netip.Addr) (Lease, bool) {
-	return pat.Take(f.Proto, f.Src, a, func(port uint16) bool {
-		for _, r := range rs.rules {
-			if r.Service == f.Proto && r.MappedPort == port && on(r.Mapped, out) && r.mapped().Contains(a) {
-				return true
-			}
-		}
-		return false
-	})
-}
-
-// source returns the rule that translates the source of f on its way from in
-// to out: from the rule's real side, or a peer's from its mapped side.
-func (rs *Rules) source(in, out *stack.Interface, f stack.Flow) *Rule {
-	for _, r := range rs.rules {
-		if on(r.Real, in) && on(r.Mapped, out) && r.sourceHas(f.Src, f.Proto) && r.Dest.Contains(f.Dst.Addr()) {
-			return r
-		}
-		if r.Kind != Dynamic && !r.Unidirectional && !r.Dest.IsAny() &&
-			on(r.Mapped, in) && on(r.Real, out) &&
-			r.Dest.Contains(f.Src.Addr()) && r.sourceHas(f.Dst, f.Proto) {
-			return r
+// hasStaticPort reports whether static PAT on out shows k.
+func (rs *Rules) hasStaticPort(out *stack.Interface, k staticPort) bool {
+	for _, r := range rs.static[k] {
+		if on(r.Mapped, out) {
+			return true
 		}
 	}
-	return nil
+	for _, r := range rs.wide {
+		if r.Service == k.proto && r.MappedPorts.Contains(k.port) && on(r.Mapped, out) && r.mapped().Contains(k.addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasStatic reports whether a, of a dynamic rule's addresses, is not for hosts:
+// it is the interface's own, or a static rule shows it on out.
+func (rs *Rules) hasStatic(out *stack.Interface, a netip.Addr) bool {
+	if a == out.Addr.Addr() {
+		return true
+	}
+	for w := rs.about(&rs.shown, a); w.next(); {
+		r := w.rule
+		if r.Kind != Dynamic && on(r.Mapped, out) && !r.mapped().IsAny() && r.mapped().Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// sourceRule returns the rule that translates the source of f on its way from
+// in to out: from the rule's real side, or a peer's from its mapped side.
+func (rs *Rules) sourceRule(in, out *stack.Interface, f stack.Flow) (r *Rule, peer bool) {
+	for w := rs.about(&rs.source, f.Src.Addr()); w.next(); {
+		r := w.rule
+		if on(r.Real, in) && on(r.Mapped, out) && r.sourceHas(f.Src, f.Proto) && r.destHas(f.Dst, f.Proto) {
+			return r, false
+		}
+		if r.Kind != Dynamic && !r.Unidirectional && r.movesDest() && on(r.Mapped, in) && on(r.Real, out) &&
+			r.destHas(f.Src, f.Proto) && r.sourceHas(f.Dst, f.Proto) {
+			return r, true
+		}
+	}
+	return nil, false
 }
 
 // reverse returns the rule that un-NATs the destination of f in the mind of
 // its answers: the one that would translate their source. src is the rule of
 // the source of f; a rule about both ends counts for either.
 func (rs *Rules) reverse(in, out *stack.Interface, f stack.Flow, src *Rule) *Rule {
-	for _, r := range rs.rules {
-		if r.Unidirectional {
-			continue
+	both := src != nil && !src.Unidirectional && src.movesDest() && on(src.Real, in) && on(src.Mapped, out)
+	for w := rs.about(&rs.real, f.Dst.Addr()); w.next(); {
+		r := w.rule
+		if both && r.place >= src.place {
+			break
 		}
-		if on(r.Real, out) && on(r.Mapped, in) && r.sourceHas(f.Dst, f.Proto) && r.Dest.Contains(f.Src.Addr()) {
-			return r
-		}
-		if r == src && !r.MappedDest.IsAny() && on(r.Real, in) && on(r.Mapped, out) {
+		if !r.Unidirectional && on(r.Real, out) && on(r.Mapped, in) && r.sourceHas(f.Dst, f.Proto) && r.destHas(f.Src, f.Proto) {
 			return r
 		}
 	}
+	if both {
+		return src
+	}
 	return nil
 }
+
+// narrow reports whether r is for some peers only.
+func (r *Rule) narrow() bool { return !r.Dest.IsAny() || r.DestPorts != PortRange{} }
 
 // MappedOf returns how out knows the end real on in, for an address inside a
 // message; port 0 stays 0. Without a rule that is real itself. It reports false
 // if only a connection could tell: the rule is dynamic. Rules for one peer do
 // not apply, nor rules for one port if the port is 0. Nothing is opened.
 func (rs *Rules) MappedOf(real netip.AddrPort, in, out *stack.Interface, proto stack.Proto) (mapped netip.AddrPort, ok bool) {
-	for _, r := range rs.rules {
-		if !on(r.Real, in) || !on(r.Mapped, out) || !r.Dest.IsAny() || !r.sourceHas(real, proto) {
+	for w := rs.about(&rs.real, real.Addr()); w.next(); {
+		r := w.rule
+		if !on(r.Real, in) || !on(r.Mapped, out) || r.narrow() || !r.sourceHas(real, proto) {
 			continue
 		}
 		if r.Kind == Dynamic {
@@ -190,8 +230,9 @@ func (rs *Rules) MappedOf(real netip.AddrPort, in, out *stack.Interface, proto s
 // mapped, for an address inside a message; ok is false if no static rule says
 // so. Rules for one peer do not apply, nor rules for one port if the port is 0.
 func (rs *Rules) RealOf(mapped netip.AddrPort, in *stack.Interface, proto stack.Proto) (real netip.AddrPort, ok bool) {
-	for _, r := range rs.rules {
-		if r.Kind == Dynamic || r.Unidirectional || !on(r.Mapped, in) || !r.Dest.IsAny() {
+	for w := rs.about(&rs.shown, mapped.Addr()); w.next(); {
+		r := w.rule
+		if r.Kind == Dynamic || r.Unidirectional || !on(r.Mapped, in) || r.narrow() {
 			continue
 		}
 		if real, ok := r.realOf(mapped, proto); ok {

@@ -1,7 +1,9 @@
 package nat
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
 	"patchbay/stack"
@@ -10,7 +12,7 @@ import (
 // An Xlate is a translation in use, for "show xlate".
 type Xlate struct {
 	Rule  *Rule
-	Proto stack.Proto // 0: every protocol
+	Proto stack.Proto // 0: every protocol; also of an address of dynamic NAT
 
 	// Real is behind From, Mapped is what To knows it by. A static rule of
 	// several addresses has one Xlate, with the first of each. Port 0 is
@@ -20,6 +22,10 @@ type Xlate struct {
 
 	Conns int       // connections that use it
 	Seen  time.Time // when one last did; zero: none does
+
+	// Until is when a translation that no connection uses any more is
+	// forgotten; zero for others. (timeout xlate, pat-xlate.)
+	Until time.Time
 }
 
 // Flags returns the letters of "show xlate": "s" for static, "r" for portmap,
@@ -28,7 +34,9 @@ type Xlate struct {
 func (x Xlate) Flags() string {
 	s := "s"
 	if x.Rule.Kind == Dynamic {
-		s = "ri"
+		if s = "ri"; x.Proto == 0 {
+			s = "i"
+		}
 	} else if x.Rule.Service != 0 {
 		s = "sr"
 	}
@@ -42,8 +50,9 @@ func (x Xlate) Flags() string {
 }
 
 // Xlates returns the translations of rs: each static rule's, used or not, in
-// order of search, and then each PAT port in use, in order of the oldest
-// connection that uses it.
+// order of search, then each port or address of a dynamic rule in use, in order
+// of the oldest connection that uses it, and then those that linger in
+// TableConfig.PAT, in the order in which they are forgotten.
 func (t *Table) Xlates(rs *Rules) []Xlate {
 	var all []Xlate
 	static := make(map[*Rule]int)
@@ -77,13 +86,42 @@ func (t *Table) Xlates(rs *Rules) []Xlate {
 			if !ok {
 				i = len(all)
 				ports[x] = i
+				proto := c.Proto()
+				if x.pool == nil {
+					proto = 0
+				}
 				all = append(all, Xlate{
-					Rule: c.Rule, Proto: c.Proto(), From: c.In, To: c.Out,
+					Rule: c.Rule, Proto: proto, From: c.In, To: c.Out,
 					Real: x.real, Mapped: c.lease.Mapped(),
 				})
 			}
 			use(i, c)
 		}
 	}
+	if t.cfg.PAT != nil {
+		all = append(all, t.cfg.PAT.lingerers()...)
+	}
+	return all
+}
+
+// lingerers returns the translations by a rule that no connection uses any more.
+func (t *PAT) lingerers() []Xlate {
+	var all []Xlate
+	t.idle(func(x *xlate, until int64) {
+		if x.use.rule == nil {
+			return
+		}
+		l := Xlate{
+			Rule: x.use.rule, From: x.use.from, To: x.use.to,
+			Real: x.real, Mapped: netip.AddrPortFrom(x.addr, x.port), Until: time.Unix(0, until),
+		}
+		if x.pool != nil {
+			l.Proto = x.pool.key.proto
+		}
+		all = append(all, l)
+	})
+	slices.SortFunc(all, func(a, b Xlate) int {
+		return cmp.Or(a.Until.Compare(b.Until), a.Real.Compare(b.Real), a.Mapped.Compare(b.Mapped), cmp.Compare(a.Proto, b.Proto))
+	})
 	return all
 }

@@ -38,6 +38,12 @@ const (
 	DropUDPLength             // invalid-udp-length
 	DropSecurity              // sp-security-failed: an address no host can have
 	DropInterface             // interface-down: p.Out is not an interface of the Forwarder, or its link failed
+	DropTCPSequence           // tcp-seq-past-win: a segment outside the receiver's window
+	DropTCPAck                // tcp-invalid-ack: an acknowledgement of what was never sent, or of long ago
+	DropTCPReset              // tcp-rstfin-ooo: a RST outside the window
+	DropTCPSYN                // tcp-seq-syn-diff: a SYN with another sequence number within a connection
+	DropHostLimit             // host-limit: one client has too many connections
+	DropEmbryonic             // embryonic-conn-limit: too many half-open TCP connections, of one client or in all
 	numVerdicts
 )
 
@@ -74,6 +80,12 @@ var verdictNames = [numVerdicts]string{
 	DropUDPLength:     "invalid-udp-length",
 	DropSecurity:      "sp-security-failed",
 	DropInterface:     "interface-down",
+	DropTCPSequence:   "tcp-seq-past-win",
+	DropTCPAck:        "tcp-invalid-ack",
+	DropTCPReset:      "tcp-rstfin-ooo",
+	DropTCPSYN:        "tcp-seq-syn-diff",
+	DropHostLimit:     "host-limit",
+	DropEmbryonic:     "embryonic-conn-limit",
 }
 
 // String returns the name that "show asp drop" prints.
