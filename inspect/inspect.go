@@ -9,12 +9,24 @@ package inspect
 import (
 	"errors"
 	"net/netip"
+	"time"
 
 	"patchbay/nat"
 )
 
 // ErrDrop, alone or wrapped, ends one message and not the conversation.
 var ErrDrop = errors.New("message dropped")
+
+// ErrReset, wrapped, ends the conversation with a TCP reset where it has one:
+// the action "reset" of an inspection map.
+var ErrReset = errors.New("conversation reset")
+
+// An Expirer is a Session that ends calls nobody answers, in the time its
+// Binder's Clock tells. Whoever runs the session may call it at any time that
+// Inspect does not run.
+type Expirer interface {
+	Expire(now time.Time)
+}
 
 // An Engine knows one signaling protocol. It holds configuration only and may
 // be used by many conversations at once.

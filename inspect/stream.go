@@ -123,6 +123,13 @@ func (s *Stream) Run(ctx context.Context) error {
 // pass runs one direction. The first to end reports why and ends the other.
 func (s *Stream) pass(from nat.End, errs chan<- error) {
 	err := s.pump(from)
+	if errors.Is(err, ErrReset) {
+		for _, c := range []net.Conn{s.Client, s.Server} {
+			if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
+				_ = l.SetLinger(0) // a reset where the connection can
+			}
+		}
+	}
 	select {
 	case errs <- err:
 	default: // the other direction was first; this one only met the closed connection

@@ -1,6 +1,8 @@
 package sip
 
 import (
+	"time"
+
 	"patchbay/inspect"
 	"patchbay/nat"
 )
@@ -23,6 +25,9 @@ type call struct {
 	owes   [2]bool   // an answer, to an offer that came in a response
 	bound  bool      // the Binder knows streams of it
 	stream []stream  // by m-line index
+
+	heard     time.Time // when it was last seen, if there is a clock
+	cancelled bool      // and not answered since
 }
 
 // An invite is what a response to INVITE must know of it.
@@ -115,7 +120,7 @@ func (c *call) end(b inspect.Binder) {
 	if c.bound {
 		b.Release(c.id, "")
 	}
-	*c = call{id: c.id, stage: ended, used: c.used}
+	*c = call{id: c.id, stage: ended, used: c.used, heard: c.heard}
 }
 
 // follow moves calls along with the message at hand.

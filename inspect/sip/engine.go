@@ -14,6 +14,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"time"
 
 	"patchbay/inspect"
 )
@@ -64,6 +66,23 @@ type Engine struct {
 	// MaxCalls is how many calls a conversation may have at once, 0 for the
 	// constant MaxCalls. One more ends the one that was silent longest.
 	MaxCalls int
+
+	// NAT is for plain inspection through a firewall that takes no part: an
+	// address becomes what the Binder says it is on the other side, where it
+	// stands and whoever wrote it, and ports are readied that a Contact or a
+	// Via names (inspect.Reacher). Without it the box is an end of each side,
+	// and the ends are shown its own addresses.
+	NAT bool
+
+	// Map is what "policy-map type inspect sip" sets.
+	Map Map
+
+	// How long a call may wait for its answer, and after CANCEL for the end
+	// ("timeout sip-invite", "timeout sip-disconnect"); 0 is for ever. The
+	// time is that of the Binder's inspect.Clock.
+	InviteTimeout, DisconnectTimeout time.Duration
+
+	Log *slog.Logger // for the action Log; nil for none
 }
 
 var _ inspect.Engine = (*Engine)(nil)
@@ -74,7 +93,15 @@ func (e *Engine) NewSession(b inspect.Binder) inspect.Session {
 	if maxCalls <= 0 {
 		maxCalls = MaxCalls
 	}
-	return &session{engine: *e, binder: b, calls: calls{max: maxCalls, byID: make(map[string]*call)}}
+	s := &session{engine: *e, binder: b, calls: calls{max: maxCalls, byID: make(map[string]*call)}}
+	if r, ok := b.(inspect.Reacher); ok && e.NAT {
+		s.reacher = r
+	}
+	if e.NAT { // two proxies have many calls between the same ports
+		s.pending.max = min(2*maxCalls, maxRemembered)
+	}
+	s.clock, _ = b.(inspect.Clock)
+	return s
 }
 
 // Split is a bufio.SplitFunc. A message ends where Content-Length says; on a
@@ -99,6 +126,9 @@ func (e *Engine) Split(data []byte, atEOF bool) (advance int, msg []byte, err er
 	}
 	if first := bytes.IndexByte(data, '\n'); first >= 0 || !isToken(data[0]) {
 		if err := checkStart(data[:first+1]); err != nil {
+			if e.Map.NonSIP {
+				return len(data), data, nil
+			}
 			return 0, nil, err
 		}
 	}
@@ -106,6 +136,8 @@ func (e *Engine) Split(data []byte, atEOF bool) (advance int, msg []byte, err er
 	switch {
 	case end > MaxHeader || end < 0 && len(data) >= MaxHeader:
 		return 0, nil, fmt.Errorf("sip: header of %d bytes: %w", len(data), ErrLimit)
+	case end < 0 && atEOF && e.Map.NonSIP && bytes.IndexByte(data, '\n') < 0:
+		return len(data), data, nil
 	case end < 0 && atEOF:
 		return 0, nil, fmt.Errorf("sip: %d bytes of a header: %w", len(data), io.ErrUnexpectedEOF)
 	case end < 0:

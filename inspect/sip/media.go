@@ -103,6 +103,8 @@ func (s *session) editMedia(i int) error {
 	case m.Port == 0:
 		s.refused(i, secure || m.Plain(body))
 		return nil
+	case !s.carried(m) && s.engine.NAT:
+		return nil // it is left alone, but for its address
 	case !s.carried(m):
 		// The other end reads that it was refused, and so does this one,
 		// when the answer comes.
@@ -125,7 +127,7 @@ func (s *session) editMedia(i int) error {
 			in.RTCP = netip.AddrPortFrom(a, m.RTCP.Port)
 		}
 	}
-	if secure {
+	if secure && !s.engine.NAT {
 		c := m.Choose()
 		if c == nil {
 			return fmt.Errorf("SRTP without an a=crypto that we speak, of %d", len(m.Crypto))
@@ -175,7 +177,7 @@ func (s *session) note(st *stream, in inspect.Media) {
 func (s *session) announce(m *sdp.Media, st *stream, in, out inspect.Media) error {
 	to := s.from.Other()
 	tag := "1"
-	if s.media.answer {
+	if s.media.answer && !s.engine.NAT {
 		asked := st.offered[to]
 		switch {
 		case out.Secure && asked.suite != out.Tx.Suite:
@@ -185,7 +187,7 @@ func (s *session) announce(m *sdp.Media, st *stream, in, out inspect.Media) erro
 			tag = asked.tag
 		}
 	}
-	if out.Secure && out.Tx.IsZero() {
+	if out.Secure && out.Tx.IsZero() && !s.engine.NAT {
 		return fmt.Errorf("SRTP without a key to announce")
 	}
 	if out.Addr.IsValid() {
@@ -214,8 +216,15 @@ func (s *session) announce(m *sdp.Media, st *stream, in, out inspect.Media) erro
 			s.insertLine(m.Title, s.text)
 		}
 	}
-	if m.RTCP.Present() {
+	switch {
+	case m.RTCP.Present():
 		s.editRTCP(m, out)
+	case s.engine.NAT && out.RTCP.IsValid():
+		s.text = appendRTCP(s.text[:0], out.RTCP)
+		s.insertLine(m.Attr, s.text)
+	}
+	if s.engine.NAT {
+		return nil // keys are between the ends
 	}
 	if !out.Secure {
 		s.editCrypto(m, nil)
@@ -284,11 +293,13 @@ func (s *session) editRTCP(m *sdp.Media, out inspect.Media) {
 		s.edit(m.RTCP.Line, nil)
 		return
 	}
-	s.text = append(s.text[:0], "a=rtcp:"...)
-	s.text = strconv.AppendUint(s.text, uint64(out.RTCP.Port()), 10)
-	s.text = append(s.text, " IN "...)
-	s.text = sdp.AppendAddress(s.text, out.RTCP.Addr())
+	s.text = appendRTCP(s.text[:0], out.RTCP)
 	s.edit(trim(s.media.body.Of(s.msg.raw), m.RTCP.Line), s.text)
+}
+
+func appendRTCP(dst []byte, a netip.AddrPort) []byte {
+	dst = strconv.AppendUint(append(dst, "a=rtcp:"...), uint64(a.Port()), 10)
+	return sdp.AppendAddress(append(dst, " IN "...), a.Addr())
 }
 
 // editConn writes addr into a c= or o= line.
@@ -331,7 +342,7 @@ func (s *session) carried(m *sdp.Media) bool {
 	body := s.media.body.Of(s.msg.raw)
 	rtp := m.Secure(body) || m.Plain(body)
 	return m.Port != 0 && (rtp && string(m.Kind) == "audio" ||
-		s.engine.EveryMedia && (rtp || string(m.Proto.Of(body)) == "udptl"))
+		(s.engine.EveryMedia || s.engine.NAT) && (rtp || string(m.Proto.Of(body)) == "udptl"))
 }
 
 // editOther writes an address that no stream is announced with.

@@ -46,9 +46,10 @@ func fieldKind(name []byte) kind {
 	case "contact", "m":
 		return fieldContact
 	case "route", "record-route", "path", "service-route", "refer-to", "r", "referred-by", "b",
-		"reply-to", "alert-info":
+		"reply-to", "alert-info", "error-info":
 		return fieldTarget
-	case "from", "f", "remote-party-id", "p-asserted-identity", "p-preferred-identity", "diversion":
+	case "from", "f", "remote-party-id", "p-asserted-identity", "p-preferred-identity", "diversion",
+		"history-info", "p-associated-uri", "p-called-party-id":
 		return fieldIdentity
 	case "to", "t":
 		return fieldTo

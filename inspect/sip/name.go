@@ -10,8 +10,11 @@ import (
 type role uint8
 
 const (
-	identity role = iota // it names somebody; a missing port stays missing
-	target               // messages are sent to it, so the port must be right
+	identity   role = iota // it names somebody; a missing port stays missing
+	target                 // messages are sent to it, so the port must be right
+	dialog                 // target, and the other end sends to it while a call lasts
+	registered             // target, and the other end sends to it while it is registered
+	sentBy                 // target, and answers come to it
 )
 
 // A name is what an end calls itself: the sent-by of its Via or a Contact. It
@@ -177,6 +180,12 @@ func appendHostport(dst []byte, a netip.AddrPort, port bool) []byte {
 // address returns how the other end knows addr, or addr itself.
 func (s *session) address(addr netip.Addr) netip.Addr {
 	if !addr.IsValid() || addr.IsUnspecified() || addr.IsMulticast() {
+		return addr
+	}
+	if s.engine.NAT {
+		if after := s.binder.Signal(netip.AddrPortFrom(addr, 0), s.from).Addr(); after.IsValid() {
+			return after
+		}
 		return addr
 	}
 	other := s.from.Other()

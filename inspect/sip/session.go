@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"patchbay/inspect"
 	"patchbay/inspect/sdp"
@@ -13,8 +14,10 @@ import (
 
 // A session is one conversation of a phone with its call manager.
 type session struct {
-	engine Engine
-	binder inspect.Binder
+	engine  Engine
+	binder  inspect.Binder
+	reacher inspect.Reacher // or nil; then no port is readied for messages
+	clock   inspect.Clock   // or nil; then no call ends by time
 
 	names   [2]names // by which each end calls itself
 	pending transactions
@@ -28,6 +31,12 @@ type session struct {
 	text  []byte // scratch
 	desc  sdp.Description
 	media mediaEdit
+
+	expires time.Duration  // of the registration at hand
+	display bool           // the field at hand only shows somebody
+	masked  []inspect.Span // lines of the message that do not leave
+
+	heard, looked time.Time // now, and when calls were last looked at for their time
 }
 
 var _ inspect.Session = (*session)(nil)
@@ -42,19 +51,31 @@ func (s *session) Inspect(dst, msg []byte, from nat.End) ([]byte, error) {
 		}
 		return append(dst, msg...), nil
 	}
+	if s.engine.Map.NonSIP && !isSIP(msg) {
+		return append(dst, msg...), nil
+	}
 	if err := s.msg.parse(msg); err != nil {
 		return dst, drop(err)
 	}
 	s.from = from
+	s.edits.Reset()
+	if s.clock != nil {
+		s.Expire(s.clock.Now())
+	}
+	if err := s.enforce(); err != nil {
+		return dst, err
+	}
 	if s.msg.isRequest() && s.msg.isMethod("REGISTER") && from == nat.Client {
 		if err := s.seen(); err != nil {
 			return dst, err
 		}
 	}
-	s.edits.Reset()
 	s.self = [2]netip.AddrPort{s.binder.Self(nat.Client), s.binder.Self(nat.Server)}
-	s.learn()
+	if !s.engine.NAT {
+		s.learn()
+	}
 	s.follow()
+	s.followNAT()
 	if err := s.editBody(); err != nil {
 		return dst, drop(err)
 	}
@@ -88,24 +109,35 @@ func isKeepalive(msg []byte) bool {
 // as it leaves.
 func (s *session) editHeader(length int) {
 	m := &s.msg
-	if m.isRequest() && !(m.auth && s.from == nat.Client) {
+	if m.isRequest() && (s.engine.NAT || !(m.auth && s.from == nat.Client)) {
 		// With credentials the URI stays: their digest covers it.
 		// (RFC 3261, section 22.4.)
 		s.editURI(m.uri, target)
 	}
-	top := true
+	contact, top := target, true
+	if s.engine.NAT {
+		contact = s.contactRole()
+		s.editVias()
+	}
 	for i := range m.fields {
 		f := &m.fields[i]
+		if s.removed(f) {
+			continue
+		}
 		switch f.kind {
 		case fieldVia:
-			if top {
+			if top && !s.engine.NAT {
 				s.editVia(f.value)
 				top = false
 			}
-		case fieldContact, fieldTarget:
+		case fieldContact:
+			s.editContacts(f.value, contact)
+		case fieldTarget:
 			s.editList(f.value, target)
 		case fieldIdentity, fieldTo:
+			s.display = f.kind == fieldIdentity && !isFrom(m.raw, f.value.Off)
 			s.editList(f.value, identity)
+			s.display = false
 		case fieldCallInfo:
 			s.editList(f.value, target)
 			s.editHuntPilot(f.value)
@@ -194,6 +226,13 @@ func (s *session) editURI(span inspect.Span, r role) {
 
 // editHostport replaces a host and port, and returns the name it restored.
 func (s *session) editHostport(h hostport, user []byte, r role) *name {
+	if s.engine.NAT {
+		if text := s.translateNAT(s.text[:0], h, r); text != nil {
+			s.text = text
+			s.replace(h.text, text)
+		}
+		return nil
+	}
 	text, restored := s.translate(s.text[:0], h, user, r)
 	if text != nil {
 		s.text = text

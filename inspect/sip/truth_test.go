@@ -378,7 +378,13 @@ func (s *sessions) inspect(c *captured, raw []byte) ([]byte, nat.End, error) {
 
 func passUnchanged(t *testing.T, msgs []captured) {
 	t.Helper()
-	s := &sessions{engine: &Engine{EveryMedia: true}, binder: identityBinder{}, byPair: make(map[string]inspect.Session)}
+	passUnchangedBy(t, msgs, &Engine{EveryMedia: true})
+	passUnchangedBy(t, msgs, &Engine{NAT: true})
+}
+
+func passUnchangedBy(t *testing.T, msgs []captured, e *Engine) {
+	t.Helper()
+	s := &sessions{engine: e, binder: identityBinder{}, byPair: make(map[string]inspect.Session)}
 	for i := range msgs {
 		raw := whole(&msgs[i])
 		if raw == nil {
@@ -423,7 +429,13 @@ func (movingBinder) Seen(string) error      { return nil }
 // Content-Length is right, and that what must stay stayed.
 func passMoved(t *testing.T, msgs []captured) {
 	t.Helper()
-	s := &sessions{engine: &Engine{EveryMedia: true}, binder: movingBinder{}, byPair: make(map[string]inspect.Session)}
+	passMovedBy(t, msgs, &Engine{EveryMedia: true})
+	passMovedBy(t, msgs, &Engine{NAT: true})
+}
+
+func passMovedBy(t *testing.T, msgs []captured, e *Engine) {
+	t.Helper()
+	s := &sessions{engine: e, binder: movingBinder{}, byPair: make(map[string]inspect.Session)}
 	for i := range msgs {
 		raw := whole(&msgs[i])
 		if raw == nil {

@@ -134,6 +134,7 @@ type transaction struct {
 // is unique within its sender (RFC 3261, section 8.1.1.7), and CANCEL shares
 // that of its INVITE.
 type transactions struct {
+	max  int // 0: MaxTransactions
 	list []transaction
 	used uint64
 }
@@ -146,7 +147,7 @@ func (t *transactions) remember(from nat.End, branch, via []byte) {
 	t.used++
 	x := t.get(from, branch)
 	if x == nil {
-		if len(t.list) < MaxTransactions {
+		if len(t.list) < max(t.max, MaxTransactions) {
 			t.list = append(t.list, transaction{})
 			x = &t.list[len(t.list)-1]
 		} else {

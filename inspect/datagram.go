@@ -1,0 +1,212 @@
+package inspect
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"patchbay/nat"
+	"patchbay/stack"
+)
+
+// Datagrams is the nat.Handler of signaling over UDP: each datagram goes
+// through the session of its conversation and is changed in place. A
+// conversation is a connection and those that pinholes of its own opened. Fill
+// the fields, then give it as Handler to nat.Table.Open. Any number of
+// goroutines may use it.
+type Datagrams struct {
+	Engine  Engine
+	NAT     *NAT
+	Options Options      // Now and Handler are set by Datagrams
+	Log     *slog.Logger // for what is dropped; nil for none
+
+	conns sync.Map // *nat.Conn to seat
+
+	messages, dropped atomic.Uint64
+}
+
+var (
+	_ nat.Handler = (*Datagrams)(nil)
+	_ nat.Closer  = (*Datagrams)(nil)
+)
+
+// A conversation is one session and its connections.
+type conversation struct {
+	mu      sync.Mutex
+	now     time.Time // of the last packet
+	binder  *NATBinder
+	session Session
+	out     []byte // room for what a message becomes
+	seats   int    // connections; 0: it is over
+	over    bool
+}
+
+// A seat is a connection's place in a conversation.
+type seat struct {
+	*conversation
+	turned bool // the connection's client is the conversation's server
+}
+
+// Stats returns how many datagrams were passed on and how many dropped.
+func (d *Datagrams) Stats() (messages, dropped uint64) {
+	return d.messages.Load(), d.dropped.Load()
+}
+
+// HandlePacket inspects one datagram. See nat.Handler.
+func (d *Datagrams) HandlePacket(p *stack.Packet, c *nat.Conn, from nat.End) stack.Verdict {
+	data := p.Payload()
+	if len(data) == 0 {
+		return stack.Forward
+	}
+	s, ok := d.seat(p, c)
+	if !ok {
+		return stack.DropInspect
+	}
+	end := from
+	if s.turned {
+		end = from.Other()
+	}
+	if err := d.inspect(s, p, data, end); err != nil {
+		d.dropped.Add(1)
+		if d.Log != nil {
+			d.Log.Warn("message dropped", "from", end.String(), "client", c.Client().Src, "bytes", len(data), "err", err)
+		}
+		if !errors.Is(err, ErrDrop) && !errors.Is(err, errNoMessage) {
+			c.CloseFor(nat.ReasonInspected)
+		}
+		return stack.DropInspect
+	}
+	d.messages.Add(1)
+	return stack.Forward
+}
+
+// Whether a datagram holds a message.
+var (
+	errNoMessage = errors.New("inspect: datagram holds no message")
+	errTooLong   = errors.New("inspect: message has no room in its packet")
+)
+
+// inspect passes the messages of a datagram, one as a rule, through the
+// session, and changes p.
+func (d *Datagrams) inspect(s seat, p *stack.Packet, data []byte, from nat.End) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return errNoMessage
+	}
+	s.now = p.Time
+	out := s.out[:0]
+	for used := 0; used < len(data); {
+		n, msg, err := d.Engine.Split(data[used:], true)
+		if n <= 0 || err != nil || n > len(data)-used {
+			if used > 0 {
+				break // what follows a message is nothing (RFC 3261, section 18.3)
+			}
+			return errors.Join(errNoMessage, err)
+		}
+		used += n
+		next, err := s.session.Inspect(out, msg, from)
+		if err != nil {
+			return err
+		}
+		out = next
+	}
+	s.out = out[:0]
+	if cap(out) > maxIdleRoom {
+		s.out = nil
+	}
+	if !bytes.Equal(out, data) && !p.SetPayload(out) {
+		return errors.Join(errTooLong, ErrDrop)
+	}
+	return nil
+}
+
+// maxIdleRoom is how much a conversation keeps to write its next message in.
+const maxIdleRoom = 8 * 1024 // bytes
+
+// seat returns the place of c, taken at its first packet.
+func (d *Datagrams) seat(p *stack.Packet, c *nat.Conn) (seat, bool) {
+	if x, ok := d.conns.Load(c); ok {
+		return x.(seat), true
+	}
+	s := d.join(p, c)
+	if x, loaded := d.conns.LoadOrStore(c, s); loaded {
+		d.leave(s)
+		return x.(seat), true
+	}
+	if c.Closed() { // perhaps before ConnClosed could find it
+		d.ConnClosed(c)
+		return seat{}, false
+	}
+	return s, true
+}
+
+// join takes a place in the conversation that booked the pinhole c came
+// through, or begins one.
+func (d *Datagrams) join(p *stack.Packet, c *nat.Conn) seat {
+	if c.Hole != nil {
+		x, end := d.NAT.claimed(c.Hole, p.Time)
+		if v, ok := x.(*conversation); ok {
+			v.mu.Lock()
+			if !v.over {
+				v.seats++
+				v.mu.Unlock()
+				return seat{v, end == nat.Client} // the pinhole led to the client, so its own client is the server
+			}
+			v.mu.Unlock()
+		}
+	}
+	v := &conversation{now: p.Time, seats: 1}
+	o := d.Options
+	o.Handler = d
+	o.Now = func() time.Time { return v.now }
+	v.binder = d.NAT.Binder(ConversationOf(c), o)
+	v.binder.conversation = v
+	v.session = d.Engine.NewSession(v.binder)
+	return seat{v, false}
+}
+
+// ConnClosed ends the conversation with its last connection. See nat.Closer.
+func (d *Datagrams) ConnClosed(c *nat.Conn) {
+	if x, ok := d.conns.LoadAndDelete(c); ok {
+		d.leave(x.(seat))
+	}
+}
+
+func (d *Datagrams) leave(s seat) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seats--; s.seats > 0 || s.over {
+		return
+	}
+	s.over = true
+	s.session.Close()
+	s.binder.Close()
+	d.NAT.left(s.conversation)
+}
+
+// Expire ends the calls that nobody answered in time, in conversations that say
+// nothing, and gives back what contacts held. Call it as often as Table.Expire.
+func (d *Datagrams) Expire(now time.Time) {
+	d.conns.Range(func(_, x any) bool {
+		s := x.(seat)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if e, ok := s.session.(Expirer); ok && !s.over {
+			s.now = now
+			e.Expire(now)
+		}
+		return true
+	})
+	d.NAT.Expire(now)
+}
+
+// Conversations returns how many connections are inspected.
+func (d *Datagrams) Conversations() int {
+	n := 0
+	d.conns.Range(func(any, any) bool { n++; return true })
+	return n
+}
