@@ -192,46 +192,62 @@ func (p *plan) compileLists(r *config.Running, byName map[string]*stack.Interfac
 
 func compileList(l *config.AccessList) *nat.AccessList {
 	list := &nat.AccessList{Name: l.Name}
+	groups := make(map[*config.AddrSpec][]nat.Object) // lists that entries share
 	for _, a := range l.Entries {
-		if a.IsRemark() {
+		if a.IsRemark() || len(a.Srcs) == 0 || len(a.Dsts) == 0 {
 			continue
 		}
-		e := &nat.Entry{
-			Permit: a.Permit, Proto: stack.Proto(a.Proto),
-			Src: addresses(a.Src), Dst: addresses(a.Dst),
-			SrcPorts: ports(a.SrcPorts), DstPorts: ports(a.DstPorts),
-			Log: a.Log, Inactive: a.Inactive, Text: a.Text,
+		for _, s := range a.Services {
+			e := &nat.Entry{
+				Permit: a.Permit, Proto: stack.Proto(s.Proto),
+				Src: addresses(a.Srcs, groups), Dst: addresses(a.Dsts, groups),
+				SrcPorts: ports(s.SrcPorts), DstPorts: ports(s.DstPorts),
+				Log: a.Log, Inactive: a.Inactive, Text: a.Text,
+			}
+			if s.ICMPType >= 0 {
+				t := uint8(s.ICMPType)
+				e.ICMPType = &t
+			}
+			list.Entries = append(list.Entries, e)
 		}
-		if a.ICMPType >= 0 {
-			t := uint8(a.ICMPType)
-			e.ICMPType = &t
-		}
-		list.Entries = append(list.Entries, e)
 	}
 	return list
 }
 
-func addresses(s config.AddrSpec) []nat.Object {
-	if s.Any {
+// addresses returns the objects of a list, nil if they are any; shared has
+// those of lists already seen.
+func addresses(list []config.AddrSpec, shared map[*config.AddrSpec][]nat.Object) []nat.Object {
+	if slices.ContainsFunc(list, func(s config.AddrSpec) bool { return s.Any }) {
 		return nil
 	}
-	return []nat.Object{{Name: s.Object, From: s.From, To: s.To}}
+	objects, ok := shared[&list[0]]
+	if !ok {
+		for _, s := range list {
+			objects = append(objects, nat.Object{Name: s.Object, From: s.From, To: s.To})
+		}
+		shared[&list[0]] = objects
+	}
+	return objects
 }
 
-// ports turns "neq" into the ranges around it.
-func ports(s config.PortSpec) []nat.PortRange {
-	switch {
-	case s.IsAny():
-		return nil
-	case !s.Not:
-		return []nat.PortRange{{From: s.From, To: s.To}}
-	}
+// ports returns the ranges of a list, nil if they are any. It turns "neq" into
+// the ranges around it.
+func ports(list []config.PortSpec) []nat.PortRange {
 	var rs []nat.PortRange
-	if s.From > 0 {
-		rs = append(rs, nat.PortRange{From: 0, To: s.From - 1})
-	}
-	if s.To < 65535 {
-		rs = append(rs, nat.PortRange{From: s.To + 1, To: 65535})
+	for _, s := range list {
+		if s.IsAny() {
+			return nil
+		}
+		if !s.Not {
+			rs = append(rs, nat.PortRange{From: s.From, To: s.To})
+			continue
+		}
+		if s.From > 0 {
+			rs = append(rs, nat.PortRange{From: 0, To: s.From - 1})
+		}
+		if s.To < 65535 {
+			rs = append(rs, nat.PortRange{From: s.To + 1, To: 65535})
+		}
 	}
 	return rs
 }

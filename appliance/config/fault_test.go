@@ -120,6 +120,34 @@ var faults = []struct {
 		config.Error, "V04", "there is no object network umc; is it ucm?"},
 	{"access list that is none", []edit{{"access-group outside_in in interface outside", "access-group outside_inn in interface outside"}}, 67, 14, config.Error, "V04", "is it outside_in?"},
 	{"mapped address in an access list", []edit{{ace, strings.Replace(ace, "10.20.0.11", "203.0.113.10", 1)}}, 43, 53, config.Warning, "", "write 10.20.0.11"},
+	{"group that is none", []edit{{ace, "access-list outside_in extended permit tcp any object-group ucms eq 2443"}}, 43, 61, config.Error, "V04", "there is no object-group ucms"},
+	{"group of ports that is none", []edit{{ace, "access-list outside_in extended permit tcp any any object-group pp"}}, 43, 65, config.Error, "", "there is no object-group service pp"},
+	{"group of another kind", []edit{{gname, gname + "\nobject-group service g tcp\n port-object eq 1"}, {ace, "access-list outside_in extended permit tcp object-group g any"}}, 45, 57, config.Error, "",
+		"% Invalid input detected at '^' marker. object-group g is of kind service"},
+	{"empty group", []edit{{gname, gname + "\nobject-group network g"}, {ace, "access-list outside_in extended permit tcp object-group g any"}}, 44, 57, config.Error, "", "object-group g is empty"},
+	{"group in itself", []edit{{gname, gname + "\nobject-group network g\n group-object h\nobject-group network h\n group-object g"}}, 9, 15, config.Error, "", "would contain itself"},
+	{"group twice", []edit{{gname, gname + "\nobject-group network g\n network-object host 10.20.0.1\nobject-group service g"}}, 8, 22, config.Error, "", "line 6 has object-group network g"},
+	{"group of a group of another kind", []edit{{gname, gname + "\nobject-group protocol h\n protocol-object tcp\nobject-group network g\n group-object h"}}, 9, 15, config.Error, "", "of another kind than g"},
+	{"member that is none", []edit{{gname, gname + "\nobject-group network g\n network-object object umc"}}, 7, 24, config.Error, "V04", "there is no object network umc; is it ucm?"},
+	{"ports of a group of icmp", []edit{{gname, gname + "\nobject-group protocol g\n protocol-object icmp"}, {ace, "access-list outside_in extended permit object-group g any any eq 7"}}, 45, 53, config.Error, "", "a protocol without ports"},
+	{"ports of another protocol", []edit{{gname, gname + "\nobject-group service g tcp\n port-object eq 1"}, {ace, "access-list outside_in extended permit udp any any object-group g"}}, 45, 65, config.Error, "", "no ports of the protocol"},
+	{"port-object in services", []edit{{gname, gname + "\nobject-group service g\n port-object eq 1"}}, 7, 2, config.Error, "", "write service-object"},
+	{"service-object in ports", []edit{{gname, gname + "\nobject-group service g udp\n service-object tcp"}}, 7, 2, config.Error, "", "write port-object"},
+	{"object service that is none", []edit{{ace, "access-list outside_in extended permit object s any any"}}, 43, 47, config.Error, "V04", "there is no object service s"},
+	{"time range that is none", []edit{{ace, ace + " time-range work"}}, 43, 83, config.Error, "V04", "there is no time-range work"},
+	{"time range that ends first", []edit{{gname, gname + "\ntime-range t\n absolute start 08:00 1 May 2026 end 08:00 1 April 2026"}}, 7, 34, config.Error, "", "ends before it begins"},
+	{"day of a month", []edit{{gname, gname + "\ntime-range t\n absolute start 08:00 31 April 2026"}}, 7, 23, config.Error, "", "April has no day 31"},
+	{"IPv6 entry", []edit{{ace, "access-list outside_in extended permit ip any6 any"}}, 43, 43, config.Error, "", "any6 in an access list: not supported yet"},
+
+	{"twice NAT of different sizes", []edit{{gw, gw + "\nnat (inside,outside) source static staff ucm"}}, 69, 42, config.Error, "", "object staff is 256 addresses and ucm is 1"},
+	{"twice NAT object that is none", []edit{{gw, gw + "\nnat (inside,outside) source dynamic stafff interface"}}, 69, 37, config.Error, "V04", "is it staff?"},
+	{"twice NAT without interface", []edit{{gw, gw + "\nnat source dynamic staff interface"}}, 69, 5, config.Error, "", "needs the name of the mapped interface"},
+	{"static of before 8.3", []edit{{gw, gw + "\nstatic (inside,outside) 203.0.113.11 10.20.0.12 netmask 255.255.255.255"}}, 69, 1, config.Error, "", "static is NAT of before 8.3, and this file is of 9.1(7)"},
+	{"police rate", []edit{{"inspect tftp", "  inspect tftp\n  police input 7999"}}, 155, 16, config.Error, "", "7999 is not in the range 8000-2000000000"},
+	{"map of an engine that is none", []edit{{"inspect skinny phone-proxy pp", "  inspect skinny strict phone-proxy pp"}}, 157, 18, config.Error, "V04", "there is no policy-map type inspect skinny strict"},
+	{"regular expression of inspect sip", []edit{{gname, gname + "\npolicy-map type inspect sip s\n match calling-party regex x"}}, 7, 2, config.Error, "", "regular expression: not supported yet"},
+	{"interface of reverse path", []edit{{gname, gname + "\nip verify reverse-path interface outsde"}}, 6, 34, config.Error, "V04", "is it outside?"},
+
 	{"two nat lines in an object", []edit{{nat, " " + nat + "\n nat (inside,outside) static 203.0.113.11"}}, 64, 2, config.Error, "V63", "has a nat line already (line 63)"},
 	{"mapped address twice", []edit{{"nat (inside,outside) dynamic interface", " nat (inside,outside) dynamic interface\nobject network b\n host 10.20.0.12\n nat (inside,outside) static 203.0.113.10"}},
 		68, 30, config.Error, "V64", "line 63 maps object ucm"},
@@ -189,7 +217,7 @@ var faults = []struct {
 	{"private address outside", []edit{{mtaEx, " address 10.20.0.20"}, {mtaIn, ""}}, 133, 10, config.Warning, "V48", "private address"},
 	{"rtp port too low", []edit{{"rtp-min-port 20000 rtp-max-port 29999", " rtp-min-port 1023 rtp-max-port 29999"}}, 134, 15, config.Error, "V49", "1024 to 65535"},
 	{"rtp ports reversed", []edit{{"rtp-min-port 20000 rtp-max-port 29999", " rtp-min-port 29999 rtp-max-port 20000"}}, 134, 34, config.Error, "V49", "lower must come first"},
-	{"old media termination", []edit{{"media-termination media#2", " media-termination address 203.0.113.20\n media-termination media"}}, 137, 2, config.Error, "", "before 8.2(1)"},
+	{"old media termination", []edit{{"media-termination media#2", " media-termination address 203.0.113.20\n media-termination media"}}, 137, 2, config.Error, "V50", "before 8.2(1)"},
 
 	{"call manager private and not mapped", []edit{{nat, ""}, {srv, " record-entry cucm-tftp trustpoint ucm address 10.20.0.11"}}, 124, 48, config.Warning, "V60", "no static nat line maps it"},
 	{"secure port not mapped", []edit{{"nat (inside,outside) dynamic interface", " nat (inside,outside) dynamic interface\nobject network b\n host 10.20.0.12\n nat (inside,outside) static interface service tcp 2000 7000"}},
@@ -225,5 +253,70 @@ func TestFaults(t *testing.T) {
 					f.Line, f.Column, f.Severity, f.Rule, tt.line, tt.col, tt.sev, tt.rule, tt.msg)
 			}
 		})
+	}
+}
+
+// unsupportedFaults are for each feature that Parse knows and the box has not
+// a configuration and the line it must be found in.
+var unsupportedFaults = []struct {
+	feature, text string
+	line          int
+}{
+	{"a mixed-mode cluster", "phone-proxy pp\n cluster-mode mixed\n", 2},
+	{"authenticated mode without encryption (null-sha1)", "phone-proxy pp\n cipc security-mode authenticated\n", 2},
+	{"building on an existing CTL file", "ctl-file c\n cluster-ctl-file disk0:/a.tlv\n", 2},
+	{"a record-entry by name", "interface g0/1\n nameif inside\ndns domain-lookup inside\ndns name-server 10.20.0.53\ncrypto ca trustpoint t\n" +
+		"ctl-file c\n record-entry cucm trustpoint t address ucm.example.com\n", 7},
+	{"phones without a certificate", "tls-proxy t\n no server authenticate-client\n", 2},
+	{"TLS toward the call manager", "tls-proxy t\n client cipher-suite aes128-sha1\n", 2},
+	{"management-only", "interface Management0/0\n nameif mgmt\n management-only\n", 3},
+	{"ip verify reverse-path", twoInterfaces + "ip verify reverse-path interface outside\n", 7},
+	{"sysopt connection tcpmss", "sysopt connection tcpmss 1300\n", 1},
+	{"a code of ICMP in an access list", "access-list a permit icmp any any unreachable 4\n", 1},
+	{"a time-range in an access list", "time-range t\naccess-list a permit ip any any time-range t\n", 2},
+	{"access lists on mapped addresses", "ASA Version 8.2(5)\n" + twoInterfaces + "access-list a permit ip any any\naccess-group a in interface outside\n", 9},
+	{"twice NAT (nat outside of an object)", twoInterfaces + "nat (inside,outside) source dynamic any interface\n", 7},
+	{"NAT of before 8.3", twoInterfaces + "global (outside) 1 interface\nnat (inside) 1 0 0\n", 8},
+	{"nat-control", "nat-control\n", 1},
+	{"an option of a PAT pool", twoInterfaces + "object network a\n host 10.20.0.9\nobject network p\n range 203.0.113.10 203.0.113.11\n" +
+		"object network a\n nat (inside,outside) dynamic pat-pool p round-robin\n", 12},
+	{"dynamic NAT to more than one range", twoInterfaces + "object network a\n host 10.20.0.9\nobject-group network p\n network-object host 203.0.113.10\n" +
+		" network-object host 203.0.113.12\nobject network a\n nat (inside,outside) dynamic pat-pool p\n", 13},
+	{"NAT of answers of the DNS", twoInterfaces + "object network a\n host 10.20.0.9\n nat (inside,outside) static 203.0.113.10 dns\n", 9},
+	{"limits of connections in a NAT line", "ASA Version 8.0(4)\n" + twoInterfaces + "static (inside,outside) 203.0.113.10 10.20.0.9 netmask 255.255.255.255 tcp 10 5\n", 8},
+	{"class-default", "policy-map p\n class class-default\n", 2},
+	{"police", "class-map c\n match any\npolicy-map p\n class c\n  police input 8000 1000\n", 5},
+	{"set connection", "class-map c\n match any\npolicy-map p\n class c\n  set connection conn-max 5\n", 5},
+	{"inspect sip with a map", "policy-map type inspect sip s\nclass-map c\n match any\npolicy-map p\n class c\n  inspect sip s\n", 6},
+	{"inspect skinny with a map", "policy-map type inspect skinny s\nclass-map c\n match any\npolicy-map p\n class c\n  inspect skinny s\n", 6},
+	{"inspect with a tls-proxy of its own", "tls-proxy t\nclass-map c\n match any\npolicy-map p\n class c\n  inspect sip tls-proxy t\n", 6},
+	{"plain inspect sip", "class-map c\n match any\npolicy-map p\n class c\n  inspect sip\n", 5},
+	{"plain inspect skinny", "class-map c\n match any\npolicy-map p\n class c\n  inspect skinny\n", 5},
+	{"null-sha1", "ssl encryption aes128-sha1 null-sha1\n", 1},
+	{"rc4-md5", "ssl encryption aes128-sha1 rc4-md5\n", 1},
+	{"des-sha1", "ssl encryption aes128-sha1 des-sha1\n", 1},
+}
+
+// TestUnsupported checks that each feature of the table is found in its line,
+// and that without the table nothing is wrong there.
+func TestUnsupported(t *testing.T) {
+	var tested []string
+	for _, tt := range unsupportedFaults {
+		if !slices.Contains(config.Unsupported(), tt.feature) {
+			continue // the box has learned it
+		}
+		tested = append(tested, tt.feature)
+		_, all := config.CheckAll("pb.cfg", strings.NewReader(tt.text))
+		r, one := config.CheckOnly("pb.cfg", strings.NewReader(tt.text), tt.feature)
+		accounted(t, r, one)
+		if config.Errors(all) > 0 || len(one) != len(all)+1 ||
+			!slices.ContainsFunc(one, func(f config.Finding) bool { return f.Line == tt.line && !slices.Contains(all, f) && f.Column > 0 }) {
+			t.Errorf("%s: want one finding more in line %d\nfor a box with it    %v\nfor a box without it %v", tt.feature, tt.line, all, one)
+		}
+	}
+	for _, name := range config.Unsupported() {
+		if !slices.Contains(tested, name) {
+			t.Errorf("feature without a test: %s", name)
+		}
 	}
 }

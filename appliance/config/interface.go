@@ -3,6 +3,7 @@ package config
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"patchbay/appliance/cli"
@@ -27,6 +28,13 @@ func interfaceGlobals() []command {
 				i.MTU = a.Int("bytes", defaultMTU)
 			}
 		}),
+		cmd("ip verify reverse-path interface <if>", func(p *parser, a cli.Args) {
+			if !slices.ContainsFunc(p.run.ReversePaths, func(r ReversePath) bool { return r.Interface == a.Get("if") }) {
+				p.run.ReversePaths = append(p.run.ReversePaths, ReversePath{p.line, a.Get("if")})
+			}
+		}),
+		cmd("sysopt connection tcpmss [minimum] <bytes:0-65535>", parseTCPMSS),
+		cmd("no sysopt connection tcpmss [minimum] [<bytes:0-65535>]", parseTCPMSS),
 		cmd("route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>]", parseRoute),
 		cmd("icmp {permit|deny} {any|host <one:addr>|<addr> <mask>} [<type:icmptype>] <if>", parseICMPRule),
 	}
@@ -176,6 +184,25 @@ func parseRoute(p *parser, a cli.Args) {
 	gateway, _ := p.addr(a.Get("gateway"))
 	if ok {
 		p.run.Routes = append(p.run.Routes, Route{p.line, a.Get("if"), prefix, gateway, a.Int("metric", 1)})
+	}
+}
+
+const defaultTCPMSS = 1380 // bytes, the ASA's
+
+func parseTCPMSS(p *parser, a cli.Args) {
+	m := &p.run.TCPMSS
+	m.Line = p.line
+	n := a.Int("bytes", 0)
+	if a.Has("minimum") {
+		m.Minimum = n
+		if a.Has("no") {
+			m.Minimum = 0
+		}
+		return
+	}
+	m.Maximum = n
+	if a.Has("no") {
+		m.Maximum = defaultTCPMSS
 	}
 }
 

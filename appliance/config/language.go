@@ -66,6 +66,18 @@ const (
 	inPolicyMap
 	inPolicyClass
 	inInspectDNS
+	inServiceObject
+	inNetworkGroup
+	inServiceGroup
+	inProtocolGroup
+	inICMPGroup
+	inTimeRange
+	inSIPMap
+	inSIPParameters
+	inSIPMatch
+	inSkinnyMap
+	inSkinnyParameters
+	inSkinnyMatch
 	modeCount
 )
 
@@ -91,7 +103,7 @@ var asa = sync.OnceValue(func() *language {
 		l.modes[id] = mode{name, prompt, parent, cli.MustCompile(all)}
 	}
 	add(global, "global configuration", "(config)", global,
-		systemCommands(), interfaceGlobals(), accessCommands(), cryptoCommands(), phoneProxyGlobals(), policyGlobals(),
+		systemCommands(), interfaceGlobals(), objectGlobals(), groupGlobals(), accessCommands(), twiceNATCommands(), legacyCommands(), cryptoCommands(), phoneProxyGlobals(), policyGlobals(),
 		inertCommands(), notYetCommands())
 	add(inInterface, "interface", "(config-if)", global, interfaceCommands())
 	add(inObject, "object network", "(config-network-object)", global, objectCommands())
@@ -106,5 +118,17 @@ var asa = sync.OnceValue(func() *language {
 	add(inPolicyMap, "policy-map", "(config-pmap)", global, policyMapCommands())
 	add(inPolicyClass, "class", "(config-pmap-c)", inPolicyMap, policyClassCommands())
 	add(inInspectDNS, "policy-map type inspect dns", "(config-pmap)", global, inspectDNSCommands())
+	add(inServiceObject, "object service", "(config-service-object)", global, serviceObjectCommands())
+	add(inNetworkGroup, "object-group network", "(config-network-object-group)", global, networkGroupCommands())
+	add(inServiceGroup, "object-group service", "(config-service-object-group)", global, serviceGroupCommands())
+	add(inProtocolGroup, "object-group protocol", "(config-protocol-object-group)", global, protocolGroupCommands())
+	add(inICMPGroup, "object-group icmp-type", "(config-icmp-object-group)", global, icmpGroupCommands())
+	add(inTimeRange, "time-range", "(config-time-range)", global, timeRangeCommands())
+	add(inSIPMap, "policy-map type inspect sip", "(config-pmap)", global, sipMapCommands())
+	add(inSIPParameters, "parameters", "(config-pmap-p)", inSIPMap, sipParameterCommands())
+	add(inSIPMatch, "match", "(config-pmap-c)", inSIPMap, sipMatchCommands())
+	add(inSkinnyMap, "policy-map type inspect skinny", "(config-pmap)", global, skinnyMapCommands())
+	add(inSkinnyParameters, "parameters", "(config-pmap-p)", inSkinnyMap, skinnyParameterCommands())
+	add(inSkinnyMatch, "match", "(config-pmap-c)", inSkinnyMap, skinnyMatchCommands())
 	return l
 })

@@ -33,6 +33,15 @@ type parser struct {
 	indented bool // the text indents the lines of a sub-mode
 	entered  bool // the current line began a sub-mode
 
+	objects   map[string]int // index of each object network
+	groups    map[string]int // index of each object group
+	objectNAT map[string]int // line of each object's nat
+	nat       []natLine      // in the order of search within a section
+	legacy    legacy
+	moreRules int // of NAT lines, beyond one for each
+	members   int // of all groups, expanded
+	services  int // of all access lists, expanded
+
 	line    int // number of the current line
 	text    string
 	refused int        // line whose deeper indented lines are refused with it, 0 none
@@ -93,8 +102,10 @@ func newParser(file string) *parser {
 		lang:     asa(),
 		file:     file,
 		useNames: true,
+		objects:  make(map[string]int), groups: make(map[string]int), objectNAT: make(map[string]int),
 		run: &Running{
 			File:     file,
+			TCPMSS:   TCPMSS{Maximum: defaultTCPMSS},
 			broken:   make(map[stanza]bool),
 			Timeouts: defaultTimeouts(),
 			Names:    make(map[string]netip.Addr),
@@ -130,6 +141,12 @@ func (p *parser) itemName() string {
 		return p.run.Interfaces[p.item].Hardware
 	case inObject:
 		return p.run.Objects[p.item].Name
+	case inServiceObject:
+		return p.run.ServiceObjects[p.item].Name
+	case inNetworkGroup, inServiceGroup, inProtocolGroup, inICMPGroup:
+		return p.run.Groups[p.item].Name
+	case inTimeRange:
+		return p.run.TimeRanges[p.item].Name
 	case inTrustpoint, inChain:
 		return p.run.Trustpoints[p.item].Name
 	case inCTL:
@@ -142,7 +159,8 @@ func (p *parser) itemName() string {
 		return p.run.PhoneProxies[p.item].Name
 	case inClassMap:
 		return p.run.ClassMaps[p.item].Name
-	case inPolicyMap, inPolicyClass, inInspectDNS:
+	case inPolicyMap, inPolicyClass, inInspectDNS, inSIPMap, inSIPParameters, inSIPMatch,
+		inSkinnyMap, inSkinnyParameters, inSkinnyMatch:
 		return p.run.PolicyMaps[p.item].Name
 	}
 	return ""

@@ -118,7 +118,9 @@ func mediaTerminationCommands() []command {
 	}
 }
 
-func parseRTPPorts(p *parser, a cli.Args) {
+func parseRTPPorts(p *parser, a cli.Args) { p.rtpPorts(a, &p.run.MediaTerminations[p.item]) }
+
+func (p *parser) rtpPorts(a cli.Args, m *MediaTermination) {
 	for _, name := range []string{"min", "max"} {
 		if n := a.Int(name, 0); n < lowestRTPPort || n > 65535 {
 			p.refuse(a.Token(name), "V49", "%s is no RTP port: %d to 65535", a.Get(name), lowestRTPPort)
@@ -130,7 +132,6 @@ func parseRTPPorts(p *parser, a cli.Args) {
 		p.refuse(a.Token("max"), "V49", "the RTP ports from %d to %d are none; the lower must come first", low, high)
 		return
 	}
-	m := &p.run.MediaTerminations[p.item]
 	m.MinPort, m.MaxPort = uint16(low), uint16(high)
 }
 
@@ -172,8 +173,30 @@ func phoneProxyCommands() []command {
 		cmd("sccp version-max <n:3-22>", func(p *parser, a cli.Args) { pp(p).SCCPVersionMax = a.Int("n", defaultSCCPVersion) }),
 		cmd("[no] tftp single-port", func(p *parser, a cli.Args) { pp(p).TFTPSinglePort = !a.Has("no") }),
 	}
-	return append(list, notYet("the media termination address of before 8.2(1); put it into a media-termination of its own (V50)",
-		"media-termination address <rest:line>")...)
+	return append(list, cmd("media-termination address <addr> [rtp-min-port <min:word> rtp-max-port <max:word>]", parseOldMedia))
+}
+
+// parseOldMedia reads the media termination of before 8.2(1), which stands in
+// the phone proxy. It becomes a media-termination with the phone proxy's name.
+func parseOldMedia(p *parser, a cli.Args) {
+	x := &p.run.PhoneProxies[p.item]
+	switch major, minor, ok := versionOf(p.run.Version); {
+	case !ok || major > 8 || major == 8 && minor > 2:
+		p.refuse(a.Token("media-termination"), "V50", "this is the form of before 8.2(1); write a media-termination of its own and its name here")
+		return
+	case x.MediaTermination != "":
+		p.refuse(a.Token("media-termination"), "V03", "the phone proxy has media-termination %s already; it has one", x.MediaTermination)
+		return
+	case minor == 2 && major == 8:
+		p.warn(a.Token("media-termination"), "V50", "8.2(1) and later want a media-termination of its own in place of this line")
+	}
+	addr, _ := p.addr(a.Get("addr"))
+	p.run.MediaTerminations = append(p.run.MediaTerminations, MediaTermination{Line: p.line, Name: x.Name, Within: true,
+		MinPort: defaultMinPort, MaxPort: defaultMaxPort, Addrs: []MTA{{Line: p.line, Addr: addr}}})
+	x.MediaTermination = x.Name
+	if a.Has("min") {
+		p.rtpPorts(a, &p.run.MediaTerminations[len(p.run.MediaTerminations)-1])
+	}
 }
 
 func parseTFTPServer(p *parser, a cli.Args) {

@@ -23,7 +23,8 @@ func policyGlobals() []command {
 		}),
 		cmd("service-policy <name> {global|interface <if>}", parseServicePolicy),
 	}
-	list = append(list, notYet("parameters of an engine", "policy-map type inspect <engine:word> <rest:line>", "class-map type <rest:line>",
+	list = append(list, inspectMapGlobals()...)
+	list = append(list, notYet("parameters of an engine", "policy-map type inspect <engine:word> <rest:line>",
 		"policy-map type management <rest:line>")...)
 	return append(list, notYet("service-policy with this option", "service-policy <name> {global|interface <if>} <rest:line>")...)
 }
@@ -99,8 +100,9 @@ func policyClassCommands() []command {
 		cmd("inspect {dns|ftp|h323|http|icmp|ils|ip-options|ipsec-pass-thru|mgcp|netbios|pptp|rsh|rtsp|esmtp|snmp|sqlnet|sunrpc|xdmcp|"+
 			"waas|ctiqbe|dcerpc|gtp|im} [{h225|ras|error|strict|dynamic-filter-snoop}...] [<map:name>]", parseInspect),
 	}
+	list = append(list, policingCommands()...)
 	list = append(list, notYet("this action on a class",
-		"police <rest:line>", "set <rest:line>", "priority", "shape <rest:line>", "ips <rest:line>", "csc <rest:line>",
+		"set connection {advanced-options|decrement-ttl} [<rest:line>]", "set connection timeout dcd [<rest:line>]", "priority", "shape <rest:line>", "ips <rest:line>", "csc <rest:line>",
 		"user-statistics <rest:line>", "flow-export <rest:line>", "no <rest:line>", "inspect sip [<map:name>] uc-ime <rest:line>")...)
 	return list
 }

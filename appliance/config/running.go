@@ -1,9 +1,10 @@
 // Package config is the ASA's configuration language: it reads a configuration
 // as text into a Running, which is what the text says, and validates it.
 //
-// What a reader may get wrong: a Running keeps names, not what they stand for.
-// An object that a rule names, or a trustpoint that a TLS proxy names, may not
-// exist; only a Running for which Parse and Validate report no Error is whole.
+// What a reader may get wrong: a Running keeps names, not what they stand for,
+// but in access lists, object groups and NAT, where addresses and ports stand in
+// place of them. A trustpoint that a TLS proxy names may not exist; only a
+// Running for which Parse and Validate report no Error is whole.
 package config
 
 import (
@@ -26,11 +27,24 @@ type Running struct {
 	SameSecurityIntra bool // same-security-traffic permit intra-interface
 	Routes            []Route
 
-	Objects      []Object
-	NAT          []NATRule
-	AccessLists  []AccessList
-	AccessGroups []AccessGroup
-	ICMP         []ICMPRule
+	ReversePaths []ReversePath // ip verify reverse-path
+	TCPMSS       TCPMSS        // sysopt connection tcpmss
+
+	Objects        []Object
+	ServiceObjects []ServiceObject
+	Groups         []ObjectGroup
+	TimeRanges     []TimeRange
+	NAT            []NATRule
+	NATControl     int // line of nat-control, 0 if it is off: traffic of an interface to one of lower level needs a rule
+	AccessLists    []AccessList
+	AccessGroups   []AccessGroup
+	ICMP           []ICMPRule
+
+	// MappedACL is of a configuration from before 8.3: access lists put on
+	// interfaces, and classes of traffic, are compared with addresses and
+	// ports as the packets carry them on that interface, mapped ones; else
+	// with real ones. (reference/asa-cli.md, section 1.)
+	MappedACL bool
 
 	Timeouts Timeouts
 	Names    map[string]netip.Addr // of "name" lines; already put in place in the other fields
@@ -107,6 +121,21 @@ type Route struct {
 	Metric    int // 1 to 255, 1 by default
 }
 
+// A ReversePath drops packets on an interface that the route back to their
+// source does not lead out by.
+type ReversePath struct {
+	Line      int
+	Interface string
+}
+
+// A TCPMSS holds the largest segment that the ends of TCP connections announce
+// within limits.
+type TCPMSS struct {
+	Line    int // of the last sysopt line about it, 0 if there is none
+	Maximum int // bytes, 1380 by default as on the ASA; 0 is no limit
+	Minimum int // bytes; 0, the default, is no limit
+}
+
 // An Object is a network object. Two stanzas of one name are one Object. From
 // is not valid in an object without address: one that has only a FQDN, or
 // nothing yet.
@@ -117,83 +146,6 @@ type Object struct {
 	Subnet      netip.Prefix // valid if it is a host (/32) or a subnet
 	FQDN        string
 	Description string
-}
-
-// A NATRule is object NAT. (reference/asa-cli.md, section 5.1.)
-type NATRule struct {
-	Line             int
-	Object           string // the object network it stands in
-	RealIf, MappedIf string // "" is any
-	Static           bool   // else dynamic
-
-	// RealFrom to RealTo are the object's addresses, MappedFrom to MappedTo
-	// those it is mapped to, both inclusive and resolved from objects. With
-	// MappedInterface and no mapped range the address is that of MappedIf.
-	RealFrom, RealTo     netip.Addr
-	MappedFrom, MappedTo netip.Addr
-	MappedAddr           netip.Addr // MappedFrom if it is one address
-	MappedObject         string     // the object named as mapped, "" if an address stood there
-	MappedInterface      bool       // the interface's address; beside a range, when that is used up
-
-	Proto                string // "tcp" or "udp" of a static rule with service, else ""
-	RealPort, MappedPort uint16
-	NoProxyARP           bool
-	RouteLookup          bool
-}
-
-// An AccessList is the entries of one name in their order.
-type AccessList struct {
-	Line    int // of its first entry
-	Name    string
-	Entries []ACE
-}
-
-// An ACE is one entry of an access list. A remark is an entry that matches
-// nothing: see IsRemark.
-type ACE struct {
-	Line     int
-	Permit   bool
-	Proto    uint8 // IP protocol number; 0 is any
-	Src, Dst AddrSpec
-	SrcPorts PortSpec // of TCP and UDP
-	DstPorts PortSpec
-	ICMPType int // -1 is any
-	ICMPCode int // -1 is any
-	Log      bool
-	LogLevel int // syslog severity 0 to 7 if Log; 6 by default
-	Inactive bool
-	Remark   string
-	Text     string // the line, words divided by one space
-}
-
-// IsRemark reports whether e is only a remark.
-func (e ACE) IsRemark() bool { return e.Remark != "" }
-
-// An AddrSpec is the addresses of one end of an ACE. The zero AddrSpec
-// contains none.
-type AddrSpec struct {
-	From, To netip.Addr // inclusive
-	Any      bool
-	Object   string // the object network it was named by; From and To are resolved
-}
-
-// Contains reports whether a is among the addresses.
-func (s AddrSpec) Contains(a netip.Addr) bool {
-	return s.Any || s.From.IsValid() && s.From.Compare(a) <= 0 && a.Compare(s.To) <= 0
-}
-
-// A PortSpec is the ports of one end of an ACE. The zero PortSpec is any.
-type PortSpec struct {
-	From, To uint16 // inclusive
-	Not      bool   // all but From to To (neq)
-}
-
-// IsAny reports whether s contains every port.
-func (s PortSpec) IsAny() bool { return s == PortSpec{} }
-
-// Contains reports whether port is among the ports.
-func (s PortSpec) Contains(port uint16) bool {
-	return s.IsAny() || (s.From <= port && port <= s.To) != s.Not
 }
 
 // An AccessGroup puts an access list on an interface.
@@ -223,6 +175,10 @@ type Timeouts struct {
 	Conn, HalfClosed, UDP, ICMP             time.Duration
 	SIP, SIPMedia, SIPInvite, SIPDisconnect time.Duration
 	SIPProvisionalMedia, TCPProxyReassembly time.Duration
+
+	// Those of what Patchbay has not, kept as they are written.
+	SunRPC, H323, H225, MGCP, MGCPPAT, SCTP     time.Duration
+	Uauth, FloatingConn, ConnHolddown, IGPStale time.Duration
 }
 
 // defaultTimeouts are the ASA's.
@@ -232,6 +188,8 @@ func defaultTimeouts() Timeouts {
 		Conn: time.Hour, HalfClosed: 10 * time.Minute, UDP: 2 * time.Minute, ICMP: 2 * time.Second,
 		SIP: 30 * time.Minute, SIPMedia: 2 * time.Minute, SIPInvite: 3 * time.Minute, SIPDisconnect: 2 * time.Minute,
 		SIPProvisionalMedia: 2 * time.Minute, TCPProxyReassembly: time.Minute,
+		SunRPC: 10 * time.Minute, H323: 5 * time.Minute, H225: time.Hour, MGCP: 5 * time.Minute, MGCPPAT: 5 * time.Minute,
+		SCTP: 2 * time.Minute, Uauth: 5 * time.Minute, ConnHolddown: 15 * time.Second, IGPStale: 70 * time.Second,
 	}
 }
 
@@ -317,6 +275,10 @@ type MediaTermination struct {
 	Name             string
 	Addrs            []MTA
 	MinPort, MaxPort uint16 // of RTP; 16384 and 32767 by default
+
+	// Within says that it stands inside the phone proxy of the same name, as
+	// before 8.2(1): one global address. (reference/asa-rules.md, V50.)
+	Within bool
 }
 
 // An MTA is one media termination address.
@@ -413,13 +375,17 @@ type PolicyMap struct {
 	Name    string
 	Type    string // "" for layer 3/4, "inspect dns" for the parameters of an engine
 	Classes []PolicyClass
+	SIP     *SIPMap    // of type "inspect sip", else nil
+	Skinny  *SkinnyMap // of type "inspect skinny", else nil
 }
 
 // A PolicyClass is one class in a policy.
 type PolicyClass struct {
 	Line     int
-	Class    string
+	Class    string // a class-map, or "class-default": what is in no class before
 	Inspects []Inspect
+	Police   []Police       // at most one for each direction
+	Set      *SetConnection // nil if there is none
 }
 
 // An Inspect is an engine at work on a class.
@@ -467,6 +433,21 @@ func (r *Running) Interface(name string) *Interface {
 // Object returns the network object of a name, nil if there is none.
 func (r *Running) Object(name string) *Object {
 	return find(r.Objects, func(o *Object) bool { return o.Name == name })
+}
+
+// ServiceObject returns the service object of a name, nil if there is none.
+func (r *Running) ServiceObject(name string) *ServiceObject {
+	return find(r.ServiceObjects, func(o *ServiceObject) bool { return o.Name == name })
+}
+
+// Group returns the object group of a name, nil if there is none.
+func (r *Running) Group(name string) *ObjectGroup {
+	return find(r.Groups, func(g *ObjectGroup) bool { return g.Name == name })
+}
+
+// TimeRange returns the time range of a name, nil if there is none.
+func (r *Running) TimeRange(name string) *TimeRange {
+	return find(r.TimeRanges, func(t *TimeRange) bool { return t.Name == name })
 }
 
 // AccessList returns the access list of a name, nil if there is none.

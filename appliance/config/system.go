@@ -2,8 +2,6 @@ package config
 
 import (
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"patchbay/appliance/cli"
@@ -48,9 +46,9 @@ func systemCommands() []command {
 			"half-closed <t.half-closed:time>|udp <t.udp:time>|icmp <t.icmp:time>|sip <t.sip:time>|"+
 			"sip_media <t.sip_media:time>|sip-invite <t.sip-invite:time>|sip-disconnect <t.sip-disconnect:time>|"+
 			"sip-provisional-media <t.sip-provisional-media:time>|tcp-proxy-reassembly <t.tcp-proxy-reassembly:time>|"+
-			"sctp <none:time>|sunrpc <none:time>|h323 <none:time>|h225 <none:time>|mgcp <none:time>|mgcp-pat <none:time>|"+
-			"floating-conn <none:time>|conn-holddown <none:time>|igp stale-route <none:time>|"+
-			"uauth <none:time> [absolute|inactivity]}...", parseTimeout),
+			"sctp <t.sctp:time>|sunrpc <t.sunrpc:time>|h323 <t.h323:time>|h225 <t.h225:time>|mgcp <t.mgcp:time>|mgcp-pat <t.mgcp-pat:time>|"+
+			"floating-conn <t.floating-conn:time>|conn-holddown <t.conn-holddown:time>|igp stale-route <t.igp:time>|"+
+			"uauth <t.uauth:time> [absolute|inactivity]}...", parseTimeout),
 		cmd("ssl encryption {<cipher:word>}...", parseSSLEncryption),
 	}
 }
@@ -67,20 +65,13 @@ func dnsCommands() []command {
 }
 
 // parseVersion reads "ASA Version 9.1(7)". Before 8.3 NAT and the addresses in
-// access lists meant something else. (reference/asa-cli.md, section 1.)
+// access lists meant something else: see legacy.go. (reference/asa-cli.md,
+// section 1.)
 func parseVersion(p *parser, a cli.Args) {
 	v := a.Token("number")
 	p.run.Version = v.Text
-	major, rest, _ := strings.Cut(v.Text, ".")
-	minor, _, _ := strings.Cut(rest, "(")
-	x, err1 := strconv.Atoi(major)
-	y, err2 := strconv.Atoi(minor)
-	switch {
-	case err1 != nil || err2 != nil:
+	if _, _, ok := versionOf(v.Text); !ok {
 		p.warn(v, "", "%s is not a version as in 9.1(7); the file is read as of 8.4 to 9.3", v.Text)
-	case x < 8 || x == 8 && y < 3:
-		p.refuse(v, "", "a configuration from before 8.3, with static and global lines and mapped addresses "+
-			"in access lists, is not supported yet by this version; let an ASA of 8.4 or later convert it")
 	}
 }
 
@@ -134,6 +125,14 @@ func parseTimeout(p *parser, a cli.Args) {
 		if a.Has("t." + name) {
 			*where, _ = parseTime(a.Get("t." + name))
 			obeyed = true
+		}
+	}
+	for name, where := range map[string]*time.Duration{
+		"sctp": &t.SCTP, "sunrpc": &t.SunRPC, "h323": &t.H323, "h225": &t.H225, "mgcp": &t.MGCP, "mgcp-pat": &t.MGCPPAT,
+		"floating-conn": &t.FloatingConn, "conn-holddown": &t.ConnHolddown, "igp": &t.IGPStale, "uauth": &t.Uauth,
+	} {
+		if a.Has("t." + name) {
+			*where, _ = parseTime(a.Get("t." + name))
 		}
 	}
 	if !obeyed {
@@ -233,9 +232,9 @@ func notYetCommands() []command {
 	add("DNS by another command", "dns {expire-entry-timer|poll-timer|timeout|retries|update|forwarder|trusted-source} <rest:line>",
 		"dns-group <name>", "dns-guard")
 	add("a static ARP entry", "arp <if> <addr> <mac:word> [alias]")
-	add("this", "fragment <rest:line>", "ip verify <rest:line>", "ip audit <rest:line>", "uc-ime <rest:line>", "ctl-provider <rest:line>",
+	add("this", "fragment <rest:line>", "no ip verify <rest:line>", "ip audit <rest:line>", "uc-ime <rest:line>", "ctl-provider <rest:line>",
 		"threat-detection-rate <rest:line>", "service {resetinbound|resetoutbound|resetoutside|internal|call-home} [<rest:line>]",
-		"time-range <name>", "sla <rest:line>", "track <rest:line>", "regex <rest:line>", "tcp-map <name>", "flow-export <rest:line>",
+		"sla <rest:line>", "track <rest:line>", "regex <rest:line>", "tcp-map <name>", "flow-export <rest:line>",
 		"wccp <rest:line>", "url-server <rest:line>", "filter <rest:line>", "call-home", "cluster <rest:line>", "zone <rest:line>",
 		"mac-address <rest:line>", "established <rest:line>", "switch <rest:line>", "license <rest:line>",
 		"activation-key <rest:line>", "scansafe <rest:line>", "xlate <rest:line>")

@@ -15,7 +15,10 @@ type validator struct {
 // Validate looks for what an ASA refuses in a whole configuration, and what
 // keeps phones from working, by the rules of reference/asa-rules.md, section 1.
 // Findings are in the order of lines. It does not change r.
-func (r *Running) Validate() []Finding {
+func (r *Running) Validate() []Finding { return r.validate(unsupported) }
+
+// validate is Validate for a box without some features.
+func (r *Running) validate(missing []feature) []Finding {
 	v := &validator{run: r}
 	v.interfaces()
 	v.routes()
@@ -24,7 +27,7 @@ func (r *Running) Validate() []Finding {
 	v.trustpoints()
 	v.policies()
 	v.phoneProxy()
-	v.unsupported()
+	v.unsupported(missing)
 	sortFindings(v.found)
 	return v.found
 }
@@ -79,8 +82,6 @@ func (v *validator) interfaces() {
 	for i := range v.run.Interfaces {
 		x := &v.run.Interfaces[i]
 		switch {
-		case x.ManagementOnly && x.Name != "" && !x.Shutdown:
-			v.fail(x.Line, "", "", "%s is %s", x.Hardware, notSupported("management-only"))
 		case v.run.broken[stanza{inInterface, x.Hardware}]:
 		case x.Name != "" && !x.Addr.IsValid() && !x.Shutdown:
 			v.warn(x.Line, "", "", "%s has no ip address: it carries no traffic", x.Name)
@@ -141,25 +142,36 @@ func (v *validator) access() {
 	for _, r := range v.run.ICMP {
 		v.needInterface(r.Line, r.Interface)
 	}
+	for _, r := range v.run.ReversePaths {
+		v.needInterface(r.Line, r.Interface)
+	}
+	if v.run.MappedACL {
+		return
+	}
 	for _, l := range v.run.AccessLists {
-		for _, e := range l.Entries {
-			v.mappedDestination(&e)
+		for i := range l.Entries {
+			for _, dst := range l.Entries[i].Dsts[:min(len(l.Entries[i].Dsts), maxWarned)] {
+				v.mappedDestination(&l.Entries[i], dst)
+			}
 		}
 	}
 }
 
+// maxWarned is how many addresses of an entry are compared with NAT rules.
+const maxWarned = 64
+
 // mappedDestination warns of an entry that names the mapped address of a
 // server, as one did before 8.3. (reference/asa-cli.md, section 1.)
-func (v *validator) mappedDestination(e *ACE) {
-	if e.Dst.Any || !e.Dst.From.IsValid() || e.Dst.From != e.Dst.To {
+func (v *validator) mappedDestination(e *ACE, dst AddrSpec) {
+	if dst.Any || !dst.From.IsValid() || dst.From != dst.To {
 		return
 	}
-	rule := v.mapping(e.Dst.From)
-	if rule == nil || !rule.Static || rule.RealFrom == rule.MappedFrom || v.static(e.Dst.From) != nil || rule.MappedInterface {
+	rule := v.mapping(dst.From)
+	if rule == nil || !rule.Static || rule.RealFrom == rule.MappedFrom || v.static(dst.From) != nil || rule.MappedInterface {
 		return
 	}
-	v.warn(e.Line, e.Dst.From.String(), "", "%v is a mapped address, and access lists are compared with real ones; write %v",
-		e.Dst.From, v.real(rule, e.Dst.From))
+	v.warn(e.Line, dst.From.String(), "", "%v is a mapped address, and access lists are compared with real ones; write %v",
+		dst.From, v.real(rule, dst.From))
 }
 
 func (v *validator) trustpoints() {
@@ -209,11 +221,7 @@ func (v *validator) policies() {
 }
 
 func (v *validator) policyClass(c *PolicyClass) {
-	if v.run.ClassMap(c.Class) == nil {
-		if c.Class == "class-default" {
-			v.fail(c.Line, c.Class, "", "%s", notSupported("class-default"))
-			return
-		}
+	if v.run.ClassMap(c.Class) == nil && c.Class != "class-default" {
 		var names []string
 		for _, m := range v.run.ClassMaps {
 			names = append(names, m.Name)

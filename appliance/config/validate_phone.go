@@ -252,8 +252,11 @@ func (v *validator) mta(a *MTA) {
 	for j := range v.run.NAT {
 		n := &v.run.NAT[j]
 		from, to := v.mapped(n)
+		if n.Inactive || n.Identity() && n.RealFrom != n.RealTo {
+			continue // nothing else has the address for it
+		}
 		if within(a.Addr, from, to) || n.Static && n.RealFrom == n.RealTo && n.RealFrom == a.Addr {
-			v.fail(a.Line, word, "V46", "%s is in the NAT rule of line %d (object %s); use an address that no rule has", word, n.Line, n.Object)
+			v.fail(a.Line, word, "V46", "%s is in the NAT rule of line %d (%s); use an address that no rule has", word, n.Line, n.label())
 			return
 		}
 	}
@@ -383,7 +386,7 @@ func (v *validator) tftpServers(p *PhoneProxy) {
 		for i := range v.run.NAT {
 			n := &v.run.NAT[i]
 			from, _ := v.mapped(n)
-			if !n.Static || !within(s.Addr, n.RealFrom, n.RealTo) || !from.IsValid() || n.Proto == "tcp" || n.Proto == "udp" && n.RealPort != s.Port {
+			if !n.Static || !n.fixed() || !within(s.Addr, n.RealFrom, n.RealTo) || !from.IsValid() || n.Proto == "tcp" || n.Proto == "udp" && n.RealPort != s.Port {
 				continue
 			}
 			addr, _ := advance(from, toInt(s.Addr)-toInt(n.RealFrom))

@@ -2,70 +2,277 @@ package config
 
 import "slices"
 
-// unsupported refuses what Parse has stored and the box does not do, so that
-// nothing with an effect on an ASA is passed over in silence.
-func (v *validator) unsupported() {
-	fail := func(line int, word, text string) {
-		if v.refused(line) {
-			return // one reason is enough
-		}
-		v.fail(line, word, "", "%s", text)
-	}
-	for i := range v.run.PhoneProxies {
-		p := &v.run.PhoneProxies[i]
-		if p.Mixed {
-			fail(v.below(p.Line, "cluster-mode", "mixed"), "mixed", notSupported("a mixed-mode cluster"))
-		}
-		if p.CIPCAuthenticated {
-			fail(v.below(p.Line, "cipc"), "authenticated", notSupported("authenticated mode without encryption (null-sha1)"))
-		}
-	}
-	for i := range v.run.CTLs {
-		c := &v.run.CTLs[i]
-		if c.ClusterFile != "" {
-			fail(v.below(c.Line, "cluster-ctl-file"), c.ClusterFile, notSupported("building on an existing CTL file"))
-		}
-		for _, rec := range c.Records {
-			if rec.FQDN != "" {
-				fail(rec.Line, rec.FQDN, "a record-entry by name: this version resolves no names; give the mapped address")
+// A feature is something that Parse understands, an ASA does, and this version
+// does not.
+type feature struct {
+	name string // "twice NAT"; the tests know it by this
+	text string // of the finding; notSupported(name) if it is ""
+	warn bool   // the configuration is obeyed without it; else it is refused
+
+	// find calls hit for each line that asks for it, with the word to point at.
+	find func(v *validator, hit func(line int, word string))
+}
+
+// unsupported is what Parse has stored and the box does not do, so that nothing
+// with an effect on an ASA is passed over in silence. Here alone a feature is
+// switched on: when the box learns it, its entry goes.
+var unsupported = []feature{
+	// The phone proxy.
+	{name: "a mixed-mode cluster", find: func(v *validator, hit func(int, string)) {
+		for _, p := range v.run.PhoneProxies {
+			if p.Mixed {
+				hit(v.below(p.Line, "cluster-mode", "mixed"), "mixed")
 			}
 		}
-	}
-	for i := range v.run.TLSProxies {
-		t := &v.run.TLSProxies[i]
-		if !t.AuthenticateClient {
-			fail(v.below(t.Line, "authenticate-client"), "authenticate-client", "phones are always asked for a certificate here: remove the line")
+	}},
+	{name: "authenticated mode without encryption (null-sha1)", find: func(v *validator, hit func(int, string)) {
+		for _, p := range v.run.PhoneProxies {
+			if p.CIPCAuthenticated {
+				hit(v.below(p.Line, "cipc"), "authenticated")
+			}
 		}
-		if t.ClientTrustpoint != "" || t.LDCIssuer != "" || t.LDCKeyPair != "" || len(t.ClientCiphers) > 0 {
-			fail(v.below(t.Line, "client"), "client", notSupported("TLS toward the call manager"))
+	}},
+	{name: "building on an existing CTL file", find: func(v *validator, hit func(int, string)) {
+		for _, c := range v.run.CTLs {
+			if c.ClusterFile != "" {
+				hit(v.below(c.Line, "cluster-ctl-file"), c.ClusterFile)
+			}
 		}
-	}
-	for i := range v.run.PolicyMaps {
-		for _, class := range v.run.PolicyMaps[i].Classes {
-			for _, in := range class.Inspects {
-				switch {
-				case in.TLSProxy != "":
-					fail(in.Line, in.TLSProxy, notSupported("inspect with a tls-proxy of its own"))
-				case in.PhoneProxy == "" && (in.Protocol == "sip" || in.Protocol == "skinny"):
-					v.warn(in.Line, in.Protocol, "", "plain inspect %s is not done by this version: this traffic passes as access lists and NAT say, uninspected", in.Protocol)
+	}},
+	{name: "a record-entry by name", text: "a record-entry by name: this version resolves no names; give the mapped address",
+		find: func(v *validator, hit func(int, string)) {
+			for _, c := range v.run.CTLs {
+				for _, rec := range c.Records {
+					if rec.FQDN != "" {
+						hit(rec.Line, rec.FQDN)
+					}
 				}
 			}
+		}},
+	{name: "phones without a certificate", text: "phones are always asked for a certificate here: remove the line",
+		find: func(v *validator, hit func(int, string)) {
+			for _, t := range v.run.TLSProxies {
+				if !t.AuthenticateClient {
+					hit(v.below(t.Line, "authenticate-client"), "authenticate-client")
+				}
+			}
+		}},
+	{name: "TLS toward the call manager", find: func(v *validator, hit func(int, string)) {
+		for _, t := range v.run.TLSProxies {
+			if t.ClientTrustpoint != "" || t.LDCIssuer != "" || t.LDCKeyPair != "" || len(t.ClientCiphers) > 0 {
+				hit(v.below(t.Line, "client"), "client")
+			}
 		}
-	}
-	for _, w := range v.run.SSLEncryption {
-		switch w {
-		case "null-sha1", "rc4-md5", "des-sha1":
-			if line := v.below(1, "ssl", "encryption"); line > 1 || lastWord(v.run.Lines[0].Text, "encryption").Col > 0 {
-				v.warn(line, w, "", "%s is not supported by this version and is left out", w)
+	}},
+
+	// Interfaces.
+	{name: "management-only", find: func(v *validator, hit func(int, string)) {
+		for _, i := range v.run.Interfaces {
+			if i.ManagementOnly && i.Name != "" && !i.Shutdown {
+				hit(v.below(i.Line, "management-only"), "management-only")
+			}
+		}
+	}},
+	{name: "ip verify reverse-path", find: func(v *validator, hit func(int, string)) {
+		for _, r := range v.run.ReversePaths {
+			hit(r.Line, "reverse-path")
+		}
+	}},
+	{name: "sysopt connection tcpmss", find: func(v *validator, hit func(int, string)) {
+		if v.run.TCPMSS.Line > 0 {
+			hit(v.run.TCPMSS.Line, "tcpmss")
+		}
+	}},
+
+	// Access lists.
+	{name: "a code of ICMP in an access list", find: eachEntry(func(e *ACE) string {
+		if slices.ContainsFunc(e.Services, func(s Service) bool { return s.ICMPCode >= 0 }) {
+			return "access-list"
+		}
+		return ""
+	})},
+	{name: "a time-range in an access list", find: eachEntry(func(e *ACE) string { return e.TimeRange })},
+	{name: "access lists on mapped addresses", text: notSupported("an access list of before 8.3, on mapped addresses; " +
+		"let an ASA of 8.4 or later convert it"), find: func(v *validator, hit func(int, string)) {
+		if v.run.MappedACL {
+			for _, g := range v.run.AccessGroups {
+				hit(g.Line, g.Name)
+			}
+		}
+	}},
+
+	// NAT.
+	{name: "twice NAT (nat outside of an object)", find: eachRule(func(n *NATRule) string {
+		if n.Section != AutoNAT && !n.Legacy {
+			return "source"
+		}
+		return ""
+	})},
+	{name: "NAT of before 8.3", text: notSupported("NAT of before 8.3 (static, global, nat, nat-control); let an ASA of 8.4 or later convert it"),
+		find: eachRule(func(n *NATRule) string {
+			switch {
+			case !n.Legacy:
+				return ""
+			case n.Static && n.MappedIf != "":
+				return "static"
+			}
+			return "nat"
+		})},
+	{name: "nat-control", find: func(v *validator, hit func(int, string)) {
+		if v.run.NATControl > 0 {
+			hit(v.run.NATControl, "nat-control")
+		}
+	}},
+	{name: "an option of a PAT pool", find: eachRule(func(n *NATRule) string {
+		switch {
+		case n.RoundRobin:
+			return "round-robin"
+		case n.Extended:
+			return "extended"
+		case n.Flat:
+			return "flat"
+		}
+		return ""
+	})},
+	{name: "dynamic NAT to more than one range", find: eachRule(func(n *NATRule) string {
+		if len(n.Pool) > 0 {
+			return n.MappedObject
+		}
+		return ""
+	})},
+	{name: "NAT of answers of the DNS", find: eachRule(func(n *NATRule) string {
+		if n.DNS {
+			return "dns"
+		}
+		return ""
+	})},
+	{name: "limits of connections in a NAT line", find: eachRule(func(n *NATRule) string {
+		switch {
+		case n.ConnMax == 0 && n.EmbryonicMax == 0:
+			return ""
+		case n.Static:
+			return "static"
+		}
+		return "nat"
+	})},
+
+	// Policies.
+	{name: "class-default", find: eachClass(func(c *PolicyClass, hit func(int, string)) {
+		if c.Class == "class-default" {
+			hit(c.Line, c.Class)
+		}
+	})},
+	{name: "police", find: eachClass(func(c *PolicyClass, hit func(int, string)) {
+		for _, p := range c.Police {
+			hit(p.Line, "police")
+		}
+	})},
+	{name: "set connection", find: eachClass(func(c *PolicyClass, hit func(int, string)) {
+		if c.Set != nil {
+			hit(c.Set.Line, "connection")
+		}
+	})},
+	{name: "inspect sip with a map", find: eachInspect("sip", func(in *Inspect) string { return in.Map })},
+	{name: "inspect skinny with a map", find: eachInspect("skinny", func(in *Inspect) string { return in.Map })},
+	{name: "inspect with a tls-proxy of its own", find: eachInspect("", func(in *Inspect) string { return in.TLSProxy })},
+	{name: "plain inspect sip", warn: true, text: "plain inspect sip is not done by this version: this traffic passes as access lists and NAT say, uninspected",
+		find: eachInspect("sip", plain)},
+	{name: "plain inspect skinny", warn: true, text: "plain inspect skinny is not done by this version: this traffic passes as access lists and NAT say, uninspected",
+		find: eachInspect("skinny", plain)},
+
+	// Ciphers.
+	{name: "null-sha1", warn: true, text: "null-sha1 is not supported by this version and is left out", find: eachCipher("null-sha1")},
+	{name: "rc4-md5", warn: true, text: "rc4-md5 is not supported by this version and is left out", find: eachCipher("rc4-md5")},
+	{name: "des-sha1", warn: true, text: "des-sha1 is not supported by this version and is left out", find: eachCipher("des-sha1")},
+}
+
+// eachEntry finds the entries of access lists for which word is not "".
+func eachEntry(word func(*ACE) string) func(*validator, func(int, string)) {
+	return func(v *validator, hit func(int, string)) {
+		for _, l := range v.run.AccessLists {
+			for i := range l.Entries {
+				if w := word(&l.Entries[i]); w != "" {
+					hit(l.Entries[i].Line, w)
+				}
 			}
 		}
 	}
 }
 
-// refused reports whether line has an error already.
-func (v *validator) refused(line int) bool {
-	if line >= 1 && line <= len(v.run.Lines) && v.run.Lines[line-1].Kind == Refused {
-		return true
+// eachRule finds the NAT rules for which word is not "".
+func eachRule(word func(*NATRule) string) func(*validator, func(int, string)) {
+	return func(v *validator, hit func(int, string)) {
+		for i := range v.run.NAT {
+			if w := word(&v.run.NAT[i]); w != "" {
+				hit(v.run.NAT[i].Line, w)
+			}
+		}
 	}
-	return slices.ContainsFunc(v.found, func(f Finding) bool { return f.Line == line && f.Severity == Error })
+}
+
+func eachClass(find func(*PolicyClass, func(int, string))) func(*validator, func(int, string)) {
+	return func(v *validator, hit func(int, string)) {
+		for i := range v.run.PolicyMaps {
+			for j := range v.run.PolicyMaps[i].Classes {
+				find(&v.run.PolicyMaps[i].Classes[j], hit)
+			}
+		}
+	}
+}
+
+// eachInspect finds the inspects of a protocol, "" of all, for which word is
+// not "".
+func eachInspect(protocol string, word func(*Inspect) string) func(*validator, func(int, string)) {
+	return eachClass(func(c *PolicyClass, hit func(int, string)) {
+		for i := range c.Inspects {
+			in := &c.Inspects[i]
+			if w := word(in); w != "" && (protocol == "" || in.Protocol == protocol) {
+				hit(in.Line, w)
+			}
+		}
+	})
+}
+
+// plain points at an inspect without phone proxy or TLS proxy.
+func plain(in *Inspect) string {
+	if in.PhoneProxy != "" || in.TLSProxy != "" {
+		return ""
+	}
+	return in.Protocol
+}
+
+func eachCipher(word string) func(*validator, func(int, string)) {
+	return func(v *validator, hit func(int, string)) {
+		if slices.Contains(v.run.SSLEncryption, word) {
+			hit(v.below(1, "ssl", "encryption", word), word)
+		}
+	}
+}
+
+// unsupported reports the lines that ask for one of features.
+func (v *validator) unsupported(features []feature) {
+	refused := make(map[int]bool) // one reason is enough
+	for i, l := range v.run.Lines {
+		refused[i+1] = l.Kind == Refused
+	}
+	for _, f := range v.found {
+		refused[f.Line] = refused[f.Line] || f.Severity == Error
+	}
+	for _, f := range features {
+		text := f.text
+		if text == "" {
+			text = notSupported(f.name)
+		}
+		warned := make(map[int]bool)
+		f.find(v, func(line int, word string) {
+			switch {
+			case f.warn && !warned[line]:
+				v.warn(line, word, "", "%s", text)
+			case !f.warn && !refused[line]:
+				v.fail(line, word, "", "%s", text)
+				refused[line] = true
+			}
+			warned[line] = true
+		})
+	}
 }

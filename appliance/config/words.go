@@ -243,6 +243,27 @@ func isHostname(word string) bool {
 	return true
 }
 
+// checkGroup says why word does not name a group of a kind. It tells a group of
+// addresses from one of ports where either may stand: a name that is none yet
+// is taken for addresses or services.
+func (p *parser) checkGroup(kind, word string) error {
+	i, ok := p.groups[word]
+	if !ok && kind == "portgroup" {
+		return fmt.Errorf("there is no object-group service %s", word)
+	}
+	if !ok {
+		return nil
+	}
+	k := p.run.Groups[i].Kind
+	switch {
+	case kind == "netgroup" && k != NetworkGroup,
+		kind == "svcgroup" && k != ServiceGroup && k != ProtocolGroup,
+		kind == "portgroup" && k != ServiceGroup && k != ICMPGroup:
+		return fmt.Errorf("object-group %s is of kind %v", word, k)
+	}
+	return nil
+}
+
 // check is the cli.Check of the language: why word is no argument of a kind.
 func (p *parser) check(kind, word string) (err error) {
 	switch kind {
@@ -262,6 +283,22 @@ func (p *parser) check(kind, word string) (err error) {
 		_, err = parseLevel(word)
 	case "pair":
 		_, _, err = parsePair(word)
+	case "paren":
+		if inner, ok := strings.CutPrefix(word, "("); !ok || !strings.HasSuffix(inner, ")") || strings.ContainsAny(inner[:len(inner)-1], "(),") || len(inner) < 2 {
+			err = fmt.Errorf("%s is no interface as in (inside)", word)
+		}
+	case "addrrange":
+		_, err = p.addrRange(word)
+	case "clock":
+		if _, ok := parseClock(word); !ok {
+			err = fmt.Errorf("%s is no time of day as in 17:30", word)
+		}
+	case "hexnum":
+		if _, ok := parseHexNumber(word); !ok {
+			err = fmt.Errorf("%s is no hexadecimal number", word)
+		}
+	case "netgroup", "svcgroup", "portgroup":
+		err = p.checkGroup(kind, word)
 	case "fqdn":
 		if !isHostname(word) {
 			err = fmt.Errorf("%s is no name in the DNS as in ucm.example.com", word)
