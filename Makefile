@@ -10,7 +10,7 @@ STATIC   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES := tftp-hpa atftp tftpd-hpa curl openssl iproute2 tshark \
             baresip-core sip-tester kamailio
 
-.PHONY: all demo test packages check fuzz bench build clean
+.PHONY: all demo test replay packages check fuzz bench build clean
 
 all: build
 
@@ -22,6 +22,11 @@ demo:
 
 test: packages check
 	$(GO) test -race -timeout 15m ./...
+
+# The regression suite: what comes of packets that arrive at a box. A difference
+# that is meant is accepted with "go test ./pcaps -update".
+replay:
+	$(GO) test -count=1 ./pcaps
 
 # The real peers of the tests. Without root or apt-get their tests say that
 # they skip, and why.
@@ -55,7 +60,7 @@ fuzz:
 	done
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./stack/... ./nat ./appliance/media ./inspect/... ./appliance
+	$(GO) test -run '^$$' -bench . -benchmem ./stack/... ./nat ./appliance/media ./inspect/... ./appliance ./pcaps
 
 clean:
 	rm -f patchbay

@@ -39,7 +39,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(runCommand(), checkCommand(), demoCommand(), caCommand(), ctlCommand(), sgnCommand(), versionCommand())
+	c.AddCommand(runCommand(), checkCommand(), demoCommand(), replayCommand(), caCommand(), ctlCommand(), sgnCommand(), versionCommand())
 	return c
 }
 

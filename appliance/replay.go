@@ -1,0 +1,398 @@
+package appliance
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"time"
+
+	"patchbay/appliance/config"
+	"patchbay/appliance/pki"
+	"patchbay/stack"
+	"patchbay/stack/link"
+)
+
+// replayMTU is the MTU of an interface whose configuration names none, in bytes.
+const replayMTU = 1500
+
+// ReplayOptions are what a Replay is made from, beside a configuration.
+type ReplayOptions struct {
+	Store *pki.Store // key pairs and trustpoints; nil if the configuration has none
+	Seed  string     // every choice by chance follows from it: ports, hashes
+	Log   slog.Handler
+
+	// Text gets a line for each packet that arrives and for each that leaves;
+	// nil: none is made.
+	Text io.Writer
+
+	// Seen sees each packet that arrives, parsed, once its fate is known, and
+	// then each that left because of it; nil: nobody does. Of one that
+	// arrives v is Forward, Consumed or a drop; of one that leaves it is
+	// Forward. The packet is borrowed.
+	Seen func(p *stack.Packet, dir link.Direction, v stack.Verdict)
+}
+
+// A Replay is a box without a network: packets are handed to it one by one,
+// with the time at which they arrive, and it has no other clock, no chance but
+// its seed, and no goroutine that touches a packet. The same packets give the
+// same bytes. One goroutine uses it.
+//
+// What the box would end itself (a phone's TLS, a file over TFTP) is
+// admitted and goes no further: the host behind it keeps its own time.
+type Replay struct {
+	box   *Appliance
+	opt   ReplayOptions
+	text  *bufio.Writer
+	mute  bool
+	now   time.Time
+	sec   int64 // Unix time up to which idle things were ended
+	count ReplayCount
+
+	arrived *stack.Packet   // a copy of the packet being handled, parsed
+	left    []*stack.Packet // what left because of it, copies
+	spare   []*stack.Packet // room for left
+	dropped stack.Verdict   // its drop; Forward: none
+	line    []byte
+}
+
+// A ReplayCount is what went through a Replay, in packets.
+type ReplayCount struct {
+	In, Out    uint64
+	Dropped    uint64
+	Terminated uint64 // for the box itself, which is not replayed
+
+	// Of captures only.
+	NotIP     uint64 // frames passed over
+	Truncated uint64 // packets of which the capture holds a part
+	PickedUp  uint64 // segments of handshakes made up; counted as In, too
+	Local     uint64 // with a Split: passed over, both ends are on one side
+}
+
+// replayStart is the clock before the first packet: certificates that a
+// configuration wants are made then.
+var replayStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// NewReplay makes the box that r describes. r must have passed Validate.
+func NewReplay(r *config.Running, opt ReplayOptions) (*Replay, error) {
+	q := &Replay{opt: opt, now: replayStart, arrived: stack.NewPacket(stack.MaxPacket)}
+	if opt.Text != nil {
+		q.text = bufio.NewWriter(opt.Text)
+	}
+	links := make(map[string]stack.Link)
+	for _, i := range r.Interfaces {
+		if i.Name == "" || i.Shutdown || !i.Addr.IsValid() {
+			continue
+		}
+		mtu := i.MTU
+		if mtu == 0 {
+			mtu = replayMTU
+		}
+		links[i.Name] = &replayLink{q, mtu}
+	}
+	var log *slog.Logger
+	if opt.Log != nil {
+		log = slog.New(replayLog{opt.Log, q})
+	}
+	a, err := New(r, Options{
+		Links: links, Store: opt.Store, Log: log,
+		Now:    func() time.Time { return q.now },
+		Rand:   rand.NewChaCha8(sha256.Sum256([]byte(opt.Seed))),
+		OnDrop: func(_ *stack.Packet, v stack.Verdict) { q.dropped = v },
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.identity.Link = &replayLink{q, a.identity.Link.MTU()} // nothing was read from it yet
+	q.box = a
+	return q, nil
+}
+
+// Interface returns the interface of a nameif, or nil.
+func (r *Replay) Interface(name string) *stack.Interface { return r.box.plan.named(name) }
+
+// Interfaces returns the interfaces in the order of the configuration.
+func (r *Replay) Interfaces() []*stack.Interface { return r.box.plan.interfaces }
+
+// Count returns what went through so far.
+func (r *Replay) Count() ReplayCount { return r.count }
+
+// Advance sets the clock, which never goes back, and ends what has been idle
+// for too long.
+func (r *Replay) Advance(now time.Time) {
+	if now.After(r.now) {
+		r.now = now
+	}
+	if r.now.Unix() == r.sec {
+		return
+	}
+	r.sec = r.now.Unix()
+	for n := -1; n != r.box.table.Len(); { // one Expire does a bounded part
+		n = r.box.table.Len()
+		r.box.Expire(r.now)
+	}
+}
+
+// Handle has p arrive on p.In at p.Time, or now if that is past. p is the
+// caller's again when it returns, and may have changed.
+func (r *Replay) Handle(p *stack.Packet) {
+	r.Advance(p.Time)
+	p.Time = r.now
+	a := r.arrived
+	a.Reset()
+	a.SetData(p.Data())
+	a.Time, a.In, a.ChecksumVouched = p.Time, p.In, p.ChecksumVouched
+	a.Parse()
+	r.dropped = stack.Forward
+	r.spare, r.left = append(r.spare, r.left...), r.left[:0]
+
+	r.box.forward.Handle(p)
+
+	v := r.dropped
+	if v == stack.Forward && len(r.left) == 0 {
+		v = stack.Consumed
+	}
+	r.count.In++
+	if v.Dropped() {
+		r.count.Dropped++
+	}
+	r.show(a, link.In, v)
+	for _, q := range r.left {
+		if q.Out.IsIdentity() {
+			r.count.Terminated++
+		} else {
+			r.count.Out++
+		}
+		r.show(q, link.Out, stack.Forward)
+	}
+}
+
+// leaves takes a copy of p on its way out.
+func (r *Replay) leaves(p *stack.Packet) {
+	var q *stack.Packet
+	if n := len(r.spare); n > 0 && len(r.spare[n-1].Buffer()) >= p.Len() {
+		q, r.spare = r.spare[n-1], r.spare[:n-1]
+	} else {
+		q = stack.NewPacket(max(p.Len(), replayMTU))
+	}
+	q.Reset()
+	q.SetData(p.Data())
+	q.Parse()
+	q.Time, q.In, q.Out, q.NextHop = r.now, p.In, p.Out, p.NextHop
+	r.left = append(r.left, q)
+}
+
+// show tells of p whoever wants to know.
+func (r *Replay) show(p *stack.Packet, dir link.Direction, v stack.Verdict) {
+	if r.opt.Seen != nil {
+		r.opt.Seen(p, dir, v)
+	}
+	if r.text != nil && !r.mute {
+		r.line = append(r.appendEvent(r.line[:0], p, dir, v), '\n')
+		r.text.Write(r.line) // bufio keeps the error for Flush
+	}
+}
+
+// appendEvent appends the line of the text dump about p. What left is below
+// what it came from, with its TTL, and with the payload if that was changed.
+//
+//	in  00:00:00.000000 inside udp 10.20.0.50:5000 > 192.0.2.5:53 len 5
+//	out 00:00:00.000000 inside>outside udp 203.0.113.2:5000 > 192.0.2.5:53 len 5 ttl 63
+//	in  00:00:01.000000 outside udp 192.0.2.9:53 > 203.0.113.2:5001 len 5 drop no-service
+func (r *Replay) appendEvent(dst []byte, p *stack.Packet, dir link.Direction, v stack.Verdict) []byte {
+	if dir == link.In {
+		dst = stack.AppendText(append(dst, "in  "...), p)
+		switch {
+		case v.Dropped():
+			dst = append(append(dst, " drop "...), v.String()...)
+		case v == stack.Consumed:
+			dst = append(dst, " consumed"...)
+		}
+		return dst
+	}
+	dst = stack.AppendText(append(dst, "out "...), p)
+	if p.Out.IsIdentity() {
+		return append(dst, " for the box itself, not replayed"...)
+	}
+	if p.Len() >= ipHeader {
+		dst = strconv.AppendUint(append(dst, " ttl "...), uint64(p.TTL()), 10)
+	}
+	f := p.Flow()
+	if f.Proto != r.arrived.Flow().Proto || f.Proto != stack.UDP && f.Proto != stack.TCP || f.Src.Port() == 0 {
+		return dst // not a rewrite of what arrived; or a fragment
+	}
+	if p.TCPFlags()&stack.FlagSYN != 0 {
+		if mss, ok := maxSegment(p.Transport()); ok {
+			dst = strconv.AppendUint(append(dst, " mss "...), uint64(mss), 10)
+		}
+	}
+	if pay := p.Payload(); string(pay) != string(r.arrived.Payload()) {
+		dst = strconv.AppendQuote(append(dst, " payload "...), string(pay))
+	}
+	return dst
+}
+
+// maxSegment returns the maximum segment size that a SYN offers, in bytes, if
+// it is its first option. (RFC 9293, section 3.2.)
+func maxSegment(seg []byte) (uint16, bool) {
+	if len(seg) < 24 || seg[12]>>4 < 6 || seg[20] != 2 || seg[21] != 4 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint16(seg[22:]), true
+}
+
+const ipHeader = 20 // bytes, without options
+
+// Mute leaves what follows out of the text dump, or no longer.
+func (r *Replay) Mute(on bool) { r.mute = on }
+
+// Note writes a line of the caller's own into the text dump.
+func (r *Replay) Note(s string) {
+	if r.text != nil {
+		r.text.WriteString(s)
+		r.text.WriteByte('\n')
+	}
+}
+
+// Close ends the box, and returns what went wrong in writing the text.
+func (r *Replay) Close() error {
+	r.box.Close()
+	if r.text == nil {
+		return nil
+	}
+	if err := r.text.Flush(); err != nil {
+		return fmt.Errorf("appliance: replay: text dump: %w", err)
+	}
+	return nil
+}
+
+// A replayLink is the network on one interface of a Replay: it takes what
+// leaves.
+type replayLink struct {
+	r   *Replay
+	mtu int
+}
+
+func (l *replayLink) Read([]*stack.Packet) (int, error) { return 0, net.ErrClosed }
+func (l *replayLink) MTU() int                          { return l.mtu }
+func (l *replayLink) Close() error                      { return nil }
+
+func (l *replayLink) Write(batch []*stack.Packet) error {
+	for _, p := range batch {
+		l.r.leaves(p)
+	}
+	return nil
+}
+
+// A ReplaySource is a capture and the interface its packets arrive on.
+type ReplaySource struct {
+	Name   string // of the file, for errors
+	In     *stack.Interface
+	Reader *link.Reader
+
+	head *stack.Packet // the next packet; valid if more
+	more bool
+}
+
+// ReplayCaptures are captures to be replayed together.
+type ReplayCaptures struct {
+	Sources []*ReplaySource
+
+	// Split, if there is one, finds the interface that each packet arrives
+	// on by its source address; Sources say it for those of no prefix.
+	Split []SplitPrefix
+
+	// PickUp makes up the handshake of a TCP conversation whose beginning the
+	// capture lacks, so that the rest is not refused. Only with Split.
+	PickUp bool
+
+	// FixChecksums makes right the checksums of what is read: a capture
+	// taken on a host has packets whose checksums its network card was yet to
+	// compute.
+	FixChecksums bool
+}
+
+// Run replays captures, interleaved by time; of two packets at the same time
+// that of the first source goes first.
+func (r *Replay) Run(c ReplayCaptures) error {
+	s := newSplitter(r, c)
+	for _, src := range c.Sources {
+		src.head = stack.NewPacket(stack.MaxPacket)
+		if err := r.read(src); err != nil {
+			return err
+		}
+	}
+	for {
+		var next *ReplaySource
+		for _, src := range c.Sources {
+			if src.more && (next == nil || src.head.Time.Before(next.head.Time)) {
+				next = src
+			}
+		}
+		if next == nil {
+			return nil
+		}
+		p := next.head
+		p.In = next.In
+		if c.FixChecksums {
+			fixChecksums(p)
+		}
+		if s == nil {
+			r.Handle(p)
+		} else {
+			s.handle(p)
+		}
+		if err := r.read(next); err != nil {
+			return err
+		}
+	}
+}
+
+// read reads the next packet of src.
+func (r *Replay) read(src *ReplaySource) error {
+	info, err := src.Reader.Next(src.head)
+	src.more = err == nil
+	if err == nil && info.Truncated {
+		r.count.Truncated++
+	}
+	if err == io.EOF {
+		_, skipped := src.Reader.Frames()
+		r.count.NotIP += skipped
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("appliance: replay: %s: %w", src.Name, err)
+	}
+	return nil
+}
+
+// fixChecksums computes the checksum of the IP header, and has Parse compute
+// that of the rest. (RFC 1071.)
+func fixChecksums(p *stack.Packet) {
+	p.ChecksumVouched = true
+	d := p.Data()
+	if len(d) < ipHeader || d[0]>>4 != 4 {
+		return
+	}
+	n := int(d[0]&0x0f) * 4
+	if n < ipHeader || n > len(d) {
+		return
+	}
+	d[10], d[11] = 0, 0
+	var sum uint32
+	for i := 0; i < n; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(d[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(d[10:], ^uint16(sum))
+}
+
+// Drops returns how many packets were dropped for each reason that occurred.
+func (r *Replay) Drops() map[stack.Verdict]uint64 { return r.box.forward.Drops() }

@@ -1,0 +1,311 @@
+// Package pcaps is the regression suite: a folder for each case, with the
+// configuration of a box, packets that arrive at it, and what must come of them,
+// all as text.
+//
+// What a reader may get wrong: nothing here waits. The box runs on the time in
+// the packet list, so an hour's timeout is tested in no time, and the wanted
+// text is the same on every machine.
+package pcaps
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"patchbay/appliance"
+	"patchbay/appliance/config"
+	"patchbay/appliance/pki"
+	"patchbay/stack"
+	"patchbay/stack/link"
+)
+
+// Names of the files of a case.
+const (
+	ConfigFile = "config.cfg" // of the box
+	StepsFile  = "in.txt"     // the packet list; or captures named in.NAMEIF.pcap or .pcapng
+	SplitFile  = "split.txt"  // NAMEIF=PREFIX, one a line, if packets are assigned by address
+	WantFile   = "want.txt"   // the text dump
+	ShowFile   = "show.txt"   // what the box knows in the end
+)
+
+// Begin is when packet lists begin.
+var Begin = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+
+// A Result is what came of a case.
+type Result struct {
+	Dump, Show []byte
+	Captures   map[string][]byte // pcapng of each interface, by nameif
+	Drops      map[stack.Verdict]uint64
+	Count      appliance.ReplayCount
+}
+
+// Run replays the case in dir. flash is an empty directory for the keys of the
+// box.
+func Run(dir, flash string) (*Result, error) {
+	text, err := os.ReadFile(filepath.Join(dir, ConfigFile))
+	if err != nil {
+		return nil, fmt.Errorf("pcaps: %w", err)
+	}
+	b, err := newBox(text, flash)
+	if err != nil {
+		return nil, err
+	}
+	err = b.play(dir)
+	res, ferr := b.finish()
+	if err != nil {
+		return nil, fmt.Errorf("pcaps: %s: %w", dir, err)
+	}
+	return res, ferr
+}
+
+// RunCapture replays one capture through the box of a configuration. Its
+// packets arrive on in, but for those that split, a NAMEIF=PREFIX, says arrive
+// elsewhere. Checksums are made right first, for they often are not, and
+// handshakes that the capture lacks are made up.
+func RunCapture(config []byte, flash, in, capture, split string) (*Result, error) {
+	b, err := newBox(config, flash)
+	if err != nil {
+		return nil, err
+	}
+	err = b.playCapture(in, capture, split)
+	res, ferr := b.finish()
+	if err != nil {
+		return nil, fmt.Errorf("pcaps: %w", err)
+	}
+	return res, ferr
+}
+
+// playCapture is RunCapture with the box.
+func (b *box) playCapture(in, capture, split string) error {
+	i := b.Interface(in)
+	if i == nil {
+		return fmt.Errorf("no interface %q", in)
+	}
+	prefixes, err := b.ParseSplit(strings.Fields(split))
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(capture)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r, err := link.NewReader(f)
+	if err != nil {
+		return err
+	}
+	return b.Run(appliance.ReplayCaptures{
+		Sources: []*appliance.ReplaySource{{Name: filepath.Base(capture), In: i, Reader: r}},
+		Split:   prefixes, FixChecksums: true, PickUp: true,
+	})
+}
+
+// A box is a Replay with everything it says kept.
+type box struct {
+	*appliance.Replay
+	dump, log, shown bytes.Buffer
+	captures         map[string]*capture
+}
+
+// A capture is the pcapng of one interface.
+type capture struct {
+	buf bytes.Buffer
+	w   *link.PCAPNG
+}
+
+// newBox makes the box of a configuration.
+func newBox(text []byte, flash string) (*box, error) {
+	r, findings := config.Check(ConfigFile, bytes.NewReader(text))
+	if config.Errors(findings) > 0 {
+		return nil, fmt.Errorf("pcaps: %v", findings)
+	}
+	store, err := pki.Open(flash, pki.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("pcaps: %w", err)
+	}
+	b := &box{captures: make(map[string]*capture)}
+	b.Replay, err = appliance.NewReplay(r, appliance.ReplayOptions{
+		Store: store, Seed: "pcaps", Text: &b.dump, Seen: b.record,
+		Log: slog.NewTextHandler(&b.log, nil),
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range b.Interfaces() {
+		c := &capture{}
+		c.w = link.NewPCAPNG(&c.buf)
+		c.w.AddInterface(i.Name)
+		b.captures[i.Name] = c
+	}
+	return b, nil
+}
+
+// record keeps p in the capture of its interface.
+func (b *box) record(p *stack.Packet, dir link.Direction, v stack.Verdict) {
+	i, comment := p.In, ""
+	if dir == link.Out {
+		i = p.Out
+	}
+	if v.Dropped() {
+		comment = "drop " + v.String()
+	}
+	if c := b.captures[i.String()]; c != nil {
+		c.w.Packet(0, dir, p, comment)
+	}
+}
+
+// play replays what the case in dir has.
+func (b *box) play(dir string) error {
+	prefixes, err := b.split(dir)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(filepath.Join(dir, StepsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return b.playCaptures(dir, prefixes)
+	}
+	if err != nil {
+		return fmt.Errorf("pcaps: %w", err)
+	}
+	defer f.Close()
+	steps, err := ParseSteps(f)
+	if err != nil {
+		return err
+	}
+	if prefixes != nil {
+		return b.playSplit(steps, prefixes)
+	}
+	return b.playSteps(steps)
+}
+
+// split reads the prefixes of the case, nil if it has none.
+func (b *box) split(dir string) ([]appliance.SplitPrefix, error) {
+	text, err := os.ReadFile(filepath.Join(dir, SplitFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pcaps: %w", err)
+	}
+	return b.ParseSplit(strings.Fields(string(text)))
+}
+
+// playSteps replays a packet list.
+func (b *box) playSteps(steps []Step) error {
+	p := stack.NewPacket(stack.MaxPacket)
+	for _, s := range steps {
+		at := Begin.Add(s.At)
+		if s.In == "" {
+			b.Advance(at)
+			if s.Show == "" {
+				continue
+			}
+			var out bytes.Buffer
+			if err := b.Show(&out, s.Show); err != nil {
+				return err
+			}
+			b.Note(fmt.Sprintf("-- %s show %s", at.Format("15:04:05.000000"), s.Show))
+			b.Note(strings.TrimSuffix(out.String(), "\n"))
+			continue
+		}
+		in := b.Interface(s.In)
+		if in == nil {
+			return fmt.Errorf("pcaps: no interface %q", s.In)
+		}
+		b.Mute(s.Quiet)
+		for _, data := range s.Packets {
+			p.Reset()
+			p.SetData(data)
+			p.Time, p.In = at, in
+			b.Handle(p)
+		}
+	}
+	return nil
+}
+
+// playSplit replays the packets of a list as one capture.
+func (b *box) playSplit(steps []Step, prefixes []appliance.SplitPrefix) error {
+	var file bytes.Buffer
+	w := link.NewPCAPNG(&file)
+	w.AddInterface("any")
+	var other *stack.Interface
+	p := stack.NewPacket(stack.MaxPacket)
+	for _, s := range steps {
+		i := b.Interface(s.In)
+		if i == nil || other != nil && i != other {
+			return fmt.Errorf("pcaps: with %s all packets arrive on one interface, not %q", SplitFile, s.In)
+		}
+		other = i
+		for _, data := range s.Packets {
+			p.SetData(data)
+			p.Time = Begin.Add(s.At)
+			w.Packet(0, link.In, p, "")
+		}
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	r, err := link.NewReader(&file)
+	if err != nil {
+		return err
+	}
+	return b.Run(appliance.ReplayCaptures{
+		Sources: []*appliance.ReplaySource{{Name: StepsFile, In: other, Reader: r}}, Split: prefixes, PickUp: true,
+	})
+}
+
+// playCaptures replays the captures of the case together.
+func (b *box) playCaptures(dir string, prefixes []appliance.SplitPrefix) error {
+	files, err := filepath.Glob(filepath.Join(dir, "in.*.pcap*"))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("pcaps: %s has neither %s nor in.NAMEIF.pcapng", dir, StepsFile)
+	}
+	c := appliance.ReplayCaptures{Split: prefixes, PickUp: true}
+	for _, file := range files {
+		name := strings.Split(filepath.Base(file), ".")[1]
+		i := b.Interface(name)
+		if i == nil {
+			return fmt.Errorf("pcaps: %s: no interface %q", file, name)
+		}
+		f, err := os.Open(file)
+		if err != nil {
+			return fmt.Errorf("pcaps: %w", err)
+		}
+		defer f.Close()
+		r, err := link.NewReader(f)
+		if err != nil {
+			return fmt.Errorf("pcaps: %s: %w", file, err)
+		}
+		c.Sources = append(c.Sources, &appliance.ReplaySource{Name: filepath.Base(file), In: i, Reader: r})
+	}
+	return b.Run(c)
+}
+
+// finish writes the lists at the end, and ends the box.
+func (b *box) finish() (*Result, error) {
+	var errs []error
+	for _, what := range []string{"conn", "xlate", "drop"} {
+		fmt.Fprintf(&b.shown, "-- show %s\n", what)
+		errs = append(errs, b.Show(&b.shown, what))
+	}
+	if b.log.Len() > 0 {
+		fmt.Fprintf(&b.shown, "-- log\n%s", b.log.Bytes())
+	}
+	res := &Result{
+		Show: b.shown.Bytes(), Captures: make(map[string][]byte),
+		Drops: b.Drops(), Count: b.Count(),
+	}
+	errs = append(errs, b.Close())
+	for name, c := range b.captures {
+		errs = append(errs, c.w.Close())
+		res.Captures[name] = c.buf.Bytes()
+	}
+	res.Dump = b.dump.Bytes()
+	return res, errors.Join(errs...)
+}
