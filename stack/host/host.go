@@ -38,6 +38,7 @@ const (
 	maxInFlight  = 2048     // TCP handshakes at once; more SYNs are dropped
 	sendBuffer   = 64 << 10 // bytes; a limit, nothing is reserved
 	maxBuffer    = 256 << 10
+	synRetries   = 4               // of SYN and SYN-ACK: 31 s, where 6 would hold a stranger's handshake for two minutes
 	timeWait     = 5 * time.Second // a phone that comes back on its old port must not wait 60 s
 	keepIdle     = 60 * time.Second
 	keepInterval = 20 * time.Second
@@ -113,8 +114,9 @@ func (s *Stack) configure(c Config) error {
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	reuse := tcpip.TCPTimeWaitReuseOption(tcpip.TCPTimeWaitReuseGlobal)
 	moderate := tcpip.TCPModerateReceiveBufferOption(false)
+	retries := tcpip.TCPSynRetriesOption(synRetries)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
-		&sack, &wait, &reuse, &moderate,
+		&sack, &wait, &reuse, &moderate, &retries,
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: sendBuffer, Max: maxBuffer},
 		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: sendBuffer, Max: maxBuffer},
 	} {
