@@ -36,6 +36,10 @@ import (
 // expireEvery is how often idle things are looked for.
 const expireEvery = time.Second
 
+// lastWordsWait is how long a link may take to carry the ends of connections
+// as the box shuts down.
+const lastWordsWait = time.Second
+
 // maxEmbryonic bounds the half-open connections of one address: an office full
 // of phones that starts at once, and a quarter of those that the host has
 // room for, so that no one address takes all.
@@ -80,8 +84,9 @@ type Appliance struct {
 	tftp    *tftp.Server
 	engines map[string]phoneproxy.Service
 
-	closed sync.Once
-	conns  sync.WaitGroup // connections being served
+	closed   sync.Once
+	conns    sync.WaitGroup // connections being served
+	speaking sync.WaitGroup // what the box itself says being carried
 
 	mu  sync.Mutex
 	ctx context.Context // of what is being served; nil: nothing is
@@ -239,8 +244,14 @@ func (a *Appliance) Run(ctx context.Context) error {
 	var links, services sync.WaitGroup
 	for _, i := range append([]*stack.Interface{a.identity}, a.plan.interfaces...) {
 		links.Add(1)
+		done := func() {}
+		if i == a.identity {
+			a.speaking.Add(1)
+			done = a.speaking.Done
+		}
 		go func() {
 			defer links.Done()
+			defer done()
 			if err := a.forward.Run(i); err != nil && !errors.Is(err, net.ErrClosed) {
 				cancel(fmt.Errorf("appliance: interface %s: %w", i.Name, err))
 			}
@@ -326,11 +337,28 @@ func (a *Appliance) Close() error {
 			a.relay.Close()
 		}
 		a.host.Close()
+		a.lastWords()
 		for _, i := range a.plan.interfaces {
 			i.Link.Close()
 		}
 	})
 	return nil
+}
+
+// lastWords waits, but not for ever, until what the host said as it closed has
+// left: the ends of its connections.
+func (a *Appliance) lastWords() {
+	said := make(chan struct{})
+	go func() {
+		a.speaking.Wait()
+		close(said)
+	}()
+	t := time.NewTimer(lastWordsWait)
+	defer t.Stop()
+	select {
+	case <-said:
+	case <-t.C: // a link takes nothing; closing it ends the wait
+	}
 }
 
 // facing returns the interface toward addr, or nil.
