@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -156,8 +157,23 @@ func (a *Appliance) newFiles(trust *trustList) {
 			return a.host.ListenPacket(netip.AddrPortFrom(local.Addr(), 0))
 		},
 		SinglePort: ph.config.TFTPSinglePort,
+		Trace:      a.traceFile,
 		Now:        a.opt.Now,
 	}
+}
+
+// traceFile logs what became of a phone's request for a file. That the real
+// server does not answer is the operator's to know; that phones ask for files
+// there are not is usual.
+func (a *Appliance) traceFile(e tftp.Event) {
+	level := slog.LevelDebug
+	switch {
+	case errors.Is(e.Err, tftp.ErrNoAnswer):
+		level = slog.LevelWarn
+	case e.Err != nil:
+		level = slog.LevelInfo
+	}
+	a.opt.Log.Log(context.Background(), level, "TFTP: "+e.String(), "address", e.To)
 }
 
 // phoneConfig returns what a configuration file for a phone on iface must say.
@@ -247,6 +263,12 @@ func (a *Appliance) openFile(ctx context.Context, from, to netip.AddrPort, name 
 	real, ok := a.plan.rules.RealOf(to, in, stack.UDP)
 	if !ok {
 		real = to
+	}
+	if a.plan.tftpFor(in, stack.Flow{Proto: stack.UDP, Src: from, Dst: real}) == nil {
+		// The request came by one interface under an address that another
+		// faces. Seen from there the server is elsewhere, and what is
+		// fetched from elsewhere must not be signed.
+		return tftp.File{}, fmt.Errorf("appliance: request from %v, which is not where phones are: %w", from, fs.ErrPermission)
 	}
 	return a.files.Open(ctx, from, in.Name, real, name)
 }

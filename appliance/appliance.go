@@ -36,6 +36,15 @@ import (
 // expireEvery is how often idle things are looked for.
 const expireEvery = time.Second
 
+// lastWordsWait is how long a link may take to carry the ends of connections
+// as the box shuts down.
+const lastWordsWait = time.Second
+
+// maxEmbryonic bounds the half-open connections of one address: an office full
+// of phones that starts at once, and a quarter of those that the host has
+// room for, so that no one address takes all.
+const maxEmbryonic = 512
+
 // Options are what an Appliance is made from, beside its configuration.
 type Options struct {
 	Links map[string]stack.Link // by nameif; Close closes them
@@ -47,6 +56,13 @@ type Options struct {
 
 	// OnDrop sees each packet that is dropped; nil: nobody does.
 	OnDrop func(*stack.Packet, stack.Verdict)
+
+	// Limits bounds each phone's conversation; zero fields are the defaults of
+	// inspect.Limits, but Reassembly, which is "timeout tcp-proxy-reassembly".
+	Limits inspect.Limits
+	// HandshakeTimeout is how long a phone's TLS handshake may take; 0 is
+	// tlsproxy.DefaultHandshakeTimeout.
+	HandshakeTimeout time.Duration
 }
 
 // An Appliance is the box. New, then Run until its context ends; then it is
@@ -68,8 +84,9 @@ type Appliance struct {
 	tftp    *tftp.Server
 	engines map[string]phoneproxy.Service
 
-	closed sync.Once
-	conns  sync.WaitGroup // connections being served
+	closed   sync.Once
+	conns    sync.WaitGroup // connections being served
+	speaking sync.WaitGroup // what the box itself says being carried
 
 	mu  sync.Mutex
 	ctx context.Context // of what is being served; nil: nothing is
@@ -95,7 +112,7 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 		return nil, err
 	}
 	a.table, err = nat.NewTable(nat.TableConfig{
-		Timeouts: a.plan.timeouts, Rand: opt.Rand,
+		Timeouts: a.plan.timeouts, Rand: opt.Rand, MaxEmbryonic: maxEmbryonic,
 		Route: func(dst netip.Addr) *stack.Interface {
 			out, _, _ := a.plan.routes.Lookup(dst)
 			return out
@@ -172,6 +189,10 @@ func (a *Appliance) newPhoneProxy() error {
 		return fmt.Errorf("appliance: %s:%d: tls-proxy %s shows the certificate of trustpoint %s, which no cucm or cucm-tftp record of ctl-file %s holds: phones would refuse it; use \"server trust-point %s\"",
 			r.File, ph.tls.Line, ph.tls.Name, ph.tls.ServerTrustpoint, ph.ctl.Name, ctl.InternalName(ph.ctl.Name))
 	}
+	limits := opt.Limits
+	if limits.Reassembly == 0 {
+		limits.Reassembly = r.Timeouts.TCPProxyReassembly
+	}
 	if len(opt.Store.Anchors()) == 0 {
 		opt.Log.Warn("no CA certificate is installed: no phone can authenticate; import those of your phones with \"patchbay ca import\"")
 	}
@@ -180,6 +201,7 @@ func (a *Appliance) newPhoneProxy() error {
 		AllowExpired: ph.config.ExpiredCertificates,
 		CipherWords:  r.SSLEncryption,
 		Now:          opt.Now, Log: opt.Log,
+		HandshakeTimeout: opt.HandshakeTimeout,
 		Interface: func(phone netip.AddrPort) string {
 			if i := a.facing(phone.Addr()); i != nil {
 				return i.Name
@@ -199,7 +221,7 @@ func (a *Appliance) newPhoneProxy() error {
 		Name: ph.config.Name, TLS: tls, Phones: a.phones, Relay: a.relay, Dial: a.host,
 		Rand: opt.Rand, Now: opt.Now, Log: opt.Log, Readmit: ph.config.Readmit,
 		MaxSessions: r.MaxTLSSessions,
-		Limits:      inspect.Limits{Reassembly: r.Timeouts.TCPProxyReassembly},
+		Limits:      limits,
 	})
 	a.engines = services(ph.config, opt.Log)
 	a.newFiles(trust)
@@ -222,8 +244,14 @@ func (a *Appliance) Run(ctx context.Context) error {
 	var links, services sync.WaitGroup
 	for _, i := range append([]*stack.Interface{a.identity}, a.plan.interfaces...) {
 		links.Add(1)
+		done := func() {}
+		if i == a.identity {
+			a.speaking.Add(1)
+			done = a.speaking.Done
+		}
 		go func() {
 			defer links.Done()
+			defer done()
 			if err := a.forward.Run(i); err != nil && !errors.Is(err, net.ErrClosed) {
 				cancel(fmt.Errorf("appliance: interface %s: %w", i.Name, err))
 			}
@@ -309,11 +337,28 @@ func (a *Appliance) Close() error {
 			a.relay.Close()
 		}
 		a.host.Close()
+		a.lastWords()
 		for _, i := range a.plan.interfaces {
 			i.Link.Close()
 		}
 	})
 	return nil
+}
+
+// lastWords waits, but not for ever, until what the host said as it closed has
+// left: the ends of its connections.
+func (a *Appliance) lastWords() {
+	said := make(chan struct{})
+	go func() {
+		a.speaking.Wait()
+		close(said)
+	}()
+	t := time.NewTimer(lastWordsWait)
+	defer t.Stop()
+	select {
+	case <-said:
+	case <-t.C: // a link takes nothing; closing it ends the wait
+	}
 }
 
 // facing returns the interface toward addr, or nil.

@@ -49,7 +49,7 @@ type aclLog struct {
 
 // Admit decides what becomes of p. See stack.Policy.
 func (d *Dataplane) Admit(p *stack.Packet) stack.Verdict {
-	for range maxHairpins {
+	for round := range maxHairpins {
 		p.Out = nil
 		c, from := d.table.Lookup(p)
 		if c == nil {
@@ -57,6 +57,9 @@ func (d *Dataplane) Admit(p *stack.Packet) stack.Verdict {
 			if c, from, v = d.open(p); c == nil {
 				return v
 			}
+		}
+		if round == 0 && c.Hole != nil && c.Hole.Standing && c.Hole.In == nil && d.forged(p) {
+			return stack.DropReversePath
 		}
 		if v := c.Handle(p, from); v != stack.Forward {
 			return v
@@ -66,11 +69,16 @@ func (d *Dataplane) Admit(p *stack.Packet) stack.Verdict {
 		}
 		// Media: the handler said where to, and that may be us again.
 		pl := d.plan.Load()
-		dst := p.Flow().Dst.Addr()
-		m := pl.isMTA(dst)
+		f := p.Flow()
+		m := pl.isMTA(f.Dst.Addr())
 		if m == nil {
 			var ok bool
-			if p.Out, p.NextHop, ok = pl.routes.Lookup(dst); !ok {
+			if p.Out, p.NextHop, ok = pl.routes.Lookup(f.Dst.Addr()); !ok {
+				return stack.DropNoRoute
+			}
+			// An address of one interface sends by that one: what is plain
+			// toward the call manager must not leave by the phones'.
+			if from := pl.isMTA(f.Src.Addr()); from != nil && from.strict && p.Out != from.on {
 				return stack.DropNoRoute
 			}
 			return stack.Forward
@@ -80,6 +88,14 @@ func (d *Dataplane) Admit(p *stack.Packet) stack.Verdict {
 		}
 	}
 	return stack.DropLoop
+}
+
+// forged reports whether a media packet came by another interface than its
+// source is behind. It is asked where the pinhole takes packets from any.
+func (d *Dataplane) forged(p *stack.Packet) bool {
+	pl, src := d.plan.Load(), p.Flow().Src.Addr()
+	behind, _, ok := pl.routes.Lookup(src)
+	return !ok || behind != p.In || pl.isMTA(src) != nil
 }
 
 // open finds or makes the connection of a first packet: the session management

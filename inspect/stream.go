@@ -215,16 +215,23 @@ func (s *Stream) pump(from nat.End) error {
 				return fmt.Errorf("inspect: %v ended after %d bytes of a message: %w", from, len(buf), io.ErrUnexpectedEOF)
 			}
 			return nil
-		case errors.Is(rerr, os.ErrDeadlineExceeded) && waiting:
+		case passed(wait, now, rerr) && waiting:
 			return fmt.Errorf("inspect: %d bytes from %v waited %v for the rest of their message: %w", len(buf), from, reassembly, rerr)
-		case errors.Is(rerr, os.ErrDeadlineExceeded) && time.Since(s.lastRead()) < idle:
+		case passed(wait, now, rerr) && time.Since(s.lastRead()) < idle:
 			// The other direction was busy meanwhile.
-		case errors.Is(rerr, os.ErrDeadlineExceeded):
+		case passed(wait, now, rerr):
 			return fmt.Errorf("inspect: no byte from either end for %v: %w", idle, rerr)
 		default:
 			return fmt.Errorf("inspect: reading from %v: %w", from, rerr)
 		}
 	}
+}
+
+// passed reports whether err says, at now, that the deadline has passed. The
+// netstack's connections have an error of their own for it.
+func passed(deadline, now time.Time, err error) bool {
+	var late net.Error
+	return !deadline.IsZero() && !now.Before(deadline) && errors.As(err, &late) && late.Timeout()
 }
 
 // inspect passes the whole messages in data through the session. It returns how

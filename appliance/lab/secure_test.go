@@ -101,8 +101,6 @@ func (s *testSigner) sign(name string, body []byte) []byte { return s.seal(s.ser
 // phones: TLS, and keys put into signaling. Media go straight from phone to
 // phone, so one's key to send is the other's to receive.
 type standIn struct {
-	ucm  *KernelHost
-	port uint16 // of the call manager
 	wg   sync.WaitGroup
 	edit func(s *standIn, c *standInConn, fromPhone bool, r *bufio.Reader) ([]byte, error)
 

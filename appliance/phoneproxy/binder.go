@@ -128,27 +128,36 @@ func withPort(a netip.AddrPort, asked uint16) netip.AddrPort {
 
 // Media readies a stream. See inspect.Binder.
 func (b *binder) Media(m inspect.Media, from nat.End) (inspect.Media, error) {
+	// Before a session is opened: what is refused takes no port.
+	switch {
+	case from == nat.Client && b.sdes && !m.Secure && m.Addr.IsValid():
+		return m, fmt.Errorf("%w: %w", errPlain, inspect.ErrDrop)
+	case from == nat.Server && (m.Secure || !m.Tx.IsZero() || !m.Rx.IsZero()):
+		return m, fmt.Errorf("%w: %w", errSecureUCM, inspect.ErrDrop)
+	}
+	known := b.streams[streamKey{m.Call, m.Stream}] != nil
 	st, err := b.stream(m.Call, m.Stream)
 	if err != nil {
 		return m, err
 	}
-	if from == nat.Client {
-		return b.fromPhone(st, m)
+	ready := b.fromPhone
+	if from == nat.Server {
+		ready = b.fromUCM
 	}
-	return b.fromUCM(st, m)
+	out, err := ready(st, m)
+	if err != nil && !known { // the engine knows of no stream that it would release
+		b.end(streamKey{m.Call, m.Stream}, st)
+	}
+	return out, err
 }
 
 // fromPhone takes what the phone announces and returns what to tell the UCM.
 func (b *binder) fromPhone(st *stream, m inspect.Media) (inspect.Media, error) {
-	if b.sdes && !m.Secure && m.Addr.IsValid() {
-		return m, fmt.Errorf("%w: %w", errPlain, inspect.ErrDrop)
-	}
-	now := b.now()
 	if !m.Tx.IsZero() {
-		st.from = m.Tx
-		if err := st.s.SetReceive(nat.Client, m.Tx, now); err != nil {
+		if err := st.s.SetReceive(nat.Client, m.Tx, b.now()); err != nil {
 			return m, fmt.Errorf("%w: %w", err, inspect.ErrDrop)
 		}
+		st.from = m.Tx
 	}
 	if m.Addr.IsValid() {
 		st.remote[nat.Client] = m.Addr
@@ -164,9 +173,6 @@ func (b *binder) fromPhone(st *stream, m inspect.Media) (inspect.Media, error) {
 // fromUCM takes what the UCM announces and returns what to tell the phone,
 // with the keys that make it SRTP.
 func (b *binder) fromUCM(st *stream, m inspect.Media) (inspect.Media, error) {
-	if m.Secure || !m.Tx.IsZero() || !m.Rx.IsZero() {
-		return m, fmt.Errorf("%w: %w", errSecureUCM, inspect.ErrDrop)
-	}
 	if m.Addr.IsValid() {
 		st.remote[nat.Server] = m.Addr
 		st.s.SetRemote(nat.Server, m.Addr, true)
@@ -241,7 +247,7 @@ func (b *binder) stream(call, name string) (*stream, error) {
 	if r := st.remote[nat.Client]; r.IsValid() {
 		s.SetRemote(nat.Client, r, r.Addr() == b.phone.Addr())
 	}
-	b.log.Debug("media session opened", "phone", b.device, "call", call, "stream", name,
+	b.log.Debug("media session opened", "call", call, "stream", name,
 		"outside", s.Local(nat.Client), "inside", s.Local(nat.Server))
 	return st, nil
 }
@@ -261,10 +267,17 @@ func (b *binder) newKey(suite inspect.Suite) (inspect.Key, error) {
 func (b *binder) Release(call, name string) {
 	for k, st := range b.streams {
 		if k.call == call && (name == "" || k.stream == name) {
-			st.s.Close()
-			delete(b.streams, k)
+			b.end(k, st)
 		}
 	}
+}
+
+// end gives the ports of a stream back.
+func (b *binder) end(k streamKey, st *stream) {
+	st.s.Close()
+	delete(b.streams, k)
+	b.log.Debug("media session closed", "call", k.call, "stream", k.stream,
+		"outside", st.s.Local(nat.Client), "inside", st.s.Local(nat.Server))
 }
 
 // Seen checks the phone's name against its certificate. See inspect.Binder.

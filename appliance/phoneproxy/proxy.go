@@ -24,6 +24,13 @@ const (
 
 	// DefaultMaxSessions bounds the phones' signaling connections at once.
 	DefaultMaxSessions = 10_000
+
+	// MaxPerDevice bounds those of one phone: one for each of its call
+	// managers, and those that a home router has forgotten and nobody has
+	// missed yet.
+	MaxPerDevice = 16
+
+	maxQuoted = 64 // bytes of a device name that are quoted; a right one has 15
 )
 
 // A Service is one of the two signaling services of the phone proxy.
@@ -63,11 +70,12 @@ type Config struct {
 // goroutines.
 type Proxy struct {
 	c      Config
-	open   atomic.Int64
 	nextID atomic.Uint64
 
 	mu       sync.Mutex
 	sessions map[uint64]*Session
+	open     int            // phones let in, those that wait for the call manager included
+	devices  map[string]int // of them by name
 }
 
 // New returns a Proxy without phones.
@@ -75,7 +83,7 @@ func New(c Config) *Proxy {
 	if c.MaxSessions == 0 {
 		c.MaxSessions = DefaultMaxSessions
 	}
-	return &Proxy{c: c, sessions: make(map[uint64]*Session)}
+	return &Proxy{c: c, sessions: make(map[uint64]*Session), devices: make(map[string]int)}
 }
 
 // Where says what one connection is about, in addresses.
@@ -119,25 +127,26 @@ var errName = errors.New("device name is not the certificate's")
 // Serve takes one connection of a phone from handshake to end, and closes it.
 // What went wrong is logged here, because nobody above can do more.
 //
-// In order: TLS handshake and certificate; the secure-phone entry; the leg to
-// the call manager, from the phone's own address and port; the engine between
-// the two, until either ends.
+// In order: TLS handshake and certificate, before which a connection holds
+// nothing but one of tlsproxy's handshakes; a place among the sessions; the
+// secure-phone entry; the leg to the call manager, from the phone's own address
+// and port; the engine between the two, until either ends.
 func (p *Proxy) Serve(ctx context.Context, c net.Conn, svc Service, w Where) {
 	defer c.Close()
 	remote := addrPortOf(c.RemoteAddr())
 	log := p.c.Log.With("phone-proxy", p.c.Name, "service", svc.Name, "interface", w.Interface, "from", remote)
-	if n := p.open.Add(1); n > int64(p.c.MaxSessions) {
-		p.open.Add(-1)
-		log.Warn("%ASA-4-446001: Maximum TLS Proxy session limit reached: connection refused", "limit", p.c.MaxSessions)
-		return
-	}
-	defer p.open.Add(-1)
-
 	phone, err := p.c.TLS.Handshake(ctx, c)
 	if err != nil {
 		return // tlsproxy has logged which and why
 	}
+	// From here on by the TLS connection, so that the phone is told of the end.
+	defer phone.Conn.Close()
 	log = log.With("phone", phone.Device)
+	if limit := p.enter(phone.Device); limit > 0 {
+		log.Warn("%ASA-4-446001: Maximum TLS Proxy session limit reached: connection refused", "limit", limit)
+		return
+	}
+	defer p.leave(phone.Device)
 	if err := p.admit(phone.Device, remote, w.Interface); err != nil {
 		log.Warn("phone refused", "reason", err)
 		return
@@ -171,7 +180,7 @@ func (p *Proxy) Serve(ctx context.Context, c net.Conn, svc Service, w Where) {
 		streams: make(map[streamKey]*stream),
 		seen: func(device string) error {
 			if device != "" && !strings.EqualFold(device, phone.Device) {
-				return fmt.Errorf("phone-proxy: %w: says %q, certificate %s", errName, device, phone.Device)
+				return fmt.Errorf("phone-proxy: %w: says %.*q, certificate %s", errName, maxQuoted, device, phone.Device)
 			}
 			p.c.Phones.Seen(phone.Device, p.c.Now())
 			return nil
@@ -186,11 +195,35 @@ func (p *Proxy) Serve(ctx context.Context, c net.Conn, svc Service, w Where) {
 	log.Info("phone disconnected", "reason", reason(err))
 }
 
+// enter takes a place among the sessions for device. It returns 0, or the
+// limit that leaves none.
+func (p *Proxy) enter(device string) (limit int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.open >= p.c.MaxSessions:
+		return p.c.MaxSessions
+	case p.devices[device] >= MaxPerDevice:
+		return MaxPerDevice
+	}
+	p.open++
+	p.devices[device]++
+	return 0
+}
+
+func (p *Proxy) leave(device string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open--
+	if p.devices[device]--; p.devices[device] == 0 {
+		delete(p.devices, device)
+	}
+}
+
 // close ends the media that the engine has left behind.
 func (b *binder) close() {
 	for k, st := range b.streams {
-		st.s.Close()
-		delete(b.streams, k)
+		b.end(k, st)
 	}
 }
 

@@ -299,6 +299,11 @@ func TestAnswer(t *testing.T) {
 		want        string // in the answer; "" for a drop
 	}{
 		{"SAVP for SAVP", "m=audio 4000 RTP/SAVP 0" + crypto80, inspect.AES_CM_128_SHA1_80, true, "RTP/SAVP 0\na=crypto:4 AES_CM_128_HMAC_SHA1_80 "},
+		{"the line we speak, of several", "m=audio 4000 RTP/SAVP 0" +
+			"\na=crypto:1 AES_256_CM_HMAC_SHA1_80 inline:" + strings.Repeat("A", 62) + "==" +
+			"\na=crypto:2 AES_CM_128_HMAC_SHA1_80 inline:4fl6DT4Bi+DWT6MsBt5BOQ7Gda1Jiv7rtpYLOqvm|2^20|1:4" +
+			"\na=crypto:3 AES_CM_128_HMAC_SHA1_32 inline:4fl6DT4Bi+DWT6MsBt5BOQ7Gda1Jiv7rtpYLOqvm" + crypto80,
+			inspect.AES_CM_128_SHA1_32, true, "RTP/SAVP 0\na=crypto:3 AES_CM_128_HMAC_SHA1_32 "},
 		{"another suite", "m=audio 4000 RTP/SAVP 0" + crypto80, inspect.AES_CM_128_SHA1_32, true, ""},
 		{"SAVP for AVP", "m=audio 4000 RTP/AVP 0", inspect.AES_CM_128_SHA1_32, true, ""},
 		{"AVP for SAVP", "m=audio 4000 RTP/SAVP 0" + crypto80, 0, false, "RTP/AVP 0"},

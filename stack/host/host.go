@@ -38,6 +38,8 @@ const (
 	maxInFlight  = 2048     // TCP handshakes at once; more SYNs are dropped
 	sendBuffer   = 64 << 10 // bytes; a limit, nothing is reserved
 	maxBuffer    = 256 << 10
+	synRetries   = 4               // of SYN and SYN-ACK: 31 s, where 6 would hold a stranger's handshake for two minutes
+	drainWait    = time.Second     // for last words to be read from the Link
 	timeWait     = 5 * time.Second // a phone that comes back on its old port must not wait 60 s
 	keepIdle     = 60 * time.Second
 	keepInterval = 20 * time.Second
@@ -113,8 +115,9 @@ func (s *Stack) configure(c Config) error {
 	wait := tcpip.TCPTimeWaitTimeoutOption(timeWait)
 	reuse := tcpip.TCPTimeWaitReuseOption(tcpip.TCPTimeWaitReuseGlobal)
 	moderate := tcpip.TCPModerateReceiveBufferOption(false)
+	retries := tcpip.TCPSynRetriesOption(synRetries)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
-		&sack, &wait, &reuse, &moderate,
+		&sack, &wait, &reuse, &moderate, &retries,
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: 4 << 10, Default: sendBuffer, Max: maxBuffer},
 		&tcpip.TCPSendBufferSizeRangeOption{Min: 4 << 10, Default: sendBuffer, Max: maxBuffer},
 	} {
@@ -129,10 +132,14 @@ func (s *Stack) configure(c Config) error {
 // are for the host, packets read from it are from the host.
 func (s *Stack) Link() *Link { return s.link }
 
-// Close ends every connection and the Link, and waits for the netstack.
+// Close ends every connection and the Link, and waits for the netstack. The
+// peers of connections hear of it if somebody still reads the Link: Close waits
+// for that, drainWait at most.
 func (s *Stack) Close() error {
-	s.link.Close()
+	s.link.deaf.Store(true) // no new connection while the old ones end
 	s.s.Close()
+	s.link.drain(drainWait)
+	s.link.Close()
 	s.s.Wait()
 	return nil
 }

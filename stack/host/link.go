@@ -27,6 +27,7 @@ type Link struct {
 	Now func() time.Time
 
 	oversize atomic.Uint64 // packets from the host that fitted no buffer
+	deaf     atomic.Bool   // Write takes nothing any more; Read goes on
 }
 
 func newLink(ep *channel.Endpoint, mtu int) *Link {
@@ -79,7 +80,7 @@ func (l *Link) take(p *stack.Packet, pkt *gstack.PacketBuffer, now time.Time) bo
 
 // Write gives packets to the host. See stack.Link.
 func (l *Link) Write(batch []*stack.Packet) error {
-	if l.ctx.Err() != nil {
+	if l.ctx.Err() != nil || l.deaf.Load() {
 		return net.ErrClosed
 	}
 	for _, p := range batch {
@@ -90,6 +91,14 @@ func (l *Link) Write(batch []*stack.Packet) error {
 		pkt.DecRef()
 	}
 	return nil
+}
+
+// drain waits until what the host has sent is read, wait at most.
+func (l *Link) drain(wait time.Duration) {
+	const look = time.Millisecond
+	for ; l.ep.NumQueued() > 0 && l.ctx.Err() == nil && wait > 0; wait -= look {
+		time.Sleep(look)
+	}
 }
 
 // MTU is the largest packet the host sends, in bytes.
