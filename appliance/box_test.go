@@ -109,7 +109,7 @@ func start(t *testing.T, s setup) *box {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, before) })
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
 	t.Cleanup(cancel)
 	b := &box{t: t, ctx: ctx, flash: s.flash, log: &syncBuffer{}, drops: make(map[string]int)}
 

@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/pion/srtp/v2"
 
 	"patchbay/appliance/media"
@@ -615,8 +614,5 @@ func TestKeysAreHidden(t *testing.T) {
 				t.Errorf("%q of a key is in %q", spelled, text)
 			}
 		}
-	}
-	if diff := cmp.Diff(out.Tx.Suite, inspect.AES_CM_128_SHA1_32); diff != "" {
-		t.Error(diff)
 	}
 }
