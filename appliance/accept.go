@@ -64,7 +64,7 @@ func (a *Appliance) accept(local, remote netip.AddrPort) (*phoneproxy.Service, p
 		real = local
 	}
 	f.Dst = real
-	t := a.plan.service(in, f)
+	t := a.plan.service(in, f, a.opt.Now())
 	if t == nil {
 		return nil, w
 	}

@@ -197,7 +197,7 @@ func TestSYNFlood(t *testing.T) {
 	begin := time.Now()
 	b.must(p.Register(b.ctx))
 	t.Logf("registered %v after 6000 SYNs; drops %v", time.Since(begin), b.app.Drops())
-	if n := b.app.Drops()[stack.DropLimit]; n < 5000 {
+	if n := b.app.Drops()[stack.DropEmbryonic]; n < 5000 {
 		t.Errorf("%d of 6000 SYNs of one address were dropped for the limit", n)
 	}
 }

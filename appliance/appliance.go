@@ -111,8 +111,9 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	if err = makeKeys(opt.Store, r, opt.Now(), opt.Log); err != nil {
 		return nil, err
 	}
+	pat := nat.NewPAT(opt.Rand)
 	a.table, err = nat.NewTable(nat.TableConfig{
-		Timeouts: a.plan.timeouts, Rand: opt.Rand, MaxEmbryonic: maxEmbryonic,
+		Timeouts: a.plan.timeouts, Rand: opt.Rand, MaxEmbryonic: maxEmbryonic, PAT: pat,
 		Route: func(dst netip.Addr) *stack.Interface {
 			out, _, _ := a.plan.routes.Lookup(dst)
 			return out
@@ -131,7 +132,7 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	}()
 	a.identity = &stack.Interface{Name: stack.IdentityName, Level: 100, Link: a.host.Link()}
 	a.data = &Dataplane{
-		table: a.table, pat: nat.NewPAT(opt.Rand), identity: a.identity,
+		table: a.table, pat: pat, identity: a.identity,
 		log: opt.Log, logged: make(map[*nat.Entry]aclLog),
 	}
 	a.data.plan.Store(a.plan)

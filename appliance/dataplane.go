@@ -148,7 +148,7 @@ func (d *Dataplane) open(p *stack.Packet) (*nat.Conn, nat.End, stack.Verdict) {
 	if v := d.permit(p, pl, out, rf); v != stack.Forward {
 		return nil, nat.Client, v
 	}
-	if pl.tftpFor(p.In, rf) != nil || pl.service(p.In, rf) != nil {
+	if pl.tftpFor(p.In, rf) != nil || pl.service(p.In, rf, p.Time) != nil {
 		// The box stands in for the server, at the address the phone asked.
 		if _, v := pl.rules.Translate(p.In, out, rf, rule, nil); v != stack.Forward {
 			return nil, nat.Client, v
@@ -164,7 +164,7 @@ func (d *Dataplane) open(p *stack.Packet) (*nat.Conn, nat.End, stack.Verdict) {
 	}
 	server := stack.Flow{Proto: f.Proto, Src: src.Mapped, Dst: real}
 	c, from, v := d.table.Open(p, nat.Opening{Out: out, Server: server, UnRule: rule, Source: src})
-	if v == stack.Forward && pl.inspectsTFTP(p.In, rf) {
+	if v == stack.Forward && pl.inspectsTFTP(p.In, rf, p.Time) {
 		d.expectTransfer(p, out, server, f)
 	}
 	return c, from, v
@@ -224,20 +224,21 @@ func (d *Dataplane) toBox(p *stack.Packet, pl *plan, i *stack.Interface) stack.V
 // permit asks the access lists about a first packet whose destination is real
 // already, or the security levels where there is none.
 func (d *Dataplane) permit(p *stack.Packet, pl *plan, out *stack.Interface, rf stack.Flow) stack.Verdict {
-	typ, _ := p.ICMPType()
+	typ, code := p.ICMPType()
+	q := nat.Query{Flow: rf, ICMPType: typ, ICMPCode: code, Time: p.Time}
 	in := pl.in[p.In]
 	switch {
 	case in == nil && pl.global == nil:
 		if v := pl.levels.Permit(p.In, out); v != stack.Forward {
 			return v
 		}
-	case in != nil && d.ask(p, in, rf, typ):
-	case in != nil && pl.global != nil && in.Match(rf, typ) == nil && d.ask(p, pl.global, rf, typ):
-	case in == nil && d.ask(p, pl.global, rf, typ):
+	case in != nil && d.ask(p, in, &q):
+	case in != nil && pl.global != nil && in.Find(&q) == nil && d.ask(p, pl.global, &q):
+	case in == nil && d.ask(p, pl.global, &q):
 	default:
 		return stack.DropACL
 	}
-	if l := pl.out[out]; l != nil && !d.ask(p, l, rf, typ) {
+	if l := pl.out[out]; l != nil && !d.ask(p, l, &q) {
 		return stack.DropACL
 	}
 	return stack.Forward
@@ -245,8 +246,8 @@ func (d *Dataplane) permit(p *stack.Packet, pl *plan, out *stack.Interface, rf s
 
 // ask asks one list, and logs what its entry says to log: the first hit, and
 // after that a count at most every aclLogInterval.
-func (d *Dataplane) ask(p *stack.Packet, l *nat.AccessList, rf stack.Flow, typ uint8) bool {
-	ok, e := l.Permit(rf, typ)
+func (d *Dataplane) ask(p *stack.Packet, l *nat.AccessList, q *nat.Query) bool {
+	ok, e := l.Decide(q)
 	if e == nil || !e.Log {
 		return ok
 	}
@@ -263,7 +264,7 @@ func (d *Dataplane) ask(p *stack.Packet, l *nat.AccessList, rf stack.Flow, typ u
 		if ok {
 			verb = "permitted"
 		}
-		d.log.Info("%ASA-6-106100: access-list "+l.Name+" "+verb, "flow", rf, "interface", p.In.Name, "hits", hits-last.hits)
+		d.log.Info("%ASA-6-106100: access-list "+l.Name+" "+verb, "flow", q.Flow, "interface", p.In.Name, "hits", hits-last.hits)
 	}
 	return ok
 }

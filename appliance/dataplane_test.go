@@ -112,6 +112,21 @@ const (
 	someHost = "10.20.0.77"
 )
 
+// twice adds a rule for one peer to the demo's configuration.
+func twice(s string) string {
+	return strings.Replace(s, "access-group outside_in", "object network peer\n host 198.51.100.77\nobject network peer-alias\n host 192.0.2.77\n"+
+		"object network spare\n host 203.0.113.60\n!\n"+
+		"nat (inside,outside) source dynamic inside-net spare destination static peer-alias peer\n!\naccess-group outside_in", 1)
+}
+
+// hours lets phones in at some hours of every day; the tests' clock says 9:00.
+func hours(daily string) func(string) string {
+	return func(s string) string {
+		s = strings.Replace(s, "access-list outside_in remark", "time-range open\n periodic daily "+daily+"\naccess-list outside_in remark", 1)
+		return strings.Replace(s, "eq 2443", "eq 2443 time-range open", 1)
+	}
+}
+
 func TestFirstPacket(t *testing.T) {
 	tests := []struct {
 		name string
@@ -153,6 +168,21 @@ func TestFirstPacket(t *testing.T) {
 		{"UDP to the MTA without a call", nil, "outside", flow(stack.UDP, phone, mtaOut+":20000"), stack.DropNoService, "", stack.Flow{}},
 		{"from the box's own address", nil, "outside", flow(stack.UDP, boxIn+":5", mapped+":69"), stack.DropReversePath, "", stack.Flow{}},
 		{"from the MTA's address", nil, "outside", flow(stack.UDP, mtaOut+":5", mapped+":69"), stack.DropReversePath, "", stack.Flow{}},
+		{"twice NAT: another address toward one peer", twice, "inside", flow(stack.UDP, someHost+":40000", "192.0.2.77:53"),
+			stack.Forward, "outside", flow(stack.UDP, "203.0.113.60:40000", "198.51.100.77:53")},
+		{"twice NAT: the others by the object's rule", twice, "inside", flow(stack.UDP, someHost+":40000", "192.0.2.78:53"),
+			stack.Forward, "outside", flow(stack.UDP, boxOut+":40000", "192.0.2.78:53")},
+		{"a pool without ports", func(s string) string {
+			s = strings.Replace(s, "object network inside-net\n subnet", "object network pool\n range 203.0.113.100 203.0.113.110\nobject network inside-net\n subnet", 1)
+			return strings.Replace(s, "dynamic interface", "dynamic pool", 1)
+		}, "inside", flow(stack.UDP, someHost+":99", "192.0.2.5:53"),
+			stack.Forward, "outside", flow(stack.UDP, "203.0.113.100:99", "192.0.2.5:53")},
+		{"a code of ICMP that is denied", func(s string) string {
+			return strings.Replace(s, "access-list outside_in extended permit udp", "access-list outside_in extended deny icmp any any echo 0\naccess-list outside_in extended permit icmp any any\naccess-list outside_in extended permit udp", 1)
+		}, "outside", flow(stack.ICMP, "198.51.100.7:9", mapped+":0"), stack.DropACL, "", stack.Flow{}},
+		{"within a time-range", hours("8:00 to 17:59"), "outside", flow(stack.TCP, phone, mapped+":2443"),
+			stack.Forward, "identity", flow(stack.TCP, phone, mapped+":2443")},
+		{"outside a time-range", hours("18:00 to 19:59"), "outside", flow(stack.TCP, phone, mapped+":2443"), stack.DropACL, "", stack.Flow{}},
 		{"nowhere to go", func(s string) string {
 			return strings.Replace(s, "route outside 0.0.0.0 0.0.0.0", "route outside 192.0.2.0 255.255.255.0", 1)
 		}, "inside", flow(stack.UDP, someHost+":5", "100.64.0.1:5"), stack.DropNoRoute, "", stack.Flow{}},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"patchbay/appliance/config"
 	"patchbay/nat"
@@ -59,12 +60,12 @@ type trigger struct {
 	list     *nat.AccessList // if the class matches an access list instead
 }
 
-func (t *trigger) matches(in *stack.Interface, f stack.Flow) bool {
+func (t *trigger) matches(in *stack.Interface, f stack.Flow, now time.Time) bool {
 	if t.on != nil && t.on != in {
 		return false
 	}
 	if t.list != nil {
-		e := t.list.Match(f, 0)
+		e := t.list.MatchAt(now, f, 0)
 		return e != nil && e.Permit && f.Proto == t.proto
 	}
 	return f.Proto == t.proto && t.from <= f.Dst.Port() && f.Dst.Port() <= t.to
@@ -143,28 +144,10 @@ func timeouts(t config.Timeouts) nat.Timeouts {
 
 func compileRules(r *config.Running, byName map[string]*stack.Interface) (*nat.Rules, error) {
 	var rules []nat.Rule
-	for _, n := range r.NAT {
-		rule := nat.Rule{
-			Section: nat.AutoSection, Name: "object network " + n.Object, Kind: nat.Dynamic,
-			Real: byName[n.RealIf], Mapped: byName[n.MappedIf],
-			Source:          nat.Object{Name: n.Object, From: n.RealFrom, To: n.RealTo},
-			MappedInterface: n.MappedInterface,
-			RealPort:        n.RealPort, MappedPort: n.MappedPort,
-			NoProxyARP: n.NoProxyARP,
+	for i := range r.NAT {
+		if !r.NAT[i].Inactive {
+			rules = append(rules, compileRule(&r.NAT[i], byName))
 		}
-		if n.Static {
-			rule.Kind = nat.Static
-		}
-		if n.MappedFrom.IsValid() {
-			rule.MappedSource = nat.Object{Name: n.MappedObject, From: n.MappedFrom, To: n.MappedTo}
-		}
-		switch n.Proto {
-		case "tcp":
-			rule.Service = stack.TCP
-		case "udp":
-			rule.Service = stack.UDP
-		}
-		rules = append(rules, rule)
 	}
 	rs, err := nat.NewRules(rules)
 	if err != nil {
@@ -172,6 +155,53 @@ func compileRules(r *config.Running, byName map[string]*stack.Interface) (*nat.R
 	}
 	return rs, nil
 }
+
+func compileRule(n *config.NATRule, byName map[string]*stack.Interface) nat.Rule {
+	rule := nat.Rule{
+		Section: n.Section, Name: "object network " + n.Object, Kind: nat.Dynamic,
+		Real: byName[n.RealIf], Mapped: byName[n.MappedIf],
+		Source: object(n.Object, n.RealFrom, n.RealTo), MappedInterface: n.MappedInterface,
+		Dest: object("", n.DestFrom, n.DestTo), MappedDest: object("", n.MappedDestFrom, n.MappedDestTo),
+		RealPort: n.RealPort, MappedPort: n.MappedPort,
+		DestPorts: portRange(n.DstPorts), MappedDestPorts: portRange(n.MappedDstPorts),
+		NoProxyARP: n.NoProxyARP, RouteLookup: n.RouteLookup,
+		Unidirectional: n.Unidirectional, NetToNet: n.NetToNet,
+	}
+	if n.Section != config.AutoNAT {
+		rule.Name = fmt.Sprintf("nat line %d", n.Line)
+	}
+	if n.MappedFrom.IsValid() {
+		rule.MappedSource = object(n.MappedObject, n.MappedFrom, n.MappedTo)
+	}
+	switch {
+	case n.Static && n.Identity():
+		rule.Kind, rule.MappedSource = nat.Identity, nat.Object{}
+	case n.Static:
+		rule.Kind = nat.Static
+	case !n.PATPool && n.MappedFrom.IsValid() && n.MappedFrom != n.MappedTo:
+		rule.Pool = nat.OneToOne // a range without pat-pool: an address for each host
+	}
+	if rule.RealPort == 0 && rule.MappedPort == 0 {
+		rule.RealPorts, rule.MappedPorts = portRange(n.SrcPorts), portRange(n.MappedSrcPorts)
+	}
+	switch n.Proto {
+	case "tcp":
+		rule.Service = stack.TCP
+	case "udp":
+		rule.Service = stack.UDP
+	}
+	return rule
+}
+
+// object returns the addresses from to to; all of them, or none given, is any.
+func object(name string, from, to netip.Addr) nat.Object {
+	if !from.IsValid() || from == netip.IPv4Unspecified() && to == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return nat.Object{}
+	}
+	return nat.Object{Name: name, From: from, To: to}
+}
+
+func portRange(s config.PortSpec) nat.PortRange { return nat.PortRange{From: s.From, To: s.To} }
 
 func (p *plan) compileLists(r *config.Running, byName map[string]*stack.Interface) {
 	lists := make(map[string]*nat.AccessList)
@@ -191,7 +221,7 @@ func (p *plan) compileLists(r *config.Running, byName map[string]*stack.Interfac
 }
 
 func compileList(l *config.AccessList) *nat.AccessList {
-	list := &nat.AccessList{Name: l.Name}
+	var entries []*nat.Entry
 	groups := make(map[*config.AddrSpec][]nat.Object) // lists that entries share
 	for _, a := range l.Entries {
 		if a.IsRemark() || len(a.Srcs) == 0 || len(a.Dsts) == 0 {
@@ -208,10 +238,26 @@ func compileList(l *config.AccessList) *nat.AccessList {
 				t := uint8(s.ICMPType)
 				e.ICMPType = &t
 			}
-			list.Entries = append(list.Entries, e)
+			if s.ICMPCode >= 0 {
+				c := uint8(s.ICMPCode)
+				e.ICMPCode = &c
+			}
+			if t := a.Times(); t != nil {
+				e.When = timeRange(t)
+			}
+			entries = append(entries, e)
 		}
 	}
-	return list
+	return nat.NewAccessList(l.Name, entries)
+}
+
+// timeRange makes what a packet's time is held against. The box's clock is UTC.
+func timeRange(t *config.TimeRange) *nat.TimeRange {
+	r := &nat.TimeRange{Name: t.Name, Start: t.Start, End: t.End}
+	for _, p := range t.Periods {
+		r.Periods = append(r.Periods, nat.Period{From: nat.WeekMinute(p.From), To: nat.WeekMinute(p.To)})
+	}
+	return r
 }
 
 // addresses returns the objects of a list, nil if they are any; shared has
@@ -417,12 +463,12 @@ func (p *plan) permitsICMP(i *stack.Interface, from netip.Addr, typ uint8) bool 
 
 // service returns the phone-proxy service that takes a connection that came in
 // by in, with its destination real already; nil if none does.
-func (p *plan) service(in *stack.Interface, f stack.Flow) *trigger {
+func (p *plan) service(in *stack.Interface, f stack.Flow, now time.Time) *trigger {
 	if p.phone == nil {
 		return nil
 	}
 	for i := range p.phone.services {
-		if p.phone.services[i].matches(in, f) {
+		if p.phone.services[i].matches(in, f, now) {
 			return &p.phone.services[i]
 		}
 	}
@@ -450,6 +496,6 @@ func (ph *phonePlan) appliesTo(i *stack.Interface) bool {
 }
 
 // inspectsTFTP reports whether plain "inspect tftp" watches f from in.
-func (p *plan) inspectsTFTP(in *stack.Interface, f stack.Flow) bool {
-	return slices.ContainsFunc(p.tftp, func(t trigger) bool { return t.matches(in, f) })
+func (p *plan) inspectsTFTP(in *stack.Interface, f stack.Flow, now time.Time) bool {
+	return slices.ContainsFunc(p.tftp, func(t trigger) bool { return t.matches(in, f, now) })
 }

@@ -272,10 +272,7 @@ var unsupportedFaults = []struct {
 	{"management-only", "interface Management0/0\n nameif mgmt\n management-only\n", 3},
 	{"ip verify reverse-path", twoInterfaces + "ip verify reverse-path interface outside\n", 7},
 	{"sysopt connection tcpmss", "sysopt connection tcpmss 1300\n", 1},
-	{"a code of ICMP in an access list", "access-list a permit icmp any any unreachable 4\n", 1},
-	{"a time-range in an access list", "time-range t\naccess-list a permit ip any any time-range t\n", 2},
 	{"access lists on mapped addresses", "ASA Version 8.2(5)\n" + twoInterfaces + "access-list a permit ip any any\naccess-group a in interface outside\n", 9},
-	{"twice NAT (nat outside of an object)", twoInterfaces + "nat (inside,outside) source dynamic any interface\n", 7},
 	{"NAT of before 8.3", twoInterfaces + "global (outside) 1 interface\nnat (inside) 1 0 0\n", 8},
 	{"nat-control", "nat-control\n", 1},
 	{"an option of a PAT pool", twoInterfaces + "object network a\n host 10.20.0.9\nobject network p\n range 203.0.113.10 203.0.113.11\n" +

@@ -85,13 +85,6 @@ var unsupported = []feature{
 	}},
 
 	// Access lists.
-	{name: "a code of ICMP in an access list", find: eachEntry(func(e *ACE) string {
-		if slices.ContainsFunc(e.Services, func(s Service) bool { return s.ICMPCode >= 0 }) {
-			return "access-list"
-		}
-		return ""
-	})},
-	{name: "a time-range in an access list", find: eachEntry(func(e *ACE) string { return e.TimeRange })},
 	{name: "access lists on mapped addresses", text: notSupported("an access list of before 8.3, on mapped addresses; " +
 		"let an ASA of 8.4 or later convert it"), find: func(v *validator, hit func(int, string)) {
 		if v.run.MappedACL {
@@ -102,12 +95,6 @@ var unsupported = []feature{
 	}},
 
 	// NAT.
-	{name: "twice NAT (nat outside of an object)", find: eachRule(func(n *NATRule) string {
-		if n.Section != AutoNAT && !n.Legacy {
-			return "source"
-		}
-		return ""
-	})},
 	{name: "NAT of before 8.3", text: notSupported("NAT of before 8.3 (static, global, nat, nat-control); let an ASA of 8.4 or later convert it"),
 		find: eachRule(func(n *NATRule) string {
 			switch {
@@ -184,19 +171,6 @@ var unsupported = []feature{
 	{name: "null-sha1", warn: true, text: "null-sha1 is not supported by this version and is left out", find: eachCipher("null-sha1")},
 	{name: "rc4-md5", warn: true, text: "rc4-md5 is not supported by this version and is left out", find: eachCipher("rc4-md5")},
 	{name: "des-sha1", warn: true, text: "des-sha1 is not supported by this version and is left out", find: eachCipher("des-sha1")},
-}
-
-// eachEntry finds the entries of access lists for which word is not "".
-func eachEntry(word func(*ACE) string) func(*validator, func(int, string)) {
-	return func(v *validator, hit func(int, string)) {
-		for _, l := range v.run.AccessLists {
-			for i := range l.Entries {
-				if w := word(&l.Entries[i]); w != "" {
-					hit(l.Entries[i].Line, w)
-				}
-			}
-		}
-	}
 }
 
 // eachRule finds the NAT rules for which word is not "".
