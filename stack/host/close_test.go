@@ -4,9 +4,47 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
+
+	"patchbay/stack"
 )
+
+// Handshakes that begin as the host closes do not hold it up until they are
+// given up.
+func TestCloseInHandshakes(t *testing.T) {
+	for range 20 {
+		box := newHost(t)
+		box.HandleTCP(nil, func(c net.Conn) { c.Close() })
+		p := stack.NewPacket(1500)
+		for i := range 100 {
+			f := stack.Flow{Proto: stack.TCP, Src: netip.AddrPortFrom(phone.Addr(), uint16(1000+i)), Dst: mapped}
+			p.SetData(stack.AppendTCP(nil, f, stack.TCPHeader{Seq: 1, Flags: stack.FlagSYN, Window: 1000, MSS: 1400}, nil))
+			if err := box.Link().Write([]*stack.Packet{p}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		go func() { // somebody reads the link
+			batch := []*stack.Packet{stack.NewPacket(1500)}
+			for {
+				if _, err := box.Link().Read(batch); err != nil {
+					return
+				}
+			}
+		}()
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			box.Close()
+		}()
+		select {
+		case <-closed:
+		case <-time.After(8 * time.Second):
+			t.Fatal("Close waits for handshakes that nobody completes")
+		}
+	}
+}
 
 // The peers of a host that closes hear of it: those of connections that were
 // closed just before, and of those that were not.

@@ -38,9 +38,10 @@ const (
 	maxInFlight  = 2048     // TCP handshakes at once; more SYNs are dropped
 	sendBuffer   = 64 << 10 // bytes; a limit, nothing is reserved
 	maxBuffer    = 256 << 10
-	synRetries   = 4               // of SYN and SYN-ACK: 31 s, where 6 would hold a stranger's handshake for two minutes
-	drainWait    = time.Second     // for last words to be read from the Link
-	timeWait     = 5 * time.Second // a phone that comes back on its old port must not wait 60 s
+	synRetries   = 4                     // of SYN and SYN-ACK: 31 s, where 6 would hold a stranger's handshake for two minutes
+	drainWait    = time.Second           // for last words to be read from the Link
+	abortEvery   = 10 * time.Millisecond // that Close looks for handshakes it has missed
+	timeWait     = 5 * time.Second       // a phone that comes back on its old port must not wait 60 s
 	keepIdle     = 60 * time.Second
 	keepInterval = 20 * time.Second
 	keepCount    = 4
@@ -140,8 +141,33 @@ func (s *Stack) Close() error {
 	s.s.Close()
 	s.link.drain(drainWait)
 	s.link.Close()
-	s.s.Wait()
+	s.wait()
 	return nil
+}
+
+// wait waits for the netstack to halt. A handshake that began as Close did may
+// have missed being aborted, and would go on until its peer is given up.
+func (s *Stack) wait() {
+	halted := make(chan struct{})
+	go func() {
+		defer close(halted)
+		s.s.Wait()
+	}()
+	t := time.NewTicker(abortEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-halted:
+			return
+		case <-t.C:
+			for _, e := range s.s.RegisteredEndpoints() {
+				e.Abort()
+			}
+			for _, e := range s.s.CleanupEndpoints() {
+				e.Abort()
+			}
+		}
+	}
 }
 
 // HandleTCP has f called, on a goroutine of its own, with each TCP connection
