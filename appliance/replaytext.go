@@ -10,11 +10,14 @@ import (
 const maxDiffLines = 1000
 
 // appendPayload appends the payload of a packet that leaves otherwise than it
-// arrived: of a text in lines those that changed, on lines of their own, else
-// all of it in quotes.
+// arrived: of a text in lines those that changed, each on its own line, or all
+// if what arrived was none; what is no text in quotes.
 func appendPayload(dst, was, is []byte) []byte {
-	if isLines(was) && isLines(is) {
+	switch {
+	case isLines(is) && isLines(was):
 		return AppendChange(dst, was, is)
+	case isLines(is): // put together from fragments
+		return AppendChange(dst, nil, is)
 	}
 	return strconv.AppendQuote(append(dst, " payload "...), string(is))
 }
@@ -23,7 +26,7 @@ func appendPayload(dst, was, is []byte) []byte {
 // packet is known for what it carries. (RFC 3261, section 7.)
 func appendTitle(dst, payload []byte) []byte {
 	first, _, ok := bytes.Cut(payload, []byte("\r\n"))
-	if !ok || !bytes.HasPrefix(first, []byte("SIP/2.0 ")) && !bytes.HasSuffix(first, []byte(" SIP/2.0")) {
+	if !ok || bytes.IndexByte(first, 0) >= 0 || !bytes.HasPrefix(first, []byte("SIP/2.0 ")) && !bytes.HasSuffix(first, []byte(" SIP/2.0")) {
 		return dst
 	}
 	return strconv.AppendQuote(append(dst, ' '), string(first))
@@ -33,7 +36,7 @@ func appendTitle(dst, payload []byte) []byte {
 // its own: those that are gone after "   - ", those that are new after "   + ".
 // Nothing is appended where nothing changed.
 func AppendChange(dst, was, is []byte) []byte {
-	a, b := bytes.Split(was, []byte("\r\n")), bytes.Split(is, []byte("\r\n"))
+	a, b := splitLines(was), splitLines(is)
 	for len(a) > 0 && len(b) > 0 && bytes.Equal(a[0], b[0]) {
 		a, b = a[1:], b[1:]
 	}
@@ -68,6 +71,13 @@ func AppendChange(dst, was, is []byte) []byte {
 		}
 	}
 	return dst
+}
+
+func splitLines(b []byte) [][]byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return bytes.Split(b, []byte("\r\n"))
 }
 
 // appendLine appends a line as it is, or in quotes if it holds what a terminal

@@ -18,8 +18,9 @@ func TestAppendPayload(t *testing.T) {
 		{"new", crlf("1\n3\n"), crlf("1\n2\n3\n"), "\n   + 2"},
 		{"same", crlf("1\n2\n"), crlf("1\n2\n"), ""},
 		{"bytes in a line", crlf("1\n\xff\n"), crlf("1\n\x01\n"), "\n   - \"\\xff\"\n   + \"\\x01\""},
+		{"from fragments", []byte("a"), crlf("1\n2\n"), "\n   + 1\n   + 2\n   + "},
 		{"no lines", []byte("a"), []byte("b"), ` payload "b"`},
-		{"not text", crlf("a\x00\n"), crlf("b\n"), ` payload "b\r\n"`},
+		{"not text", crlf("a\n"), crlf("b\x00\n"), ` payload "b\x00\r\n"`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

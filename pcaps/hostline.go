@@ -339,7 +339,7 @@ func (c *cast) media(h *host, x *hostLine) error {
 	h.rtpSeq++
 	payload := append([]byte{0x80, 0, byte(h.rtpSeq >> 8), byte(h.rtpSeq), 0, 0, 0, 0, 0, 0, 0, 1}, make([]byte, 20)...)
 	if x.verb == "rtcp" {
-		f.Src, f.Dst = netip.AddrPortFrom(d.own.Addr(), d.own.Port()+1), d.rtcp
+		f.Src, f.Dst = d.ownRTCP, d.rtcp
 		payload = []byte{0x80, 201, 0, 1, 0, 0, 0, 1}
 	}
 	if !f.Src.IsValid() || !f.Dst.IsValid() {

@@ -146,7 +146,6 @@ func golden(t *testing.T, file string, got []byte) {
 var unreached = map[string]string{
 	"unspecified":                          "a path that forgot to decide",
 	"interface-down":                       "a link that failed",
-	"inspect-failed":                       "an inspected conversation",
 	"inspect-srtp-validate-authtag-failed": "media of the phone proxy, which its signaling opens",
 	"inspect-srtp-replay":                  "media of the phone proxy",
 	"inspect-srtp-no-media-session":        "media of the phone proxy",

@@ -67,7 +67,7 @@ type dialog struct {
 	statusTo      string              // its To
 	rseq          string              // its RSeq (RFC 3262)
 	media, rtcp   netip.AddrPort      // where the other end receives
-	own           netip.AddrPort      // where this one does
+	own, ownRTCP  netip.AddrPort      // where this one does
 	version       int                 // of its session description
 }
 
@@ -237,7 +237,10 @@ func (h *host) say(w *sipWish, call, to string) (text []byte, dst netip.AddrPort
 	d := h.dialog(call)
 	if w.sdp != nil {
 		d.version++
-		d.own = w.sdp.at
+		d.own, d.ownRTCP = w.sdp.at, w.sdp.rtcp
+		if !d.ownRTCP.IsValid() {
+			d.ownRTCP = netip.AddrPortFrom(d.own.Addr(), d.own.Port()+1)
+		}
 	}
 	var lines []string
 	if w.status != 0 {
