@@ -224,7 +224,7 @@ func (a *Appliance) newPhoneProxy() error {
 		MaxSessions: r.MaxTLSSessions,
 		Limits:      limits,
 	})
-	a.engines = services(ph.config, opt.Log)
+	a.engines = services(r, ph.config, opt.Log)
 	a.newFiles(trust)
 	a.host.HandleTCP(func(local, remote netip.AddrPort) bool {
 		svc, _ := a.accept(local, remote)

@@ -71,7 +71,7 @@ func (d *Datagrams) HandlePacket(p *stack.Packet, c *nat.Conn, from nat.End) sta
 	}
 	if err := d.inspect(s, p, data, end); err != nil {
 		d.dropped.Add(1)
-		if d.Log != nil {
+		if d.Log != nil && !errors.Is(err, ErrRule) {
 			d.Log.Warn("message dropped", "from", end.String(), "client", c.Client().Src, "bytes", len(data), "err", err)
 		}
 		if !errors.Is(err, ErrDrop) && !errors.Is(err, errNoMessage) {

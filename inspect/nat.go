@@ -3,6 +3,7 @@ package inspect
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -222,6 +223,7 @@ var (
 	_ Binder  = (*NATBinder)(nil)
 	_ Reacher = (*NATBinder)(nil)
 	_ Clock   = (*NATBinder)(nil)
+	_ Placer  = (*NATBinder)(nil)
 )
 
 type streamKey struct{ call, stream string }
@@ -236,6 +238,12 @@ func (n *NAT) Binder(c Conversation, o Options) *NATBinder {
 
 // Now returns the time of the message at hand.
 func (b *NATBinder) Now() time.Time { return b.opt.Now() }
+
+// Place returns where an end is, by its own address. See Placer.
+func (b *NATBinder) Place(end nat.End) string {
+	at := b.self(end)
+	return b.on(end).Name + ":" + at.Addr().String() + "/" + strconv.Itoa(int(at.Port()))
+}
 
 // Self returns how the other end knows from. See Binder.
 func (b *NATBinder) Self(from nat.End) netip.AddrPort {

@@ -264,7 +264,7 @@ func (s *Stream) inspect(dst, data []byte, from nat.End, atEOF bool) (int, []byt
 			state.messages.Add(1)
 		case errors.Is(err, ErrDrop):
 			state.dropped.Add(1)
-			if s.Log != nil {
+			if s.Log != nil && !errors.Is(err, ErrRule) {
 				s.Log.Warn("message dropped", "from", from.String(), "client", s.Client.RemoteAddr(), "bytes", len(msg), "err", err)
 			}
 		default:

@@ -284,8 +284,9 @@ var unsupportedFaults = []struct {
 	{"class-default", "policy-map p\n class class-default\n", 2},
 	{"police", "class-map c\n match any\npolicy-map p\n class c\n  police input 8000 1000\n", 5},
 	{"set connection", "class-map c\n match any\npolicy-map p\n class c\n  set connection conn-max 5\n", 5},
-	{"inspect sip with a map", "policy-map type inspect sip s\nclass-map c\n match any\npolicy-map p\n class c\n  inspect sip s\n", 6},
-	{"inspect skinny with a map", "policy-map type inspect skinny s\nclass-map c\n match any\npolicy-map p\n class c\n  inspect skinny s\n", 6},
+	{"mask as the action of a match", "policy-map type inspect sip s\n match content type sdp\n  mask\n", 3},
+	{"two maps of one engine for one phone proxy", "policy-map type inspect sip s\nclass-map a\n match port tcp eq 5061\nclass-map b\n match port tcp eq 5062\n" +
+		"phone-proxy pp\npolicy-map p\n class a\n  inspect sip phone-proxy pp\n class b\n  inspect sip s phone-proxy pp\n", 11},
 	{"inspect with a tls-proxy of its own", "tls-proxy t\nclass-map c\n match any\npolicy-map p\n class c\n  inspect sip tls-proxy t\n", 6},
 	{"plain inspect sip", "class-map c\n match any\npolicy-map p\n class c\n  inspect sip\n", 5},
 	{"plain inspect skinny", "class-map c\n match any\npolicy-map p\n class c\n  inspect skinny\n", 5},

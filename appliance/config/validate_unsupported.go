@@ -159,8 +159,33 @@ var unsupported = []feature{
 			hit(c.Set.Line, "connection")
 		}
 	})},
-	{name: "inspect sip with a map", find: eachInspect("sip", func(in *Inspect) string { return in.Map })},
-	{name: "inspect skinny with a map", find: eachInspect("skinny", func(in *Inspect) string { return in.Map })},
+	{name: "mask as the action of a match", find: func(v *validator, hit func(int, string)) {
+		for _, m := range v.run.PolicyMaps {
+			if m.SIP == nil {
+				continue
+			}
+			for _, x := range m.SIP.Matches {
+				if x.Act.Action == "mask" {
+					hit(x.Act.Line, "mask")
+				}
+			}
+		}
+	}},
+	{name: "two maps of one engine for one phone proxy", find: func(v *validator, hit func(int, string)) {
+		type service struct{ engine, proxy string }
+		maps := make(map[service]string)
+		eachClass(func(c *PolicyClass, hit func(int, string)) {
+			for _, in := range c.Inspects {
+				k := service{in.Protocol, in.PhoneProxy}
+				first, ok := maps[k]
+				if ok && first != in.Map {
+					hit(in.Line, in.Protocol)
+				} else if in.PhoneProxy != "" {
+					maps[k] = in.Map
+				}
+			}
+		})(v, hit)
+	}},
 	{name: "inspect with a tls-proxy of its own", find: eachInspect("", func(in *Inspect) string { return in.TLSProxy })},
 	{name: "plain inspect sip", warn: true, text: "plain inspect sip is not done by this version: this traffic passes as access lists and NAT say, uninspected",
 		find: eachInspect("sip", plain)},
