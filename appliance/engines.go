@@ -68,6 +68,25 @@ func sipMatch(c *config.SIPMatch) sip.Match {
 	return x
 }
 
+// sipOptions returns what a Binder of "inspect sip" does beside.
+func sipOptions(m *config.SIPMap) inspect.Options {
+	if m == nil {
+		m = config.DefaultSIPMap()
+	}
+	return inspect.Options{RTP: conformance(m.RTPConformance, m.EnforcePayload)}
+}
+
+// conformance returns what "rtp-conformance [enforce-payloadtype]" lets pass.
+func conformance(rtp, enforce bool) inspect.Conformance {
+	switch {
+	case rtp && enforce:
+		return inspect.RTPSignaled
+	case rtp:
+		return inspect.RTPOnly
+	}
+	return inspect.AnyMedia
+}
+
 // sipLimits bounds a conversation of "inspect sip" over TCP.
 func sipLimits(t config.Timeouts) inspect.Limits {
 	return inspect.Limits{Reassembly: forEver(t.TCPProxyReassembly), Idle: forEver(t.SIP)}
@@ -96,7 +115,7 @@ func skinnyOptions(m *config.SkinnyMap) inspect.Options {
 	if m == nil {
 		m = config.DefaultSkinnyMap()
 	}
-	o := inspect.Options{Private: true, Mark: "k", Media: m.MediaTimeout}
+	o := inspect.Options{Private: true, Mark: "k", Media: m.MediaTimeout, RTP: conformance(m.RTPConformance, m.EnforcePayload)}
 	if o.Media == 0 { // never
 		o.Media = longest
 	}

@@ -44,6 +44,14 @@ const (
 	DropTCPSYN                // tcp-seq-syn-diff: a SYN with another sequence number within a connection
 	DropHostLimit             // host-limit: one client has too many connections
 	DropEmbryonic             // embryonic-conn-limit: too many half-open TCP connections, of one client or in all
+	DropRTPLength             // inspect-rtp-invalid-length: too short for its header
+	DropRTPVersion            // inspect-rtp-invalid-version
+	DropRTPPayload            // inspect-rtp-invalid-payload-type: not signaled, or RTCP
+	DropRTPSSRC               // inspect-rtp-ssrc-mismatch: another source than until now
+	DropRTPSequence           // inspect-rtp-sequence-num-outofrange
+	DropRTCPLength            // inspect-rtcp-invalid-length
+	DropRTCPVersion           // inspect-rtcp-invalid-version
+	DropRTCPPayload           // inspect-rtcp-invalid-payload-type
 	numVerdicts
 )
 
@@ -86,6 +94,14 @@ var verdictNames = [numVerdicts]string{
 	DropTCPSYN:        "tcp-seq-syn-diff",
 	DropHostLimit:     "host-limit",
 	DropEmbryonic:     "embryonic-conn-limit",
+	DropRTPLength:     "inspect-rtp-invalid-length",
+	DropRTPVersion:    "inspect-rtp-invalid-version",
+	DropRTPPayload:    "inspect-rtp-invalid-payload-type",
+	DropRTPSSRC:       "inspect-rtp-ssrc-mismatch",
+	DropRTPSequence:   "inspect-rtp-sequence-num-outofrange",
+	DropRTCPLength:    "inspect-rtcp-invalid-length",
+	DropRTCPVersion:   "inspect-rtcp-invalid-version",
+	DropRTCPPayload:   "inspect-rtcp-invalid-payload-type",
 }
 
 // String returns the name that "show asp drop" prints.
