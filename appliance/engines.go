@@ -15,6 +15,10 @@ import (
 // between two proxies it carries everybody's.
 const maxCalls = 10_000
 
+// skinnyVersion is the highest protocol version whose layouts the engine knows:
+// plain inspection lowers what phones announce to no less.
+const skinnyVersion = 22
+
 // longest is the idle timeout of media that has none.
 const longest = 365 * 24 * time.Hour
 
@@ -89,7 +93,7 @@ func conformance(rtp, enforce bool) inspect.Conformance {
 
 // sipLimits bounds a conversation of "inspect sip" over TCP.
 func sipLimits(t config.Timeouts) inspect.Limits {
-	return inspect.Limits{Reassembly: forEver(t.TCPProxyReassembly), Idle: forEver(t.SIP)}
+	return inspect.Limits{Reassembly: untilIdle(t.TCPProxyReassembly), Idle: untilIdle(t.SIP)}
 }
 
 // skinnyEngine returns the engine of "inspect skinny" as m sets it; a nil m is
@@ -99,6 +103,7 @@ func skinnyEngine(m *config.SkinnyMap, log *slog.Logger) skinny.Engine {
 		m = config.DefaultSkinnyMap()
 	}
 	e := skinny.Engine{
+		MaxVersion: skinnyVersion, Video: true,
 		MaxID:     m.MessageIDMax,
 		MinLength: uint32(m.PrefixMin), MaxLength: uint32(m.PrefixMax),
 		EnforceRegistration: m.EnforceRegistration,
@@ -127,11 +132,11 @@ func skinnyLimits(m *config.SkinnyMap, t config.Timeouts) inspect.Limits {
 	if m == nil {
 		m = config.DefaultSkinnyMap()
 	}
-	return inspect.Limits{Reassembly: forEver(t.TCPProxyReassembly), Idle: forEver(m.SignalingTimeout)}
+	return inspect.Limits{Reassembly: untilIdle(t.TCPProxyReassembly), Idle: untilIdle(m.SignalingTimeout)}
 }
 
 // forEver returns the limit for a "timeout" of d: 0 is never.
-func forEver(d time.Duration) time.Duration {
+func untilIdle(d time.Duration) time.Duration {
 	if d == 0 {
 		return -1
 	}

@@ -52,6 +52,7 @@ const (
 	DropRTCPLength            // inspect-rtcp-invalid-length
 	DropRTCPVersion           // inspect-rtcp-invalid-version
 	DropRTCPPayload           // inspect-rtcp-invalid-payload-type
+	DropICMPSequence          // inspect-icmp-seq-num-not-matched: an echo reply that no request waits for
 	numVerdicts
 )
 
@@ -102,6 +103,7 @@ var verdictNames = [numVerdicts]string{
 	DropRTCPLength:    "inspect-rtcp-invalid-length",
 	DropRTCPVersion:   "inspect-rtcp-invalid-version",
 	DropRTCPPayload:   "inspect-rtcp-invalid-payload-type",
+	DropICMPSequence:  "inspect-icmp-seq-num-not-matched",
 }
 
 // String returns the name that "show asp drop" prints.

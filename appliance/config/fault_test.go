@@ -288,8 +288,6 @@ var unsupportedFaults = []struct {
 	{"two maps of one engine for one phone proxy", "policy-map type inspect sip s\nclass-map a\n match port tcp eq 5061\nclass-map b\n match port tcp eq 5062\n" +
 		"phone-proxy pp\npolicy-map p\n class a\n  inspect sip phone-proxy pp\n class b\n  inspect sip s phone-proxy pp\n", 11},
 	{"inspect with a tls-proxy of its own", "tls-proxy t\nclass-map c\n match any\npolicy-map p\n class c\n  inspect sip tls-proxy t\n", 6},
-	{"plain inspect sip", "class-map c\n match any\npolicy-map p\n class c\n  inspect sip\n", 5},
-	{"plain inspect skinny", "class-map c\n match any\npolicy-map p\n class c\n  inspect skinny\n", 5},
 	{"null-sha1", "ssl encryption aes128-sha1 null-sha1\n", 1},
 	{"rc4-md5", "ssl encryption aes128-sha1 rc4-md5\n", 1},
 	{"des-sha1", "ssl encryption aes128-sha1 des-sha1\n", 1},
