@@ -30,6 +30,7 @@ type inspection struct {
 	options   inspect.Options    // of the binders of TCP
 	limits    inspect.Limits     // of TCP
 	idle      time.Duration      // of UDP connections
+	count     *inspect.Counters  // of both
 }
 
 // newInspection returns what an inspect line says, nil if it has no effect.
@@ -54,6 +55,7 @@ func newInspection(r *config.Running, in *config.Inspect) *inspection {
 
 // start readies the engines of x for traffic that n translates.
 func (x *inspection) start(d *Dataplane, n *inspect.NAT, t config.Timeouts, now func() time.Time, log *slog.Logger) {
+	x.count = new(inspect.Counters)
 	switch x.protocol {
 	case "sip":
 		x.idle = t.SIP
@@ -61,7 +63,7 @@ func (x *inspection) start(d *Dataplane, n *inspect.NAT, t config.Timeouts, now 
 		udp := sipEngine(x.sip, t, sip.UDP, log)
 		tcp := *udp // what the map limits to a rate it limits in both
 		tcp.Client, tcp.Server = sip.TCP, sip.TCP
-		x.datagrams = &inspect.Datagrams{Engine: udp, NAT: n, Options: x.options, Log: log}
+		x.datagrams = &inspect.Datagrams{Engine: udp, NAT: n, Options: x.options, Log: log, Count: x.count}
 		x.engine = &tcp
 	case "skinny":
 		x.options, x.limits = skinnyOptions(x.skinny), skinnyLimits(x.skinny, t)

@@ -182,7 +182,7 @@ func (a *Appliance) pass(ctx context.Context, t *termination, client, server net
 	defer b.Close()
 	k := &talk{t, &inspect.Stream{
 		Client: client, Server: server, Engine: t.inspect.engine, Binder: b,
-		Limits: t.inspect.limits, Log: log,
+		Limits: t.inspect.limits, Log: log, Count: t.inspect.count,
 	}}
 	a.talks.enter(k)
 	defer a.talks.leave(k)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"patchbay/inspect"
 	"patchbay/nat"
@@ -16,14 +17,19 @@ import (
 type session struct {
 	engine     Engine
 	binder     inspect.Binder
-	streams    []*stream // in order of age
-	registered bool      // RegisterAck was seen
+	streams    []*stream     // in order of age
+	registered bool          // RegisterAck was seen
+	clock      inspect.Clock // or nil
+	heard      time.Time     // when the last message came, if there is a clock
 }
 
 // Inspect appends msg to dst and edits it there: no message changes its length.
 func (s *session) Inspect(dst, msg []byte, from nat.End) ([]byte, error) {
 	if len(msg) < headerLen {
 		return dst, fmt.Errorf("skinny: message of %d bytes: %w: %w", len(msg), errLength, inspect.ErrDrop)
+	}
+	if s.clock != nil {
+		s.heard = s.clock.Now()
 	}
 	if err := s.enforce(msg, from); err != nil {
 		return dst, err

@@ -144,5 +144,7 @@ func (e Engine) NewSession(b inspect.Binder) inspect.Session {
 	if e.MaxVersion == 0 {
 		e.MaxVersion = DefaultMaxVersion
 	}
-	return &session{engine: e, binder: b}
+	s := &session{engine: e, binder: b}
+	s.clock, _ = b.(inspect.Clock)
+	return s
 }
