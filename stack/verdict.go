@@ -45,6 +45,7 @@ const (
 	DropHostLimit             // host-limit: one client has too many connections
 	DropEmbryonic             // embryonic-conn-limit: too many half-open TCP connections, of one client or in all
 	DropNoTranslation         // no-translation-group: nat-control, and no rule for the host (the ASA's message 305005)
+	DropICMPSequence          // inspect-icmp-seq-num-not-matched: an echo reply that no request waits for
 	numVerdicts
 )
 
@@ -88,6 +89,7 @@ var verdictNames = [numVerdicts]string{
 	DropHostLimit:     "host-limit",
 	DropEmbryonic:     "embryonic-conn-limit",
 	DropNoTranslation: "no-translation-group",
+	DropICMPSequence:  "inspect-icmp-seq-num-not-matched",
 }
 
 // String returns the name that "show asp drop" prints.
