@@ -103,22 +103,15 @@ func (t *PAT) LookupAddr(real netip.Addr, mapped Object) (netip.Addr, bool) {
 	return x.addr, true
 }
 
-func (t *PAT) releaseAddr(x *xlate) {
+func (t *PAT) releaseAddr(x *xlate, unused bool) {
 	a := &t.addresses
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if x.refs--; x.refs > 0 {
-		return
-	}
-	t.inUse.Add(-1)
-	wait := t.wait.Load()
-	if wait == 0 {
+	if t.unusedLocked(x, t.wait.Load(), unused) {
 		a.freeLocked(x)
-		return
+	} else if x.refs == 0 {
+		a.waiting = append(a.waiting, linger{x, x.until})
 	}
-	t.lingering.Add(1)
-	x.until = t.now.Load() + wait
-	a.waiting = append(a.waiting, linger{x, x.until})
 }
 
 func (a *addresses) freeLocked(x *xlate) {

@@ -187,32 +187,46 @@ func (l Lease) Mapped() netip.AddrPort {
 
 // Release ends the lease. When it was the last, what was leased is free once it
 // has lingered.
-func (l Lease) Release() {
+func (l Lease) Release() { l.end(false) }
+
+// Cancel is Release of a lease that no connection came to have: what was taken
+// for it alone is free at once.
+func (l Lease) Cancel() { l.end(true) }
+
+func (l Lease) end(unused bool) {
 	switch {
 	case l.x == nil:
 	case l.x.pool == nil:
-		l.pat.releaseAddr(l.x)
+		l.pat.releaseAddr(l.x, unused)
 	default:
-		l.pat.releasePort(l.x)
+		l.pat.releasePort(l.x, unused)
 	}
 }
 
-func (t *PAT) releasePort(x *xlate) {
+func (t *PAT) releasePort(x *xlate, unused bool) {
 	p := x.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if t.unusedLocked(x, t.portWait.Load(), unused) {
+		p.freeLocked(x)
+	} else if x.refs == 0 {
+		p.waiting = append(p.waiting, linger{x, x.until})
+	}
+}
+
+// unusedLocked ends a lease of x, which then may linger for wait, and reports
+// whether x is to be freed now.
+func (t *PAT) unusedLocked(x *xlate, wait int64, unused bool) bool {
 	if x.refs--; x.refs > 0 {
-		return
+		return false
 	}
 	t.inUse.Add(-1)
-	wait := t.portWait.Load()
-	if wait == 0 {
-		p.freeLocked(x)
-		return
+	if wait == 0 || unused && x.until == 0 { // it has never lingered, so it is new
+		return true
 	}
 	t.lingering.Add(1)
 	x.until = t.now.Load() + wait
-	p.waiting = append(p.waiting, linger{x, x.until})
+	return false
 }
 
 // freeLocked takes x out of p.
@@ -384,8 +398,10 @@ func (t *PAT) Lookup(proto stack.Proto, real netip.AddrPort, mapped netip.Addr) 
 // idle calls f with each xlate that lingers, in no order, with its lock held.
 func (t *PAT) idle(f func(x *xlate, until int64)) {
 	each := func(waiting []linger) {
+		seen := make(map[*xlate]bool) // used again at once, it waits twice
 		for _, l := range waiting {
-			if l.x.refs == 0 && l.x.until == l.until {
+			if l.x.refs == 0 && l.x.until == l.until && !seen[l.x] {
+				seen[l.x] = true
 				f(l.x, l.until)
 			}
 		}

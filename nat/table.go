@@ -233,7 +233,7 @@ func (t *Table) Open(p *stack.Packet, o Opening) (*Conn, End, stack.Verdict) {
 	if v == stack.Forward {
 		return c, Client, v
 	}
-	o.Source.Lease.Release()
+	o.Source.Lease.Cancel()
 	if c != nil {
 		return c, c.endOf(p), stack.Forward
 	}

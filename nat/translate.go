@@ -102,13 +102,13 @@ type Source struct {
 // left is DropNAT.
 func (rs *Rules) Translate(in, out *stack.Interface, f stack.Flow, un *Rule, pat *PAT) (Source, stack.Verdict) {
 	r, peer := rs.sourceRule(in, out, f)
-	if rs.reverse(in, out, f, r) != un {
-		return Source{}, stack.DropNATReverse
-	}
-	if rs.control.forbids(in, out, r, un) {
-		return Source{}, stack.DropNoTranslation
-	}
 	switch {
+	case r != nil && r.Refuse:
+		return Source{}, stack.DropNoTranslation
+	case rs.reverse(in, out, f, r) != un:
+		return Source{}, stack.DropNATReverse
+	case rs.control.forbids(in, out, r, un):
+		return Source{}, stack.DropNoTranslation
 	case r == nil:
 		return Source{Mapped: f.Src}, stack.Forward
 	case peer: // gets the address that the real side knows it by
@@ -116,8 +116,6 @@ func (rs *Rules) Translate(in, out *stack.Interface, f stack.Flow, un *Rule, pat
 		return Source{a, r, Lease{}}, stack.Forward
 	case r.Kind != Dynamic:
 		return Source{r.mappedOf(f.Src), r, Lease{}}, stack.Forward
-	case r.Refuse:
-		return Source{}, stack.DropNoTranslation
 	case pat == nil:
 		return Source{netip.AddrPortFrom(r.mapped().From, f.Src.Port()), r, Lease{}}, stack.Forward
 	}
@@ -244,7 +242,7 @@ func (r *Rule) narrow() bool { return !r.Dest.IsAny() || r.DestPorts != PortRang
 func (rs *Rules) MappedOf(real netip.AddrPort, in, out *stack.Interface, proto stack.Proto) (mapped netip.AddrPort, ok bool) {
 	for w := rs.about(&rs.real, real.Addr()); w.next(); {
 		r := w.rule
-		if !on(r.Real, in) || !on(r.Mapped, out) || r.narrow() || !r.sourceHas(real, proto) {
+		if !on(r.Real, in) || !on(r.Mapped, out) || r.narrow() || r.Refuse || !r.sourceHas(real, proto) {
 			continue
 		}
 		if r.Kind == Dynamic {
