@@ -52,6 +52,7 @@ const (
 	DropRTCPLength            // inspect-rtcp-invalid-length
 	DropRTCPVersion           // inspect-rtcp-invalid-version
 	DropRTCPPayload           // inspect-rtcp-invalid-payload-type
+	DropNoTranslation         // no-translation-group: nat-control, and no rule for the host (the ASA's message 305005)
 	DropICMPSequence          // inspect-icmp-seq-num-not-matched: an echo reply that no request waits for
 	numVerdicts
 )
@@ -103,6 +104,7 @@ var verdictNames = [numVerdicts]string{
 	DropRTCPLength:    "inspect-rtcp-invalid-length",
 	DropRTCPVersion:   "inspect-rtcp-invalid-version",
 	DropRTCPPayload:   "inspect-rtcp-invalid-payload-type",
+	DropNoTranslation: "no-translation-group",
 	DropICMPSequence:  "inspect-icmp-seq-num-not-matched",
 }
 
