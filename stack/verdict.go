@@ -44,6 +44,7 @@ const (
 	DropTCPSYN                // tcp-seq-syn-diff: a SYN with another sequence number within a connection
 	DropHostLimit             // host-limit: one client has too many connections
 	DropEmbryonic             // embryonic-conn-limit: too many half-open TCP connections, of one client or in all
+	DropRate                  // rate-exceeded: over the rate of a police command
 	numVerdicts
 )
 
@@ -86,6 +87,7 @@ var verdictNames = [numVerdicts]string{
 	DropTCPSYN:        "tcp-seq-syn-diff",
 	DropHostLimit:     "host-limit",
 	DropEmbryonic:     "embryonic-conn-limit",
+	DropRate:          "rate-exceeded",
 }
 
 // String returns the name that "show asp drop" prints.
