@@ -45,6 +45,7 @@ const (
 	DropHostLimit             // host-limit: one client has too many connections
 	DropEmbryonic             // embryonic-conn-limit: too many half-open TCP connections, of one client or in all
 	DropRate                  // rate-exceeded: over the rate of a police command
+	DropICMPSequence          // inspect-icmp-seq-num-not-matched: an echo reply that no request waits for
 	numVerdicts
 )
 
@@ -88,6 +89,7 @@ var verdictNames = [numVerdicts]string{
 	DropHostLimit:     "host-limit",
 	DropEmbryonic:     "embryonic-conn-limit",
 	DropRate:          "rate-exceeded",
+	DropICMPSequence:  "inspect-icmp-seq-num-not-matched",
 }
 
 // String returns the name that "show asp drop" prints.
