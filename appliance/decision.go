@@ -61,7 +61,8 @@ func (x *decision) server() stack.Flow {
 // takes none, and says that of the source.
 //
 // In order: packets from the box; forged sources; un-NAT; packets to the box;
-// route; access list; what the box ends itself; NAT.
+// route; interfaces for the box only; access list; what the box ends itself;
+// NAT.
 func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, pat *nat.PAT) {
 	x.in, x.flow = p.In, p.Flow()
 	x.real = x.flow
@@ -69,8 +70,7 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 		x.fromBox(pl)
 		return
 	}
-	src := x.flow.Src.Addr()
-	if pl.ownedBy(src) != nil || pl.isMTA(src) != nil {
+	if pl.spoofed(p.In, x.flow) {
 		x.verdict = stack.DropReversePath
 		return
 	}
@@ -96,6 +96,10 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 			return
 		}
 		x.routed = true
+	}
+	if pl.management(p.In, x.out) {
+		x.verdict = stack.DropACL
+		return
 	}
 	if x.verdict = x.permit(pl, p); x.verdict != stack.Forward {
 		return

@@ -65,25 +65,6 @@ var unsupported = []feature{
 		}
 	}},
 
-	// Interfaces.
-	{name: "management-only", find: func(v *validator, hit func(int, string)) {
-		for _, i := range v.run.Interfaces {
-			if i.ManagementOnly && i.Name != "" && !i.Shutdown {
-				hit(v.below(i.Line, "management-only"), "management-only")
-			}
-		}
-	}},
-	{name: "ip verify reverse-path", find: func(v *validator, hit func(int, string)) {
-		for _, r := range v.run.ReversePaths {
-			hit(r.Line, "reverse-path")
-		}
-	}},
-	{name: "sysopt connection tcpmss", find: func(v *validator, hit func(int, string)) {
-		if v.run.TCPMSS.Line > 0 {
-			hit(v.run.TCPMSS.Line, "tcpmss")
-		}
-	}},
-
 	// Access lists.
 	{name: "access lists on mapped addresses", text: notSupported("an access list of before 8.3, on mapped addresses; " +
 		"let an ASA of 8.4 or later convert it"), find: func(v *validator, hit func(int, string)) {
@@ -144,21 +125,6 @@ var unsupported = []feature{
 	})},
 
 	// Policies.
-	{name: "class-default", find: eachClass(func(c *PolicyClass, hit func(int, string)) {
-		if c.Class == "class-default" {
-			hit(c.Line, c.Class)
-		}
-	})},
-	{name: "police", find: eachClass(func(c *PolicyClass, hit func(int, string)) {
-		for _, p := range c.Police {
-			hit(p.Line, "police")
-		}
-	})},
-	{name: "set connection", find: eachClass(func(c *PolicyClass, hit func(int, string)) {
-		if c.Set != nil {
-			hit(c.Set.Line, "connection")
-		}
-	})},
 	{name: "inspect sip with a map", find: eachInspect("sip", func(in *Inspect) string { return in.Map })},
 	{name: "inspect skinny with a map", find: eachInspect("skinny", func(in *Inspect) string { return in.Map })},
 	{name: "inspect with a tls-proxy of its own", find: eachInspect("", func(in *Inspect) string { return in.TLSProxy })},
