@@ -132,10 +132,13 @@ func (r *Replay) Advance(now time.Time) {
 		return
 	}
 	r.sec = r.now.Unix()
+	r.arrived.Reset() // what leaves now is no answer to a packet
+	r.spare, r.left = append(r.spare, r.left...), r.left[:0]
 	for n := -1; n != r.box.table.Len(); { // one Expire does a bounded part
 		n = r.box.table.Len()
 		r.box.Expire(r.now)
 	}
+	r.tell()
 }
 
 // Handle has p arrive on p.In at p.Time, or now if that is past. p is the
@@ -162,6 +165,11 @@ func (r *Replay) Handle(p *stack.Packet) {
 		r.count.Dropped++
 	}
 	r.show(a, link.In, v)
+	r.tell()
+}
+
+// tell counts and shows what has left.
+func (r *Replay) tell() {
 	for _, q := range r.left {
 		if q.Out.IsIdentity() {
 			r.count.Terminated++
