@@ -126,7 +126,7 @@ func NewReplay(r *config.Running, opt ReplayOptions) (*Replay, error) {
 	q.box = a
 	q.own = stack.NewPacket(stack.MaxPacket)
 	q.tcp = newTCPHost()
-	q.tcp.mtu, q.tcp.log, q.tcp.send = mtu, a.opt.Log, q.send
+	q.tcp.mtu, q.tcp.send = mtu, q.send
 	q.tcp.serve = q.serve
 	// Chance of its own, so that the box's is the same with and without.
 	q.tcp.rand = rand.NewChaCha8(sha256.Sum256([]byte("tcp " + opt.Seed)))

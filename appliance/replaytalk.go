@@ -13,7 +13,7 @@ import (
 
 // end ends the conversation as inspect.Stream does: both connections are
 // closed once what was inspected is sent; those of inspect.ErrReset are reset.
-func (t *talk) end(now time.Time, err error) {
+func (t *tcpTalk) end(now time.Time, err error) {
 	if !t.over.IsZero() {
 		return
 	}
@@ -22,7 +22,7 @@ func (t *talk) end(now time.Time, err error) {
 	t.svc.close()
 	t.buf = [2][]byte{}
 	if err != nil {
-		t.host.log.Info("conversation ended", "client", t.ends[nat.Client].flow.Dst, "server", t.svc.to, "err", err)
+		t.svc.log.Info("conversation ended", "reason", err)
 	}
 	for _, x := range t.ends {
 		switch {
@@ -30,8 +30,11 @@ func (t *talk) end(now time.Time, err error) {
 		case errors.Is(err, inspect.ErrReset), !x.opened:
 			// Of a handshake that is not complete there is nothing to close.
 			flags := uint8(stack.FlagRST)
-			if x.next != 0 {
+			if x.opened || x.end == nat.Client {
 				flags |= stack.FlagACK
+			}
+			if x.end == nat.Client && !x.greeted {
+				x.sent = 0 // RFC 9293, section 3.10.7.1
 			}
 			x.say(flags, nil)
 			x.remove()
@@ -50,10 +53,10 @@ func (h *tcpHost) expire(now time.Time) {
 		}
 		t.expire(now)
 	}
-	h.talks = slices.DeleteFunc(h.talks, func(t *talk) bool { return t.ends[0].gone && t.ends[1].gone && !t.over.IsZero() })
+	h.talks = slices.DeleteFunc(h.talks, func(t *tcpTalk) bool { return t.ends[0].gone && t.ends[1].gone && !t.over.IsZero() })
 }
 
-func (t *talk) expire(now time.Time) {
+func (t *tcpTalk) expire(now time.Time) {
 	l := t.svc.limits
 	if !t.over.IsZero() {
 		if now.Sub(t.over) > lastWait {
@@ -63,22 +66,22 @@ func (t *talk) expire(now time.Time) {
 		return
 	}
 	reassembly, idle, write := limit(l.Reassembly, inspect.DefaultReassembly), limit(l.Idle, inspect.DefaultIdle), limit(l.Write, inspect.DefaultWrite)
-	if !t.ends[nat.Server].opened && now.Sub(t.heard) >= dialWait {
-		t.end(now, fmt.Errorf("inspect: server %v does not answer", t.svc.to))
+	if !t.ends[nat.Server].opened && now.Sub(t.heard) >= dialTimeout {
+		t.end(now, fmt.Errorf("server %v does not answer", t.svc.to))
 		return
 	}
 	for end, x := range t.ends {
 		if n := len(t.buf[end]); n > 0 && now.Sub(t.began[end]) >= reassembly {
-			t.end(now, fmt.Errorf("inspect: %d bytes from %v waited %v for the rest of their message", n, nat.End(end), reassembly))
+			t.end(now, fmt.Errorf("%d bytes from %v waited %v for the rest of their message", n, nat.End(end), reassembly))
 			return
 		}
 		if len(x.queue) > 0 && x.opened && now.Sub(x.queued) >= write {
-			t.end(now, fmt.Errorf("inspect: %v does not take what it is sent", nat.End(end)))
+			t.end(now, fmt.Errorf("%v does not take what it is sent", nat.End(end)))
 			return
 		}
 	}
 	if now.Sub(t.heard) >= idle {
-		t.end(now, fmt.Errorf("inspect: no byte from either end for %v", idle))
+		t.end(now, fmt.Errorf("no byte from either end for %v", idle))
 	}
 }
 

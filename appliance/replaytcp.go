@@ -3,6 +3,7 @@ package appliance
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,8 +21,7 @@ const (
 	tcpWaiting = 256 << 10 // bytes that wait for an end to take them, as in host.Stack
 	defaultMSS = 536       // bytes, of a peer that names none (RFC 9293, section 3.7.1)
 
-	dialWait = 31 * time.Second // for a server's SYN-ACK: host.Stack's SYN and its four repetitions
-	lastWait = time.Minute      // for the FIN of a peer that we have sent ours
+	lastWait = time.Minute // for the FIN of a peer that we have sent ours
 )
 
 // A tcpService says what the box does with a TCP conversation that it ends.
@@ -31,7 +31,8 @@ type tcpService struct {
 	from, to netip.AddrPort // of the box's own connection to the server
 	in, out  *stack.Interface
 	limits   inspect.Limits
-	close    func() // gives back what was leased for it; called once
+	log      *slog.Logger
+	close    func() // ends what the binder holds; called once
 }
 
 // A tcpHost is the box's own TCP in a Replay. It stands where host.Stack does,
@@ -44,22 +45,21 @@ type tcpService struct {
 // did whatever the box sends. Its own sequence numbers stand, and what it
 // acknowledges is taken for all that the box has sent, in a window without
 // end; see rebase. So nothing is ever lost on the way to it, and nothing sent
-// again. The server is dialled at the client's SYN, not at the end of its
-// handshake, for in the capture its answer comes before that.
+// again. As on the box the server is called at the client's SYN, and the client
+// answered when the server has.
 type tcpHost struct {
-	serve func(p *stack.Packet) *tcpService                                  // who takes a SYN; nil: nobody
-	send  func(f stack.Flow, h stack.TCPHeader, payload []byte)              // both borrowed
-	wrap  func(e inspect.Engine, s inspect.Session, t *talk) inspect.Session // or nil
-	rand  io.Reader                                                          // initial sequence numbers
-	mtu   int                                                                // bytes
-	log   *slog.Logger
+	serve func(p *stack.Packet) *tcpService                     // who takes a SYN; nil: nobody
+	send  func(f stack.Flow, h stack.TCPHeader, payload []byte) // both borrowed
+	wrap  func(t *tcpTalk) inspect.Session                      // or nil
+	rand  io.Reader                                             // initial sequence numbers
+	mtu   int                                                   // bytes
 
 	halves map[stack.Flow]*half // by the flow that comes
-	talks  []*talk              // in order of age
+	talks  []*tcpTalk           // in order of age
 }
 
-// A talk is one conversation.
-type talk struct {
+// A tcpTalk is one conversation.
+type tcpTalk struct {
 	host    *tcpHost
 	svc     *tcpService
 	session inspect.Session
@@ -72,15 +72,16 @@ type talk struct {
 
 // A half is the box's connection with one end.
 type half struct {
-	talk *talk
+	talk *tcpTalk
 	end  nat.End
 	flow stack.Flow // that we send
 
-	opened bool   // its handshake is complete
-	next   uint32 // that comes next from the peer
-	sent   uint32 // that we send next
-	edge   uint32 // the first that we may not send
-	mss    int    // bytes
+	greeted bool   // our SYN-ACK was sent to the client
+	opened  bool   // its handshake is complete
+	next    uint32 // that comes next from the peer
+	sent    uint32 // that we send next
+	edge    uint32 // the first that we may not send
+	mss     int    // bytes
 
 	early  []piece // that came before its turn, by sequence number
 	queue  []byte  // to be sent
@@ -128,40 +129,43 @@ func (h *tcpHost) take(p *stack.Packet) bool {
 	switch {
 	case flags&stack.FlagRST != 0:
 		x.remove()
-		x.talk.end(p.Time, fmt.Errorf("inspect: %v reset its connection", x.end))
+		x.talk.end(p.Time, fmt.Errorf("%v reset its connection", x.end))
 	case flags&stack.FlagSYN != 0:
-		x.greeted(p)
-	case flags&stack.FlagACK == 0 || x.end == nat.Server && !x.opened:
-		// nothing that a peer sends
+		x.greet(p)
+	case flags&stack.FlagACK == 0 || !x.opened && !x.greeted:
+		// nothing that a peer sends yet
 	default:
 		x.hear(p)
 	}
 	return true
 }
 
-// begin answers a client's SYN and opens toward the server. old is what
-// the flow was until now, or nil.
+// begin takes a client's SYN, and calls the server. old is what the flow was
+// until now, or nil.
 func (h *tcpHost) begin(p *stack.Packet, old *half) bool {
 	if old != nil {
 		old.remove()
-		old.talk.end(p.Time, fmt.Errorf("inspect: the client began anew"))
+		old.talk.end(p.Time, errors.New("the client began anew"))
 	}
 	svc := h.serve(p)
 	if svc == nil {
 		return false
 	}
-	t := &talk{host: h, svc: svc, heard: p.Time}
+	t := &tcpTalk{host: h, svc: svc, heard: p.Time}
 	t.session = svc.engine.NewSession(svc.binder)
 	if h.wrap != nil {
-		t.session = h.wrap(svc.engine, t.session, t)
+		t.session = h.wrap(t)
 	}
 	h.talks = append(h.talks, t)
-	f := p.Flow()
-	client := t.half(nat.Client, f.Reverse())
+	client := t.half(nat.Client, p.Flow().Reverse())
 	client.next, client.mss = p.TCPSeq()+1, h.segment(p)
-	server := t.half(nat.Server, stack.Flow{Proto: stack.TCP, Src: svc.from, Dst: svc.to})
-	server.say(stack.FlagSYN, nil)
-	client.say(stack.FlagSYN|stack.FlagACK, nil)
+	to := stack.Flow{Proto: stack.TCP, Src: svc.from, Dst: svc.to}
+	if h.halves[to.Reverse()] != nil {
+		t.ends[nat.Server] = &half{talk: t, end: nat.Server, flow: to, gone: true}
+		t.end(p.Time, fmt.Errorf("server %v does not answer: %v is in use", svc.to, svc.from))
+		return true
+	}
+	t.half(nat.Server, to).say(stack.FlagSYN, nil)
 	return true
 }
 
@@ -174,16 +178,13 @@ func (h *tcpHost) segment(p *stack.Packet) int {
 	return max(1, min(int(mss), h.mtu-ipTCPHeader))
 }
 
-func (t *talk) half(end nat.End, f stack.Flow) *half {
+func (t *tcpTalk) half(end nat.End, f stack.Flow) *half {
 	x := &half{talk: t, end: end, flow: f}
 	var b [4]byte
 	if _, err := io.ReadFull(t.host.rand, b[:]); err == nil {
 		x.sent = binary.BigEndian.Uint32(b[:])
 	}
 	t.ends[end] = x
-	if old := t.host.halves[f.Reverse()]; old != nil {
-		old.gone = true
-	}
 	t.host.halves[f.Reverse()] = x
 	return x
 }
@@ -213,18 +214,22 @@ func (x *half) again(flags uint8, seq uint32) {
 	x.sent = was
 }
 
-// greeted takes a SYN: the server's answer, or either end's again.
-func (x *half) greeted(p *stack.Packet) {
+// greet takes a SYN: the server's answer, or either end's again.
+func (x *half) greet(p *stack.Packet) {
 	answer := p.TCPFlags()&stack.FlagACK != 0
 	switch {
-	case x.end == nat.Client && !answer && !x.opened:
+	case x.end == nat.Client && !answer && x.greeted && !x.opened:
 		x.again(stack.FlagSYN|stack.FlagACK, x.sent-1)
+	case x.end == nat.Client && !answer && !x.greeted:
+		server := x.talk.ends[nat.Server]
+		server.again(stack.FlagSYN, server.sent-1)
 	case x.end == nat.Server && answer && !x.opened:
 		x.next, x.mss = p.TCPSeq()+1, x.talk.host.segment(p)
 		x.opened, x.edge = true, x.sent+tcpRoom
-		if !x.flush(p.Time) {
-			x.say(stack.FlagACK, nil)
-		}
+		x.say(stack.FlagACK, nil)
+		client := x.talk.ends[nat.Client]
+		client.greeted = true
+		client.say(stack.FlagSYN|stack.FlagACK, nil)
 	case answer || x.opened:
 		x.say(stack.FlagACK, nil)
 	}
@@ -350,7 +355,7 @@ func (x *half) remove() {
 }
 
 // hear passes on what end sent.
-func (t *talk) hear(end nat.End, data []byte, eof bool, now time.Time) {
+func (t *tcpTalk) hear(end nat.End, data []byte, eof bool, now time.Time) {
 	if len(data) == 0 && !eof {
 		return
 	}
@@ -361,7 +366,7 @@ func (t *talk) hear(end nat.End, data []byte, eof bool, now time.Time) {
 	t.buf[end] = append(t.buf[end], data...)
 	used, out, err := inspect.Pass(t.svc.engine, t.session, nil, t.buf[end], end, eof, func(msg []byte, err error) {
 		if err != nil {
-			t.host.log.Warn("message dropped", "from", end.String(), "client", t.ends[nat.Client].flow.Dst, "bytes", len(msg), "err", err)
+			t.svc.log.Warn("message dropped", "from", end.String(), "bytes", len(msg), "err", err)
 		}
 	})
 	if used > 0 {
@@ -378,11 +383,11 @@ func (t *talk) hear(end nat.End, data []byte, eof bool, now time.Time) {
 	switch {
 	case err != nil:
 	case eof && len(t.buf[end]) > 0:
-		err = fmt.Errorf("inspect: %v ended after %d bytes of a message: %w", end, len(t.buf[end]), io.ErrUnexpectedEOF)
+		err = fmt.Errorf("%v ended after %d bytes of a message: %w", end, len(t.buf[end]), io.ErrUnexpectedEOF)
 	case len(t.buf[end]) >= limit:
-		err = fmt.Errorf("inspect: message from %v is longer than %d bytes", end, limit)
+		err = fmt.Errorf("message from %v is longer than %d bytes", end, limit)
 	case len(to.queue) > tcpWaiting:
-		err = fmt.Errorf("inspect: %v does not take what it is sent", end.Other())
+		err = fmt.Errorf("%v does not take what it is sent", end.Other())
 	case !eof:
 		return
 	}
