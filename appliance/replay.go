@@ -402,6 +402,10 @@ type ReplayCaptures struct {
 	// capture lacks, so that the rest is not refused. Only with Split.
 	PickUp bool
 
+	// Edit changes each packet as it is read, before its checksums are made
+	// right; nil: none is.
+	Edit func(*stack.Packet)
+
 	// FixChecksums makes right the checksums of what is read: a capture
 	// taken on a host has packets whose checksums its network card was yet to
 	// compute.
@@ -430,6 +434,9 @@ func (r *Replay) Run(c ReplayCaptures) error {
 		}
 		p := next.head
 		p.In = next.In
+		if c.Edit != nil {
+			c.Edit(p)
+		}
 		if c.FixChecksums {
 			fixChecksums(p)
 		}

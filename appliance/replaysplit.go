@@ -45,7 +45,7 @@ type splitter struct {
 	prefixes []SplitPrefix
 	frags    stack.Reassembler // addresses go into whole packets only
 
-	other    *stack.Interface // of those that no prefix has
+	other *stack.Interface // of those that no prefix has
 
 	pickUp bool
 	begun  *stack.Packet // a segment of a handshake that the capture lacks
