@@ -152,14 +152,14 @@ func (r *Replay) Advance(now time.Time) {
 		return
 	}
 	r.sec = r.now.Unix()
+	r.begin() // what leaves now is no answer to a packet
 	for n := -1; n != r.box.table.Len(); { // one Expire does a bounded part
 		n = r.box.table.Len()
 		r.box.Expire(r.now)
 	}
-	r.begin()
 	r.tcp.expire(r.now)
 	r.serveAll()
-	r.showLeft()
+	r.tell()
 }
 
 // begin forgets what left before.
@@ -199,7 +199,7 @@ func (r *Replay) Handle(p *stack.Packet) {
 	}
 	r.showArrival(a, v)
 	r.serveAll()
-	r.showLeft()
+	r.tell()
 }
 
 // maxTurns bounds what one packet may have the box say to itself.
@@ -229,8 +229,8 @@ func (r *Replay) send(f stack.Flow, h stack.TCPHeader, payload []byte) {
 	}
 }
 
-// showLeft counts and shows what left.
-func (r *Replay) showLeft() {
+// tell counts and shows what has left.
+func (r *Replay) tell() {
 	for _, q := range r.left {
 		switch {
 		case q.served:

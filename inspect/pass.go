@@ -10,8 +10,8 @@ import (
 // Pass passes the whole messages at the front of data, which from sent, through
 // the session. It returns how many bytes of data they were, and dst with what
 // must be written to the other end for them, also beside an error. seen hears
-// of each message that was passed on, and with an error wrapping ErrDrop of
-// each that was not; any other error ends the conversation.
+// what the session said of each message. An error that does not wrap ErrDrop
+// ends the conversation.
 func Pass(e Engine, s Session, dst, data []byte, from nat.End, atEOF bool, seen func(msg []byte, err error)) (used int, out []byte, err error) {
 	for used < len(data) {
 		n, msg, err := e.Split(data[used:], atEOF)
@@ -29,15 +29,22 @@ func Pass(e Engine, s Session, dst, data []byte, from nat.End, atEOF bool, seen 
 			continue
 		}
 		next, err := s.Inspect(dst, msg, from)
+		seen(msg, err)
 		switch {
 		case err == nil:
 			dst = next
-			seen(msg, nil)
-		case errors.Is(err, ErrDrop):
-			seen(msg, err)
-		default:
+		case !errors.Is(err, ErrDrop):
 			return used, dst, fmt.Errorf("inspect: message from %v: %w", from, err)
 		}
 	}
 	return used, dst, nil
+}
+
+// Note counts what a session said of a message.
+func (c *Counters) Note(err error) {
+	if err == nil {
+		c.passed()
+		return
+	}
+	c.ended(errors.Is(err, ErrReset))
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,9 @@ import (
 // maxRepeat bounds the packets of one line.
 const maxRepeat = 100_000
 
+// shows is what a list can show. (appliance.Replay.Show.)
+var shows = []string{"conn", "xlate", "drop", "service-policy", "verify"}
+
 // A Step is one line of a packet list.
 type Step struct {
 	At      time.Duration // from the beginning of the list
@@ -24,7 +28,7 @@ type Step struct {
 	Packets [][]byte      // whole IP packets, at the same time
 	Quiet   bool          // not for the dump
 
-	Show string // "conn", "xlate" or "drop": list it into the dump; "" with no packets: only time passes
+	Show string // one of shows: list it into the dump; "" with no packets: only time passes
 }
 
 // ParseSteps reads a packet list: one step on each line, or several with
@@ -205,8 +209,8 @@ func parseLine(words []string) ([]Step, error) {
 	case l.take("tick"):
 	case l.take("show"):
 		s.Show = l.next()
-		if s.Show != "conn" && s.Show != "xlate" && s.Show != "drop" {
-			l.fail("show %q: want conn, xlate or drop", s.Show)
+		if !slices.Contains(shows, s.Show) {
+			l.fail("show %q: want one of %s", s.Show, strings.Join(shows, ", "))
 		}
 	default:
 		return l.packets(s)
