@@ -282,6 +282,9 @@ func (c *Conn) up() {
 	if l := c.limits(); l != nil {
 		l.clients.up(a)
 	}
+	for _, l := range c.limited() {
+		l.up()
+	}
 }
 
 // seenStep is how exact the time of the last packet is, in ns: a store for
