@@ -65,12 +65,16 @@ func (a *Appliance) accept(local, remote netip.AddrPort) (*phoneproxy.Service, p
 	if !ok {
 		real = local
 	}
+	here := f
 	f.Dst = real
+	if !a.plan.mapped {
+		here = f
+	}
 	ucm := a.facing(real.Addr())
 	if ucm == nil {
 		return nil, w
 	}
-	x := a.plan.inspection(in, ucm, f, a.opt.Now())
+	x := a.plan.inspection(in, ucm, here, f, a.opt.Now())
 	if x == nil || !x.phoneProxy {
 		return nil, w
 	}

@@ -79,7 +79,11 @@ func (d *Dataplane) contact(f stack.Flow) *termination {
 		return nil
 	}
 	rf := stack.Flow{Proto: stack.TCP, Src: f.Src, Dst: real}
-	insp := pl.inspection(in, behind, rf, time.Time{})
+	here := rf
+	if pl.mapped {
+		here = f
+	}
+	insp := pl.inspection(in, behind, here, rf, time.Time{})
 	if insp == nil || insp.engine == nil {
 		// It listens where no class looks; whoever named the address is
 		// inspected, and so is this.
@@ -152,10 +156,15 @@ func (s *talks) each(f func(*talk)) {
 	}
 }
 
+// logOf is the log of a conversation.
+func (a *Appliance) logOf(t *termination) *slog.Logger {
+	return a.opt.Log.With("inspect", t.inspect.protocol, "interface", t.in.Name, "client", t.client.Src, "server", t.server)
+}
+
 // converse is one conversation from the client's SYN to its end: the server is
 // called first, and the client's handshake completed when it answers.
 func (a *Appliance) converse(t *termination, accept func() (net.Conn, error)) {
-	log := a.opt.Log.With("inspect", t.inspect.protocol, "interface", t.in.Name, "client", t.client.Src, "server", t.server)
+	log := a.logOf(t)
 	var server net.Conn
 	var err error
 	a.during(func(ctx context.Context) { server, err = a.call(ctx, t) })

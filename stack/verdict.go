@@ -52,6 +52,8 @@ const (
 	DropRTCPLength            // inspect-rtcp-invalid-length
 	DropRTCPVersion           // inspect-rtcp-invalid-version
 	DropRTCPPayload           // inspect-rtcp-invalid-payload-type
+	DropNoTranslation         // no-translation-group: nat-control, and no rule for the host (the ASA's message 305005)
+	DropRate                  // rate-exceeded: over the rate of a police command
 	DropICMPSequence          // inspect-icmp-seq-num-not-matched: an echo reply that no request waits for
 	numVerdicts
 )
@@ -103,6 +105,8 @@ var verdictNames = [numVerdicts]string{
 	DropRTCPLength:    "inspect-rtcp-invalid-length",
 	DropRTCPVersion:   "inspect-rtcp-invalid-version",
 	DropRTCPPayload:   "inspect-rtcp-invalid-payload-type",
+	DropNoTranslation: "no-translation-group",
+	DropRate:          "rate-exceeded",
 	DropICMPSequence:  "inspect-icmp-seq-num-not-matched",
 }
 
