@@ -44,6 +44,16 @@ const (
 	DropTCPSYN                // tcp-seq-syn-diff: a SYN with another sequence number within a connection
 	DropHostLimit             // host-limit: one client has too many connections
 	DropEmbryonic             // embryonic-conn-limit: too many half-open TCP connections, of one client or in all
+	DropRTPLength             // inspect-rtp-invalid-length: too short for its header
+	DropRTPVersion            // inspect-rtp-invalid-version
+	DropRTPPayload            // inspect-rtp-invalid-payload-type: not signaled, or RTCP
+	DropRTPSSRC               // inspect-rtp-ssrc-mismatch: another source than until now
+	DropRTPSequence           // inspect-rtp-sequence-num-outofrange
+	DropRTCPLength            // inspect-rtcp-invalid-length
+	DropRTCPVersion           // inspect-rtcp-invalid-version
+	DropRTCPPayload           // inspect-rtcp-invalid-payload-type
+	DropNoTranslation         // no-translation-group: nat-control, and no rule for the host (the ASA's message 305005)
+	DropRate                  // rate-exceeded: over the rate of a police command
 	DropICMPSequence          // inspect-icmp-seq-num-not-matched: an echo reply that no request waits for
 	numVerdicts
 )
@@ -87,6 +97,16 @@ var verdictNames = [numVerdicts]string{
 	DropTCPSYN:        "tcp-seq-syn-diff",
 	DropHostLimit:     "host-limit",
 	DropEmbryonic:     "embryonic-conn-limit",
+	DropRTPLength:     "inspect-rtp-invalid-length",
+	DropRTPVersion:    "inspect-rtp-invalid-version",
+	DropRTPPayload:    "inspect-rtp-invalid-payload-type",
+	DropRTPSSRC:       "inspect-rtp-ssrc-mismatch",
+	DropRTPSequence:   "inspect-rtp-sequence-num-outofrange",
+	DropRTCPLength:    "inspect-rtcp-invalid-length",
+	DropRTCPVersion:   "inspect-rtcp-invalid-version",
+	DropRTCPPayload:   "inspect-rtcp-invalid-payload-type",
+	DropNoTranslation: "no-translation-group",
+	DropRate:          "rate-exceeded",
 	DropICMPSequence:  "inspect-icmp-seq-num-not-matched",
 }
 

@@ -65,102 +65,42 @@ var unsupported = []feature{
 		}
 	}},
 
-	// Interfaces.
-	{name: "management-only", find: func(v *validator, hit func(int, string)) {
-		for _, i := range v.run.Interfaces {
-			if i.ManagementOnly && i.Name != "" && !i.Shutdown {
-				hit(v.below(i.Line, "management-only"), "management-only")
-			}
-		}
-	}},
-	{name: "ip verify reverse-path", find: func(v *validator, hit func(int, string)) {
-		for _, r := range v.run.ReversePaths {
-			hit(r.Line, "reverse-path")
-		}
-	}},
-	{name: "sysopt connection tcpmss", find: func(v *validator, hit func(int, string)) {
-		if v.run.TCPMSS.Line > 0 {
-			hit(v.run.TCPMSS.Line, "tcpmss")
-		}
-	}},
-
-	// Access lists.
-	{name: "access lists on mapped addresses", text: notSupported("an access list of before 8.3, on mapped addresses; " +
-		"let an ASA of 8.4 or later convert it"), find: func(v *validator, hit func(int, string)) {
-		if v.run.MappedACL {
-			for _, g := range v.run.AccessGroups {
-				hit(g.Line, g.Name)
-			}
-		}
-	}},
-
 	// NAT.
-	{name: "NAT of before 8.3", text: notSupported("NAT of before 8.3 (static, global, nat, nat-control); let an ASA of 8.4 or later convert it"),
-		find: eachRule(func(n *NATRule) string {
-			switch {
-			case !n.Legacy:
-				return ""
-			case n.Static && n.MappedIf != "":
-				return "static"
-			}
-			return "nat"
-		})},
-	{name: "nat-control", find: func(v *validator, hit func(int, string)) {
-		if v.run.NATControl > 0 {
-			hit(v.run.NATControl, "nat-control")
-		}
-	}},
-	{name: "an option of a PAT pool", find: eachRule(func(n *NATRule) string {
-		switch {
-		case n.RoundRobin:
-			return "round-robin"
-		case n.Extended:
-			return "extended"
-		case n.Flat:
-			return "flat"
-		}
-		return ""
-	})},
-	{name: "dynamic NAT to more than one range", find: eachRule(func(n *NATRule) string {
-		if len(n.Pool) > 0 {
-			return n.MappedObject
-		}
-		return ""
-	})},
 	{name: "NAT of answers of the DNS", find: eachRule(func(n *NATRule) string {
 		if n.DNS {
 			return "dns"
 		}
 		return ""
 	})},
-	{name: "limits of connections in a NAT line", find: eachRule(func(n *NATRule) string {
-		switch {
-		case n.ConnMax == 0 && n.EmbryonicMax == 0:
-			return ""
-		case n.Static:
-			return "static"
-		}
-		return "nat"
-	})},
 
 	// Policies.
-	{name: "class-default", find: eachClass(func(c *PolicyClass, hit func(int, string)) {
-		if c.Class == "class-default" {
-			hit(c.Line, c.Class)
+	{name: "mask as the action of a match", find: func(v *validator, hit func(int, string)) {
+		for _, m := range v.run.PolicyMaps {
+			if m.SIP == nil {
+				continue
+			}
+			for _, x := range m.SIP.Matches {
+				if x.Act.Action == "mask" {
+					hit(x.Act.Line, "mask")
+				}
+			}
 		}
-	})},
-	{name: "police", find: eachClass(func(c *PolicyClass, hit func(int, string)) {
-		for _, p := range c.Police {
-			hit(p.Line, "police")
-		}
-	})},
-	{name: "set connection", find: eachClass(func(c *PolicyClass, hit func(int, string)) {
-		if c.Set != nil {
-			hit(c.Set.Line, "connection")
-		}
-	})},
-	{name: "inspect sip with a map", find: eachInspect("sip", func(in *Inspect) string { return in.Map })},
-	{name: "inspect skinny with a map", find: eachInspect("skinny", func(in *Inspect) string { return in.Map })},
+	}},
+	{name: "two maps of one engine for one phone proxy", find: func(v *validator, hit func(int, string)) {
+		type service struct{ engine, proxy string }
+		maps := make(map[service]string)
+		eachClass(func(c *PolicyClass, hit func(int, string)) {
+			for _, in := range c.Inspects {
+				k := service{in.Protocol, in.PhoneProxy}
+				first, ok := maps[k]
+				if ok && first != in.Map {
+					hit(in.Line, in.Protocol)
+				} else if in.PhoneProxy != "" {
+					maps[k] = in.Map
+				}
+			}
+		})(v, hit)
+	}},
 	{name: "inspect with a tls-proxy of its own", find: eachInspect("", func(in *Inspect) string { return in.TLSProxy })},
 
 	// Ciphers.
