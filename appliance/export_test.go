@@ -31,9 +31,11 @@ func (a *Appliance) Drops() map[stack.Verdict]uint64 { return a.forward.Drops() 
 
 // InUse returns how many connections, pinholes and dynamic translations there
 // are.
-func (r *Replay) InUse() (conns, holes, leases int) { return r.box.inUse() }
+func (r *Replay) InUse() (conns, holes, leases int) { return r.box.InUse() }
 
-func (a *Appliance) inUse() (conns, holes, leases int) {
+// InUse returns how many connections, pinholes and dynamic translations there
+// are.
+func (a *Appliance) InUse() (conns, holes, leases int) {
 	used, lingering := a.data.pat.Len()
 	return a.table.Len(), a.table.Pinholes(), used + lingering
 }
