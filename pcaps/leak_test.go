@@ -16,12 +16,14 @@ import (
 // leaky are the cases in which a message may hold an address of the side that
 // it came from, and why.
 var leaky = map[string]string{
-	"sip-not-inspected":    "nothing is inspected",
-	"sip-other-port":       "what is on another port is not inspected",
-	"sip-interface-policy": "what is on another port is not inspected",
-	"sip-instant-messages": "an address in the text of a message stays",
-	"sip-torture":          "an address in the text of a message stays",
-	"sip-torture-bad":      "what does not begin as SIP is none",
+	"sip-tcp-not-inspected": "nothing is inspected",
+	"skinny-not-inspected":  "nothing is inspected",
+	"sip-not-inspected":     "nothing is inspected",
+	"sip-other-port":        "what is on another port is not inspected",
+	"sip-interface-policy":  "what is on another port is not inspected",
+	"sip-instant-messages":  "an address in the text of a message stays",
+	"sip-torture":           "an address in the text of a message stays",
+	"sip-torture-bad":       "what does not begin as SIP is none",
 }
 
 // What leaves the box on one side names no address of the other, as text or
