@@ -114,7 +114,7 @@ func TestCases(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Contains(notes, []byte("RFC ")) && !bytes.Contains(notes, []byte("reference/")) {
+		if !bytes.Contains(notes, []byte("RFC")) && !bytes.Contains(notes, []byte("reference/")) {
 			t.Errorf("the notes of %s name no source", dir)
 		}
 	}
