@@ -27,6 +27,9 @@ type output struct {
 func (w *worker) handle(p *Packet, in *port) {
 	p.Out, p.NextHop = nil, netip.Addr{}
 	v := p.Parse()
+	if fn := w.f.tap.Load(); fn != nil {
+		(*fn)(p, in.Interface, false)
+	}
 	if v == DropFragment {
 		whole, got := in.frags.Add(p)
 		if whole != nil {
@@ -166,6 +169,9 @@ func (w *worker) output(i *Interface) *output {
 
 // queue puts p, ready to leave, into the batch of o. A full batch is sent.
 func (w *worker) queue(p *Packet, o *output) {
+	if fn := w.f.tap.Load(); fn != nil {
+		(*fn)(p, o.Interface, true)
+	}
 	o.batch = append(o.batch, p)
 	if len(o.batch) == batchSize {
 		w.send(o)
