@@ -64,16 +64,16 @@ func (a *Appliance) accept(local, remote netip.AddrPort) (*phoneproxy.Service, p
 		real = local
 	}
 	f.Dst = real
-	t := a.plan.service(in, f, a.opt.Now())
-	if t == nil {
-		return nil, w
-	}
-	svc, ok := a.engines[t.protocol]
-	if !ok || real.Port() <= svc.Offset {
-		return nil, w
-	}
 	ucm := a.facing(real.Addr())
 	if ucm == nil {
+		return nil, w
+	}
+	x := a.plan.inspection(in, ucm, f, a.opt.Now())
+	if x == nil || !x.phoneProxy {
+		return nil, w
+	}
+	svc, ok := a.engines[x.protocol]
+	if !ok || real.Port() <= svc.Offset {
 		return nil, w
 	}
 	src, v := a.plan.rules.Translate(in, ucm, f, rule, nil)
@@ -104,20 +104,22 @@ func (m mta) side(secure bool) media.Side {
 	return s
 }
 
-// serve takes one connection that ended up at the box.
-func (a *Appliance) serve(c net.Conn) {
-	ctx, ok := a.enter()
-	if !ok {
-		c.Close()
+// serve takes one connection that ended up at the box: for an inspection, or
+// for the phone proxy. What is for neither is refused.
+func (a *Appliance) serve(local, remote netip.AddrPort, accept func() (net.Conn, error)) {
+	if t := a.data.termination(local, remote); t != nil {
+		a.converse(t, accept)
 		return
 	}
-	defer a.conns.Done()
-	svc, w := a.accept(addrPort(c.LocalAddr()), addrPort(c.RemoteAddr()))
+	svc, w := a.accept(local, remote)
 	if svc == nil {
-		c.Close()
 		return
 	}
-	a.proxy.Serve(ctx, c, *svc, w)
+	c, err := accept()
+	if err != nil {
+		return
+	}
+	a.during(func(ctx context.Context) { a.proxy.Serve(ctx, c, *svc, w) }, c)
 }
 
 // An addressBook knows the cluster's addresses as the phones on one interface
@@ -232,7 +234,7 @@ func (a *Appliance) serveFiles(ctx context.Context, wg *sync.WaitGroup, fail con
 	for _, s := range a.plan.phone.servers {
 		for _, i := range a.plan.interfaces {
 			mapped, ok := a.plan.rules.MappedOf(s.real, s.on, i, stack.UDP)
-			if i == s.on || !ok || !a.plan.phone.appliesTo(i) || listening[mapped] {
+			if i == s.on || !ok || !a.plan.phonesOn(i) || listening[mapped] {
 				continue
 			}
 			listening[mapped] = true

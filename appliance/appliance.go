@@ -85,6 +85,7 @@ type Appliance struct {
 	engines map[string]phoneproxy.Service
 
 	closed   sync.Once
+	talks    talks          // conversations being inspected
 	conns    sync.WaitGroup // connections being served
 	speaking sync.WaitGroup // what the box itself says being carried
 
@@ -135,6 +136,7 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 		table: a.table, pat: pat, identity: a.identity,
 		log: opt.Log, logged: make(map[*nat.Entry]aclLog),
 	}
+	a.data.pings.data = a.data
 	a.data.plan.Store(a.plan)
 	a.forward = stack.NewForwarder(append([]*stack.Interface{a.identity}, a.plan.interfaces...)...)
 	a.forward.SetRoutes(a.plan.routes)
@@ -142,6 +144,8 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	if opt.OnDrop != nil {
 		a.forward.SetOnDrop(opt.OnDrop)
 	}
+	a.startInspections()
+	a.host.HandleTCP(a.serve)
 	if a.plan.phone != nil {
 		if err = a.newPhoneProxy(); err != nil {
 			return nil, err
@@ -149,6 +153,20 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	}
 	a.announce()
 	return a, nil
+}
+
+// startInspections readies the engines of the service policies.
+func (a *Appliance) startInspections() {
+	a.data.nat = &inspect.NAT{
+		Table: a.table, PAT: a.data.pat, Timeouts: a.plan.timeouts,
+		Route: a.facing, Terminate: a.identity,
+	}
+	a.data.nat.SetRules(a.plan.rules)
+	for _, x := range a.plan.inspections {
+		if !x.phoneProxy {
+			x.start(a.data, a.data.nat, a.running.Timeouts, a.opt.Now, a.opt.Log)
+		}
+	}
 }
 
 // hostMTU is the smallest of the interfaces', so that what the box sends
@@ -226,10 +244,6 @@ func (a *Appliance) newPhoneProxy() error {
 	})
 	a.engines = services(ph.config, opt.Log)
 	a.newFiles(trust)
-	a.host.HandleTCP(func(local, remote netip.AddrPort) bool {
-		svc, _ := a.accept(local, remote)
-		return svc != nil
-	}, a.serve)
 	return nil
 }
 
@@ -296,15 +310,24 @@ func (a *Appliance) refuse() {
 	a.ctx = nil
 }
 
-// enter counts a connection in, and reports false if none is served any more.
-func (a *Appliance) enter() (context.Context, bool) {
+// during calls f, which closes conns, with the context of what is being served;
+// Run waits for it. Once nothing is served any more it closes conns instead. A
+// handshake, which a stranger can hold up, has no place in f.
+func (a *Appliance) during(f func(context.Context), conns ...net.Conn) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.ctx == nil {
-		return nil, false
+	ctx := a.ctx
+	if ctx != nil {
+		a.conns.Add(1)
 	}
-	a.conns.Add(1)
-	return a.ctx, true
+	a.mu.Unlock()
+	if ctx == nil {
+		for _, c := range conns {
+			c.Close()
+		}
+		return
+	}
+	defer a.conns.Done()
+	f(ctx)
 }
 
 // expire ends what has been idle for too long, until ctx ends.
@@ -324,6 +347,11 @@ func (a *Appliance) expire(ctx context.Context) {
 // Expire ends what has been idle for too long at now.
 func (a *Appliance) Expire(now time.Time) {
 	a.table.Expire(now)
+	a.data.nat.Expire(now)
+	for _, x := range a.plan.inspections {
+		x.expire(now)
+	}
+	a.talks.each(func(t *talk) { t.stream.Expire(now) })
 	if a.relay != nil {
 		a.relay.Expire(now)
 		a.phones.Expire(now)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"patchbay/inspect"
 	"patchbay/nat"
 	"patchbay/stack"
 )
@@ -36,7 +37,10 @@ type Dataplane struct {
 	pat      *nat.PAT
 	identity *stack.Interface
 	plan     atomic.Pointer[plan]
+	nat      *inspect.NAT // of plain inspection
 	log      *slog.Logger
+	pings    echoes       // that no inspection watches
+	ended    terminations // whose conversations the box ends itself
 
 	mu     sync.Mutex
 	logged map[*nat.Entry]aclLog
@@ -102,11 +106,8 @@ func (d *Dataplane) forged(p *stack.Packet) bool {
 // path. It returns nil and the verdict if there is none to handle p: dropped,
 // or answered in place.
 //
-// In order: ICMP errors about a connection; pinholes; packets from the box;
-// forged sources; un-NAT; packets to the box; route; access list; what the box
-// terminates; NAT; the connection.
+// In order: ICMP errors about a connection; pinholes; then what decide says.
 func (d *Dataplane) open(p *stack.Packet) (*nat.Conn, nat.End, stack.Verdict) {
-	pl := d.plan.Load()
 	if p.IsICMPError() {
 		c, from := d.table.LookupQuoted(p)
 		if c == nil {
@@ -117,70 +118,49 @@ func (d *Dataplane) open(p *stack.Packet) (*nat.Conn, nat.End, stack.Verdict) {
 	if c, from := d.table.Claim(p); c != nil {
 		return c, from, stack.Forward
 	}
-	f := p.Flow()
-	if p.In == d.identity {
-		return d.fromBox(p, pl, f)
+	pl := d.plan.Load()
+	var x decision
+	pl.decide(&x, p, d.identity, d.pat)
+	d.count(&x, p)
+	if x.verdict != stack.Forward {
+		return nil, nat.Client, x.verdict
 	}
-	if pl.ownedBy(f.Src.Addr()) != nil || pl.isMTA(f.Src.Addr()) != nil {
-		return nil, nat.Client, stack.DropReversePath
+	switch x.fate {
+	case fateAnswered:
+		return nil, nat.Client, d.answer(p, pl)
+	case fateEnded:
+		return d.end(p, &x)
 	}
-	real, rule, mapped := pl.rules.Untranslate(p.In, f)
-	if !mapped {
-		if i := pl.ownedBy(f.Dst.Addr()); i != nil {
-			return nil, nat.Client, d.toBox(p, pl, i)
-		}
-		if m := pl.isMTA(f.Dst.Addr()); m != nil {
-			return nil, nat.Client, d.toBox(p, pl, m.on)
-		}
-		real = f.Dst
+	return d.through(p, &x)
+}
+
+// through opens a connection that goes through the box.
+func (d *Dataplane) through(p *stack.Packet, x *decision) (*nat.Conn, nat.End, stack.Verdict) {
+	if x.flow.Proto == stack.TCP && p.In != d.identity {
+		p.ClampMSS(uint16(min(x.out.Link.MTU(), p.In.Link.MTU()) - ipTCPHeader))
 	}
-	rf := stack.Flow{Proto: f.Proto, Src: f.Src, Dst: real}
-	var out *stack.Interface
-	if mapped {
-		out = rule.Other(p.In)
+	o := nat.Opening{Out: x.out, Server: x.server(), UnRule: x.un, Source: x.source}
+	switch {
+	case x.inspect != nil:
+		x.inspect.watch(&o)
+	case x.flow.Proto == stack.ICMP && p.In != d.identity:
+		o.Handler = d.pings.begin()
 	}
-	if out == nil {
-		var ok bool
-		if out, _, ok = pl.routes.Lookup(real.Addr()); !ok {
-			return nil, nat.Client, stack.DropNoRoute
-		}
-	}
-	if v := d.permit(p, pl, out, rf); v != stack.Forward {
-		return nil, nat.Client, v
-	}
-	if pl.tftpFor(p.In, rf) != nil || pl.service(p.In, rf, p.Time) != nil {
-		// The box stands in for the server, at the address the phone asked.
-		if _, v := pl.rules.Translate(p.In, out, rf, rule, nil); v != stack.Forward {
-			return nil, nat.Client, v
-		}
-		return d.table.Open(p, nat.Opening{Out: d.identity, Server: f, UnRule: rule})
-	}
-	src, v := pl.rules.Translate(p.In, out, rf, rule, d.pat)
-	if v != stack.Forward {
-		return nil, nat.Client, v
-	}
-	if f.Proto == stack.TCP {
-		p.ClampMSS(uint16(min(out.Link.MTU(), p.In.Link.MTU()) - ipTCPHeader))
-	}
-	server := stack.Flow{Proto: f.Proto, Src: src.Mapped, Dst: real}
-	c, from, v := d.table.Open(p, nat.Opening{Out: out, Server: server, UnRule: rule, Source: src})
-	if v == stack.Forward && pl.inspectsTFTP(p.In, rf, p.Time) {
-		d.expectTransfer(p, out, server, f)
+	c, from, v := d.table.Open(p, o)
+	if v == stack.Forward && x.transfer {
+		d.expectTransfer(p, x.out, o.Server, x.flow)
 	}
 	return c, from, v
 }
 
-// fromBox opens a connection of the box's own.
-func (d *Dataplane) fromBox(p *stack.Packet, pl *plan, f stack.Flow) (*nat.Conn, nat.End, stack.Verdict) {
-	out, _, ok := pl.routes.Lookup(f.Dst.Addr())
-	if !ok {
-		return nil, nat.Client, stack.DropNoRoute
+// end opens a connection to the box itself, which stands in for the server at
+// the address that the client asked.
+func (d *Dataplane) end(p *stack.Packet, x *decision) (*nat.Conn, nat.End, stack.Verdict) {
+	o := nat.Opening{Out: d.identity, Server: x.flow, UnRule: x.un}
+	if x.inspect != nil && !x.inspect.phoneProxy {
+		o.Source, o.Handler = x.source, d.terminate(x)
 	}
-	c, from, v := d.table.Open(p, nat.Opening{Out: out, Server: f})
-	if v == stack.Forward && f.Proto == stack.UDP && f.Dst.Port() == tftpPort {
-		d.expectTransfer(p, out, f, f)
-	}
-	return c, from, v
+	return d.table.Open(p, o)
 }
 
 // expectTransfer books the pinhole for the port that the TFTP server of
@@ -199,20 +179,8 @@ func (d *Dataplane) expectTransfer(p *stack.Packet, out *stack.Interface, reques
 	})
 }
 
-// toBox decides about a packet to an address of the box on i that no
-// connection, pinhole or NAT rule takes. Ping is answered in place; nothing
-// else is served there.
-func (d *Dataplane) toBox(p *stack.Packet, pl *plan, i *stack.Interface) stack.Verdict {
-	f := p.Flow()
-	typ, _ := p.ICMPType()
-	if f.Proto != stack.ICMP || typ != stack.ICMPEcho {
-		return stack.DropNoService
-	}
-	// As on the ASA the rules are those of the interface that faces the host,
-	// and an address of another interface does not answer there.
-	if i != nil && i != p.In || !pl.permitsICMP(p.In, f.Src.Addr(), typ) {
-		return stack.DropICMP
-	}
+// answer answers a ping of the box's own address in place.
+func (d *Dataplane) answer(p *stack.Packet, pl *plan) stack.Verdict {
 	p.MakeEchoReply()
 	p.Out = p.In
 	if out, next, ok := pl.routes.Lookup(p.Flow().Dst.Addr()); ok && out == p.In {
@@ -221,50 +189,37 @@ func (d *Dataplane) toBox(p *stack.Packet, pl *plan, i *stack.Interface) stack.V
 	return stack.Forward
 }
 
-// permit asks the access lists about a first packet whose destination is real
-// already, or the security levels where there is none.
-func (d *Dataplane) permit(p *stack.Packet, pl *plan, out *stack.Interface, rf stack.Flow) stack.Verdict {
-	typ, code := p.ICMPType()
-	q := nat.Query{Flow: rf, ICMPType: typ, ICMPCode: code, Time: p.Time}
-	in := pl.in[p.In]
-	switch {
-	case in == nil && pl.global == nil:
-		if v := pl.levels.Permit(p.In, out); v != stack.Forward {
-			return v
+// count counts hits of the access lists that were asked, and logs what their
+// entries say to log: the first hit, and after that a count at most every
+// aclLogInterval.
+func (d *Dataplane) count(x *decision, p *stack.Packet) {
+	for i := range x.asked[:x.asks] {
+		a := &x.asked[i]
+		if a.entry == nil {
+			continue
 		}
-	case in != nil && d.ask(p, in, &q):
-	case in != nil && pl.global != nil && in.Find(&q) == nil && d.ask(p, pl.global, &q):
-	case in == nil && d.ask(p, pl.global, &q):
-	default:
-		return stack.DropACL
+		a.entry.Hit()
+		if a.entry.Log {
+			d.logEntry(a, x, p)
+		}
 	}
-	if l := pl.out[out]; l != nil && !d.ask(p, l, &q) {
-		return stack.DropACL
-	}
-	return stack.Forward
 }
 
-// ask asks one list, and logs what its entry says to log: the first hit, and
-// after that a count at most every aclLogInterval.
-func (d *Dataplane) ask(p *stack.Packet, l *nat.AccessList, q *nat.Query) bool {
-	ok, e := l.Decide(q)
-	if e == nil || !e.Log {
-		return ok
-	}
+// logEntry logs a hit of an entry, if it is time.
+func (d *Dataplane) logEntry(a *asked, x *decision, p *stack.Packet) {
 	d.mu.Lock()
-	last := d.logged[e]
+	last := d.logged[a.entry]
 	due := !p.Time.Before(last.next)
-	hits := e.Hits()
+	hits := a.entry.Hits()
 	if due {
-		d.logged[e] = aclLog{p.Time.Add(aclLogInterval), hits}
+		d.logged[a.entry] = aclLog{p.Time.Add(aclLogInterval), hits}
 	}
 	d.mu.Unlock()
 	if due {
 		verb := "denied"
-		if ok {
+		if a.entry.Permit {
 			verb = "permitted"
 		}
-		d.log.Info("%ASA-6-106100: access-list "+l.Name+" "+verb, "flow", q.Flow, "interface", p.In.Name, "hits", hits-last.hits)
+		d.log.Info("%ASA-6-106100: access-list "+a.list.Name+" "+verb, "flow", x.real, "interface", p.In.Name, "hits", hits-last.hits)
 	}
-	return ok
 }

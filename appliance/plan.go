@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"patchbay/appliance/config"
 	"patchbay/nat"
@@ -14,17 +13,18 @@ import (
 // A plan is what a configuration means to a packet. It never changes: a new
 // configuration makes a new plan, whole or not at all.
 type plan struct {
-	interfaces []*stack.Interface // those with nameif and address, in order
-	routes     *stack.Routes
-	rules      *nat.Rules
-	levels     nat.Levels
-	in, out    map[*stack.Interface]*nat.AccessList // access-group
-	global     *nat.AccessList                      // access-group NAME global
-	icmp       map[*stack.Interface][]icmpRule
-	mtas       []mta
-	tftp       []trigger // where plain "inspect tftp" is in effect
-	phone      *phonePlan
-	timeouts   nat.Timeouts
+	interfaces  []*stack.Interface // those with nameif and address, in order
+	routes      *stack.Routes
+	rules       *nat.Rules
+	levels      nat.Levels
+	in, out     map[*stack.Interface]*nat.AccessList // access-group
+	global      *nat.AccessList                      // access-group NAME global
+	icmp        map[*stack.Interface][]icmpRule
+	mtas        []mta
+	policies    map[*stack.Interface]*policy // service-policy; nil is global
+	inspections []*inspection                // of all policies
+	phone       *phonePlan
+	timeouts    nat.Timeouts
 }
 
 type icmpRule struct {
@@ -43,32 +43,11 @@ type mta struct {
 
 // A phonePlan is the applied phone-proxy instance.
 type phonePlan struct {
-	config   *config.PhoneProxy
-	ctl      *config.CTLFile
-	tls      *config.TLSProxy
-	media    *config.MediaTermination
-	services []trigger
-	servers  []tftpServer
-}
-
-// A trigger is a class of traffic on an interface that an engine takes.
-type trigger struct {
-	protocol string           // "sip", "skinny", "tftp"
-	on       *stack.Interface // nil: every interface
-	proto    stack.Proto
-	from, to uint16          // destination ports, real
-	list     *nat.AccessList // if the class matches an access list instead
-}
-
-func (t *trigger) matches(in *stack.Interface, f stack.Flow, now time.Time) bool {
-	if t.on != nil && t.on != in {
-		return false
-	}
-	if t.list != nil {
-		e := t.list.MatchAt(now, f, 0)
-		return e != nil && e.Permit && f.Proto == t.proto
-	}
-	return f.Proto == t.proto && t.from <= f.Dst.Port() && f.Dst.Port() <= t.to
+	config  *config.PhoneProxy
+	ctl     *config.CTLFile
+	tls     *config.TLSProxy
+	media   *config.MediaTermination
+	servers []tftpServer
 }
 
 type tftpServer struct {
@@ -298,100 +277,6 @@ func ports(list []config.PortSpec) []nat.PortRange {
 	return rs
 }
 
-// compilePolicies finds what the service policies put into effect.
-func (p *plan) compilePolicies(r *config.Running, byName map[string]*stack.Interface) error {
-	for _, sp := range r.ServicePolicies {
-		pm := r.PolicyMap(sp.Policy)
-		if pm == nil || sp.Interface != "" && byName[sp.Interface] == nil {
-			continue
-		}
-		for _, class := range pm.Classes {
-			cm := r.ClassMap(class.Class)
-			if cm == nil {
-				continue
-			}
-			for _, in := range class.Inspects {
-				for _, t := range triggers(r, cm, in.Protocol) {
-					t.on = byName[sp.Interface]
-					switch {
-					case in.PhoneProxy != "":
-						if err := p.applyPhoneProxy(r, in.PhoneProxy, byName); err != nil {
-							return err
-						}
-						p.phone.services = append(p.phone.services, t)
-					case in.Protocol == "tftp":
-						p.tftp = append(p.tftp, t)
-					}
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// triggers returns the traffic that cm leaves to the engine of a protocol.
-func triggers(r *config.Running, cm *config.ClassMap, protocol string) []trigger {
-	proto := stack.TCP
-	if protocol == "tftp" {
-		proto = stack.UDP
-	}
-	t := trigger{protocol: protocol, proto: proto}
-	switch cm.Match.Kind {
-	case config.MatchAny:
-		t.to = 65535
-	case config.MatchPort:
-		if (cm.Match.Proto == "tcp") != (proto == stack.TCP) {
-			return nil
-		}
-		t.from, t.to = cm.Match.From, cm.Match.To
-	case config.MatchACL:
-		l := r.AccessList(cm.Match.ACL)
-		if l == nil {
-			return nil
-		}
-		t.list = compileList(l)
-	case config.MatchDefault: // reference/asa-cli.md, section 8.5
-		port := map[string]uint16{"skinny": 2000, "sip": 5060, "tftp": 69}[protocol]
-		if port == 0 {
-			return nil
-		}
-		t.from, t.to = port, port
-	default:
-		return nil
-	}
-	return []trigger{t}
-}
-
-// applyPhoneProxy readies the one instance. Validate has seen that its parts
-// are there.
-func (p *plan) applyPhoneProxy(r *config.Running, name string, byName map[string]*stack.Interface) error {
-	if p.phone != nil {
-		return nil
-	}
-	pp := r.PhoneProxy(name)
-	if pp == nil {
-		return fmt.Errorf("appliance: phone-proxy %s does not exist", name)
-	}
-	ph := &phonePlan{
-		config: pp, ctl: r.CTL(pp.CTL), tls: r.TLSProxy(pp.TLSProxy), media: r.MediaTermination(pp.MediaTermination),
-	}
-	if ph.ctl == nil || ph.tls == nil || ph.media == nil || len(pp.TFTPServers) == 0 {
-		return fmt.Errorf("appliance: phone-proxy %s needs a media termination, a TLS proxy, a CTL file and a TFTP server before a service policy applies it", name)
-	}
-	for _, s := range pp.TFTPServers {
-		ph.servers = append(ph.servers, tftpServer{netip.AddrPortFrom(s.Addr, s.Port), byName[s.Interface]})
-	}
-	for _, a := range ph.media.Addrs {
-		m := mta{addr: a.Addr, on: byName[a.Interface], strict: a.Interface != ""}
-		if m.on == nil {
-			m.on = p.subnetOf(a.Addr)
-		}
-		p.mtas = append(p.mtas, m)
-	}
-	p.phone = ph
-	return nil
-}
-
 // subnetOf returns the interface whose subnet holds a, or nil.
 func (p *plan) subnetOf(a netip.Addr) *stack.Interface {
 	i := slices.IndexFunc(p.interfaces, func(i *stack.Interface) bool { return i.Addr.Contains(a) })
@@ -461,20 +346,6 @@ func (p *plan) permitsICMP(i *stack.Interface, from netip.Addr, typ uint8) bool 
 	return len(rules) == 0
 }
 
-// service returns the phone-proxy service that takes a connection that came in
-// by in, with its destination real already; nil if none does.
-func (p *plan) service(in *stack.Interface, f stack.Flow, now time.Time) *trigger {
-	if p.phone == nil {
-		return nil
-	}
-	for i := range p.phone.services {
-		if p.phone.services[i].matches(in, f, now) {
-			return &p.phone.services[i]
-		}
-	}
-	return nil
-}
-
 // tftpFor returns the TFTP server of the phone proxy that a request from in
 // means, with its destination real already; nil if it is none of them.
 func (p *plan) tftpFor(in *stack.Interface, f stack.Flow) *tftpServer {
@@ -483,19 +354,9 @@ func (p *plan) tftpFor(in *stack.Interface, f stack.Flow) *tftpServer {
 	}
 	for i := range p.phone.servers {
 		s := &p.phone.servers[i]
-		if s.real == f.Dst && s.on != in && p.phone.appliesTo(in) {
+		if s.real == f.Dst && s.on != in && p.phonesOn(in) {
 			return s
 		}
 	}
 	return nil
-}
-
-// appliesTo reports whether phones come in by i.
-func (ph *phonePlan) appliesTo(i *stack.Interface) bool {
-	return slices.ContainsFunc(ph.services, func(t trigger) bool { return t.on == nil || t.on == i })
-}
-
-// inspectsTFTP reports whether plain "inspect tftp" watches f from in.
-func (p *plan) inspectsTFTP(in *stack.Interface, f stack.Flow, now time.Time) bool {
-	return slices.ContainsFunc(p.tftp, func(t trigger) bool { return t.matches(in, f, now) })
 }

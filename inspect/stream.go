@@ -81,14 +81,26 @@ func (s *Stream) Stats(from nat.End) Stats {
 	}
 }
 
+// Expire ends the calls that nobody answered in time. It may be called at any
+// time.
+func (s *Stream) Expire(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.session.(Expirer); ok {
+		e.Expire(now)
+	}
+}
+
 // Run passes messages both ways until one end closes, which is no error; until
 // an end breaks a limit or sends what is no message; until the session fails;
 // or until ctx is done. What was read and inspected before the end is written.
 // On return both connections are closed, the session is closed, and no
 // goroutine is left.
 func (s *Stream) Run(ctx context.Context) error {
+	s.mu.Lock()
 	s.session = s.Engine.NewSession(s.Binder)
-	defer s.session.Close()
+	s.mu.Unlock()
+	defer s.end()
 	defer s.closeConns()
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -118,6 +130,14 @@ func (s *Stream) Run(ctx context.Context) error {
 		return fmt.Errorf("inspect: conversation ended: %w", context.Cause(ctx))
 	}
 	return <-errs
+}
+
+// end closes the session.
+func (s *Stream) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.session.Close()
+	s.session = nil
 }
 
 // pass runs one direction. The first to end reports why and ends the other.

@@ -55,6 +55,9 @@ type Entry struct {
 // Hits returns how many first packets e decided about.
 func (e *Entry) Hits() uint64 { return e.hits.Load() }
 
+// Hit counts one more, for a packet that Find has found e for.
+func (e *Entry) Hit() { e.hits.Add(1) }
+
 // ClearHits sets the hit count to 0.
 func (e *Entry) ClearHits() { e.hits.Store(0) }
 
@@ -93,7 +96,7 @@ func (l *AccessList) Decide(q *Query) (bool, *Entry) {
 	if e == nil {
 		return false, nil
 	}
-	e.hits.Add(1)
+	e.Hit()
 	return e.Permit, e
 }
 

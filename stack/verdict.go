@@ -44,6 +44,7 @@ const (
 	DropTCPSYN                // tcp-seq-syn-diff: a SYN with another sequence number within a connection
 	DropHostLimit             // host-limit: one client has too many connections
 	DropEmbryonic             // embryonic-conn-limit: too many half-open TCP connections, of one client or in all
+	DropICMPSequence          // inspect-icmp-seq-num-not-matched: an echo reply that no request waits for
 	numVerdicts
 )
 
@@ -86,6 +87,7 @@ var verdictNames = [numVerdicts]string{
 	DropTCPSYN:        "tcp-seq-syn-diff",
 	DropHostLimit:     "host-limit",
 	DropEmbryonic:     "embryonic-conn-limit",
+	DropICMPSequence:  "inspect-icmp-seq-num-not-matched",
 }
 
 // String returns the name that "show asp drop" prints.

@@ -287,8 +287,6 @@ var unsupportedFaults = []struct {
 	{"inspect sip with a map", "policy-map type inspect sip s\nclass-map c\n match any\npolicy-map p\n class c\n  inspect sip s\n", 6},
 	{"inspect skinny with a map", "policy-map type inspect skinny s\nclass-map c\n match any\npolicy-map p\n class c\n  inspect skinny s\n", 6},
 	{"inspect with a tls-proxy of its own", "tls-proxy t\nclass-map c\n match any\npolicy-map p\n class c\n  inspect sip tls-proxy t\n", 6},
-	{"plain inspect sip", "class-map c\n match any\npolicy-map p\n class c\n  inspect sip\n", 5},
-	{"plain inspect skinny", "class-map c\n match any\npolicy-map p\n class c\n  inspect skinny\n", 5},
 	{"null-sha1", "ssl encryption aes128-sha1 null-sha1\n", 1},
 	{"rc4-md5", "ssl encryption aes128-sha1 rc4-md5\n", 1},
 	{"des-sha1", "ssl encryption aes128-sha1 des-sha1\n", 1},

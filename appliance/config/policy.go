@@ -6,8 +6,9 @@ import (
 	"patchbay/appliance/cli"
 )
 
-// engines are the protocols that Patchbay inspects.
-var engines = []string{"sip", "skinny", "tftp"}
+// engines are the protocols that Patchbay inspects. "icmp error" is what it does
+// without being told: errors are translated for every hop.
+var engines = []string{"sip", "skinny", "tftp", "icmp", "icmp error"}
 
 // policyGlobals are classes of traffic and what is done to them.
 // (reference/asa-cli.md, section 8.5.)

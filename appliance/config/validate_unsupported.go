@@ -162,10 +162,6 @@ var unsupported = []feature{
 	{name: "inspect sip with a map", find: eachInspect("sip", func(in *Inspect) string { return in.Map })},
 	{name: "inspect skinny with a map", find: eachInspect("skinny", func(in *Inspect) string { return in.Map })},
 	{name: "inspect with a tls-proxy of its own", find: eachInspect("", func(in *Inspect) string { return in.TLSProxy })},
-	{name: "plain inspect sip", warn: true, text: "plain inspect sip is not done by this version: this traffic passes as access lists and NAT say, uninspected",
-		find: eachInspect("sip", plain)},
-	{name: "plain inspect skinny", warn: true, text: "plain inspect skinny is not done by this version: this traffic passes as access lists and NAT say, uninspected",
-		find: eachInspect("skinny", plain)},
 
 	// Ciphers.
 	{name: "null-sha1", warn: true, text: "null-sha1 is not supported by this version and is left out", find: eachCipher("null-sha1")},
@@ -205,14 +201,6 @@ func eachInspect(protocol string, word func(*Inspect) string) func(*validator, f
 			}
 		}
 	})
-}
-
-// plain points at an inspect without phone proxy or TLS proxy.
-func plain(in *Inspect) string {
-	if in.PhoneProxy != "" || in.TLSProxy != "" {
-		return ""
-	}
-	return in.Protocol
 }
 
 func eachCipher(word string) func(*validator, func(int, string)) {

@@ -16,7 +16,7 @@ import (
 func TestCloseInHandshakes(t *testing.T) {
 	for range 20 {
 		box := newHost(t)
-		box.HandleTCP(nil, func(c net.Conn) { c.Close() })
+		handleAll(box, func(c net.Conn) { c.Close() })
 		p := stack.NewPacket(1500)
 		for i := range 100 {
 			f := stack.Flow{Proto: stack.TCP, Src: netip.AddrPortFrom(phone.Addr(), uint16(1000+i)), Dst: mapped}
@@ -52,7 +52,7 @@ func TestCloseTellsPeers(t *testing.T) {
 	for _, first := range []bool{false, true} {
 		box, peer := newHost(t), newHost(t, "198.51.100.7/24")
 		accepted := make(chan net.Conn, 1)
-		box.HandleTCP(nil, func(c net.Conn) { accepted <- c })
+		handleAll(box, func(c net.Conn) { accepted <- c })
 		join(t, box, peer, nil)
 		c, err := peer.DialTCP(testContext(t), phone, mapped)
 		if err != nil {

@@ -170,27 +170,29 @@ func (s *Stack) wait() {
 	}
 }
 
-// HandleTCP has f called, on a goroutine of its own, with each TCP connection
-// that a peer opens to an address and port nobody Listens on. LocalAddr is
-// what the peer asked for. f must close the conn. admit is asked before the
-// handshake; nil admits all. HandleTCP is called once, before traffic.
-func (s *Stack) HandleTCP(admit func(local, remote netip.AddrPort) bool, f func(net.Conn)) {
+// HandleTCP has f called, on a goroutine of its own, with the first packet of
+// each TCP connection to an address and port that nobody Listens on: from
+// remote to local, which is what the peer asked for. accept completes the
+// handshake; f must close the conn. If f returns without it the peer gets a
+// reset. HandleTCP is called once, before traffic.
+func (s *Stack) HandleTCP(f func(local, remote netip.AddrPort, accept func() (net.Conn, error))) {
 	fwd := tcp.NewForwarder(s.s, 0, maxInFlight, func(r *tcp.ForwarderRequest) {
 		id := r.ID()
-		local := addrPort(id.LocalAddress, id.LocalPort)
-		remote := addrPort(id.RemoteAddress, id.RemotePort)
-		if admit != nil && !admit(local, remote) {
+		done := false
+		f(addrPort(id.LocalAddress, id.LocalPort), addrPort(id.RemoteAddress, id.RemotePort), func() (net.Conn, error) {
+			done = true
+			var wq waiter.Queue
+			ep, err := r.CreateEndpoint(&wq)
+			r.Complete(err != nil)
+			if err != nil {
+				return nil, fmt.Errorf("host: handshake: %w", tcpError(err))
+			}
+			keepAlive(ep)
+			return gonet.NewTCPConn(&wq, ep), nil
+		})
+		if !done {
 			r.Complete(true) // RST
-			return
 		}
-		var wq waiter.Queue
-		ep, err := r.CreateEndpoint(&wq)
-		r.Complete(err != nil)
-		if err != nil {
-			return
-		}
-		keepAlive(ep)
-		f(gonet.NewTCPConn(&wq, ep))
 	})
 	s.s.SetTransportProtocolHandler(tcp.ProtocolNumber, fwd.HandlePacket)
 }

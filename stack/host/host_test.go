@@ -75,9 +75,26 @@ func testContext(t *testing.T) context.Context {
 	return ctx
 }
 
+// handleAll has f called with every connection to box.
+func handleAll(box *Stack, f func(net.Conn)) {
+	box.HandleTCP(func(_, _ netip.AddrPort, accept func() (net.Conn, error)) {
+		if c, err := accept(); err == nil {
+			f(c)
+		}
+	})
+}
+
 func TestHandleTCPAnyAddress(t *testing.T) {
 	box, peer := newHost(t), newHost(t, "198.51.100.7/24")
-	box.HandleTCP(func(local, _ netip.AddrPort) bool { return local == mapped }, func(c net.Conn) {
+	box.HandleTCP(func(local, _ netip.AddrPort, accept func() (net.Conn, error)) {
+		if local != mapped {
+			return
+		}
+		c, err := accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
 		defer c.Close()
 		io.WriteString(c, c.LocalAddr().String()+" "+c.RemoteAddr().String())
 	})
@@ -325,7 +342,7 @@ func TestPathMTU(t *testing.T) {
 // A TCP handshake that never completes holds nothing that another needs.
 func TestHandshakesInFlight(t *testing.T) {
 	box, peer := newHost(t), newHost(t, "198.51.100.7/24")
-	box.HandleTCP(nil, func(c net.Conn) { c.Close() })
+	handleAll(box, func(c net.Conn) { c.Close() })
 	join(t, box, peer, nil)
 	p := stack.NewPacket(1500)
 	for i := range 200 { // from a source that is not there to answer

@@ -1,0 +1,177 @@
+package appliance
+
+import (
+	"net/netip"
+
+	"patchbay/nat"
+	"patchbay/stack"
+)
+
+// A fate is what becomes of the first packet of a connection that is not
+// dropped.
+type fate uint8
+
+const (
+	fateThrough  fate = iota // it goes through the box, or out from it
+	fateEnded                // the box stands in for the server
+	fateAnswered             // it is a ping of the box, answered in place
+)
+
+// A decision is what the box makes of the first packet of a connection, and
+// everything that led to it. What was not reached is zero.
+type decision struct {
+	verdict stack.Verdict
+	fate    fate
+
+	in   *stack.Interface
+	flow stack.Flow // as the packet arrived
+	real stack.Flow // with its destination real
+
+	un      *nat.Rule        // that un-NATed the destination, or nil
+	out     *stack.Interface // where it goes; nil: no route
+	nextHop netip.Addr       // by route; not valid if un said where to
+	routed  bool             // out is the route's, not the rule's
+
+	asked  [3]asked // access lists, in the order in which they were asked
+	asks   int
+	levels bool // no list was there to ask, and the security levels decided
+
+	inspect  *inspection // whose conversation it is, or nil
+	files    *tftpServer // of the phone proxy that it asks, or nil
+	transfer bool        // a TFTP request: its server answers from another port
+	source   nat.Source  // what the server sees of the client
+}
+
+// An asked is an access list that was asked, and the entry that decided; nil is
+// the implicit deny at its end.
+type asked struct {
+	list  *nat.AccessList
+	entry *nat.Entry
+	group string // "in", "out" or "global"
+}
+
+// server returns the flow that the server sees.
+func (x *decision) server() stack.Flow {
+	return stack.Flow{Proto: x.flow.Proto, Src: x.source.Mapped, Dst: x.real.Dst}
+}
+
+// decide fills in x for p, the first packet of a connection that no pinhole
+// takes. It changes nothing, but that a dynamic rule takes a port or an address
+// from pat, which the caller must hand to Table.Open or release; with pat nil it
+// takes none, and says that of the source.
+//
+// In order: packets from the box; forged sources; un-NAT; packets to the box;
+// route; access list; what the box ends itself; NAT.
+func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, pat *nat.PAT) {
+	x.in, x.flow = p.In, p.Flow()
+	x.real = x.flow
+	if p.In == identity {
+		x.fromBox(pl)
+		return
+	}
+	src := x.flow.Src.Addr()
+	if pl.ownedBy(src) != nil || pl.isMTA(src) != nil {
+		x.verdict = stack.DropReversePath
+		return
+	}
+	real, un, mapped := pl.rules.Untranslate(p.In, x.flow)
+	if !mapped {
+		if i := pl.ownedBy(x.flow.Dst.Addr()); i != nil {
+			x.toBox(pl, p, i)
+			return
+		}
+		if m := pl.isMTA(x.flow.Dst.Addr()); m != nil {
+			x.toBox(pl, p, m.on)
+			return
+		}
+	}
+	x.real.Dst, x.un = real, un
+	if mapped {
+		x.out = un.Other(p.In)
+	}
+	if x.out == nil {
+		var ok bool
+		if x.out, x.nextHop, ok = pl.routes.Lookup(real.Addr()); !ok {
+			x.verdict = stack.DropNoRoute
+			return
+		}
+		x.routed = true
+	}
+	if x.verdict = x.permit(pl, p); x.verdict != stack.Forward {
+		return
+	}
+	x.files = pl.tftpFor(p.In, x.real)
+	if x.files == nil {
+		x.inspect = pl.inspection(p.In, x.out, x.real, p.Time)
+	}
+	switch {
+	case x.files != nil || x.inspect != nil && x.inspect.phoneProxy:
+		// The phone is not translated: the box speaks for it.
+		x.fate, pat = fateEnded, nil
+	case x.inspect != nil && x.flow.Proto == stack.TCP:
+		x.fate = fateEnded
+	}
+	x.transfer = x.inspect != nil && x.inspect.protocol == "tftp"
+	x.source, x.verdict = pl.rules.Translate(p.In, x.out, x.real, un, pat)
+}
+
+// fromBox decides about a packet of the box itself.
+func (x *decision) fromBox(pl *plan) {
+	x.verdict = stack.DropNoRoute
+	var ok bool
+	if x.out, x.nextHop, ok = pl.routes.Lookup(x.flow.Dst.Addr()); !ok {
+		return
+	}
+	x.verdict, x.routed = stack.Forward, true
+	x.source.Mapped = x.flow.Src
+	x.transfer = x.flow.Proto == stack.UDP && x.flow.Dst.Port() == tftpPort
+}
+
+// toBox decides about a packet to an address of the box on i that no
+// connection, pinhole or NAT rule takes. Ping is answered; nothing else is
+// served there.
+func (x *decision) toBox(pl *plan, p *stack.Packet, i *stack.Interface) {
+	typ, _ := p.ICMPType()
+	switch {
+	case x.flow.Proto != stack.ICMP || typ != stack.ICMPEcho:
+		x.verdict = stack.DropNoService
+	case i != nil && i != p.In || !pl.permitsICMP(p.In, x.flow.Src.Addr(), typ):
+		// As on the ASA the rules are those of the interface that faces the
+		// host, and an address of another interface does not answer there.
+		x.verdict = stack.DropICMP
+	default:
+		x.verdict, x.fate = stack.Forward, fateAnswered
+	}
+}
+
+// permit asks the access lists about a first packet whose destination is real
+// already, or the security levels where there is none.
+func (x *decision) permit(pl *plan, p *stack.Packet) stack.Verdict {
+	typ, code := p.ICMPType()
+	q := nat.Query{Flow: x.real, ICMPType: typ, ICMPCode: code, Time: p.Time}
+	in := pl.in[p.In]
+	switch {
+	case in == nil && pl.global == nil:
+		x.levels = true
+		if v := pl.levels.Permit(p.In, x.out); v != stack.Forward {
+			return v
+		}
+	case in != nil && x.ask(in, "in", &q):
+	case in != nil && pl.global != nil && x.asked[0].entry == nil && x.ask(pl.global, "global", &q):
+	case in == nil && x.ask(pl.global, "global", &q):
+	default:
+		return stack.DropACL
+	}
+	if l := pl.out[x.out]; l != nil && !x.ask(l, "out", &q) {
+		return stack.DropACL
+	}
+	return stack.Forward
+}
+
+// ask asks one list.
+func (x *decision) ask(l *nat.AccessList, group string, q *nat.Query) bool {
+	e := l.Find(q)
+	x.asked[x.asks] = asked{l, e, group}
+	x.asks++
+	return e != nil && e.Permit
+}

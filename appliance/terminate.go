@@ -1,0 +1,212 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"patchbay/inspect"
+	"patchbay/nat"
+	"patchbay/stack"
+	"patchbay/stack/host"
+)
+
+// dialTimeout is how long a server may take to answer a client whose
+// conversation is inspected. The client's handshake waits for it, so that it
+// meets a server that is not there as it would without the box.
+const dialTimeout = 20 * time.Second
+
+// A termination is a TCP conversation that the box ends on both sides, to pass
+// its messages through an engine. The client knows the box by the server's
+// address, and the server by what NAT shows of the client.
+type termination struct {
+	inspect *inspection
+	in, out *stack.Interface
+	client  stack.Flow     // that the client sends, as it arrives
+	mapped  netip.AddrPort // what the server sees of the client
+	server  netip.AddrPort // real
+
+	ends *terminations
+}
+
+// terminations finds the conversations whose first packet has come, by that
+// packet's flow, until its connection ends.
+type terminations struct{ byFlow sync.Map } // stack.Flow to *termination
+
+// terminate readies a conversation. What is returned sees the client's packets.
+func (d *Dataplane) terminate(x *decision) nat.Handler {
+	t := &termination{
+		inspect: x.inspect, in: x.in, out: x.out,
+		client: x.flow, mapped: x.source.Mapped, server: x.real.Dst, ends: &d.ended,
+	}
+	d.ended.byFlow.Store(t.client, t)
+	return t
+}
+
+// HandlePacket lets every packet pass. See nat.Handler.
+func (t *termination) HandlePacket(*stack.Packet, *nat.Conn, nat.End) stack.Verdict {
+	return stack.Forward
+}
+
+// ConnClosed forgets the conversation's first packet. See nat.Closer.
+func (t *termination) ConnClosed(*nat.Conn) { t.ends.byFlow.CompareAndDelete(t.client, t) }
+
+// termination returns the conversation of a connection that has come to the box
+// as local from remote; nil if it is to be ended for no inspection.
+func (d *Dataplane) termination(local, remote netip.AddrPort) *termination {
+	f := stack.Flow{Proto: stack.TCP, Src: remote, Dst: local}
+	if t, ok := d.ended.byFlow.Load(f); ok {
+		return t.(*termination)
+	}
+	return d.contact(f)
+}
+
+// contact returns the conversation of a connection that came through a pinhole
+// to an address that signaling named.
+func (d *Dataplane) contact(f stack.Flow) *termination {
+	pl := d.plan.Load()
+	in, _, ok := pl.routes.Lookup(f.Src.Addr())
+	if !ok {
+		return nil
+	}
+	real, behind, ok := d.nat.Contact(in, stack.TCP, f.Dst)
+	if !ok {
+		return nil
+	}
+	rf := stack.Flow{Proto: stack.TCP, Src: f.Src, Dst: real}
+	insp := pl.inspection(in, behind, rf, time.Time{})
+	if insp == nil || insp.engine == nil {
+		// It listens where no class looks; whoever named the address is
+		// inspected, and so is this.
+		if insp = pl.engineOf("sip"); insp == nil {
+			return nil
+		}
+	}
+	src, v := pl.rules.Translate(in, behind, rf, nil, nil)
+	if v != stack.Forward {
+		src.Mapped = f.Src
+	}
+	return &termination{inspect: insp, in: in, out: behind, client: f, mapped: src.Mapped, server: real, ends: &d.ended}
+}
+
+// engineOf returns the first plain inspection of a protocol.
+func (p *plan) engineOf(protocol string) *inspection {
+	for _, x := range p.inspections {
+		if x.protocol == protocol && !x.phoneProxy {
+			return x
+		}
+	}
+	return nil
+}
+
+// conversation returns the addresses of t as an engine's Binder wants them.
+func (t *termination) conversation() inspect.Conversation {
+	return inspect.Conversation{
+		In: t.in, Out: t.out, Client: t.client,
+		Server: stack.Flow{Proto: stack.TCP, Src: t.mapped, Dst: t.server},
+	}
+}
+
+// A talk is a terminated conversation while it lasts.
+type talk struct {
+	*termination
+	stream *inspect.Stream
+}
+
+// talks are those that last.
+type talks struct {
+	mu  sync.Mutex
+	all map[*talk]struct{}
+}
+
+func (s *talks) enter(t *talk) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = make(map[*talk]struct{})
+	}
+	s.all[t] = struct{}{}
+}
+
+func (s *talks) leave(t *talk) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, t)
+}
+
+// each calls f with each; not with the lock held.
+func (s *talks) each(f func(*talk)) {
+	s.mu.Lock()
+	all := make([]*talk, 0, len(s.all))
+	for t := range s.all {
+		all = append(all, t)
+	}
+	s.mu.Unlock()
+	for _, t := range all {
+		f(t)
+	}
+}
+
+// converse is one conversation from the client's SYN to its end: the server is
+// called first, and the client's handshake completed when it answers.
+func (a *Appliance) converse(t *termination, accept func() (net.Conn, error)) {
+	log := a.opt.Log.With("inspect", t.inspect.protocol, "interface", t.in.Name, "client", t.client.Src, "server", t.server)
+	var server net.Conn
+	var err error
+	a.during(func(ctx context.Context) { server, err = a.call(ctx, t) })
+	if server == nil {
+		if err != nil {
+			log.Info("server does not answer", "as", t.mapped, "reason", err)
+		}
+		return
+	}
+	client, err := accept()
+	if err != nil {
+		log.Info("client does not complete its handshake", "reason", err)
+		server.Close()
+		return
+	}
+	a.during(func(ctx context.Context) { a.pass(ctx, t, client, server, log) }, client, server)
+}
+
+// pass passes the messages of a conversation, until it ends, and closes both
+// halves.
+func (a *Appliance) pass(ctx context.Context, t *termination, client, server net.Conn, log *slog.Logger) {
+	t.mapped = addrPort(server.LocalAddr())
+	b := a.data.nat.Binder(t.conversation(), t.inspect.options)
+	defer b.Close()
+	k := &talk{t, &inspect.Stream{
+		Client: client, Server: server, Engine: t.inspect.engine, Binder: b,
+		Limits: t.inspect.limits, Log: log,
+	}}
+	a.talks.enter(k)
+	defer a.talks.leave(k)
+	if err := k.stream.Run(ctx); err != nil {
+		level := slog.LevelInfo
+		if errors.Is(err, context.Canceled) {
+			level = slog.LevelDebug
+		}
+		log.Log(ctx, level, "conversation ended", "reason", err)
+	}
+}
+
+// call connects to the server of t as NAT shows the client. If that port is
+// still taken by a connection that died, another serves as well where the
+// client keeps its own address.
+func (a *Appliance) call(ctx context.Context, t *termination) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	c, err := a.host.DialTCP(ctx, t.mapped, t.server)
+	if errors.Is(err, host.ErrInUse) && t.mapped == t.client.Src {
+		c, err = a.host.DialTCP(ctx, netip.AddrPortFrom(t.mapped.Addr(), 0), t.server)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("appliance: %w", err)
+	}
+	return c, nil
+}
