@@ -17,6 +17,7 @@ type plan struct {
 	routes      *stack.Routes
 	rules       *nat.Rules
 	levels      nat.Levels
+	lists       map[string]*nat.AccessList           // all there are, by name
 	in, out     map[*stack.Interface]*nat.AccessList // access-group
 	global      *nat.AccessList                      // access-group NAME global
 	icmp        map[*stack.Interface][]icmpRule
@@ -125,7 +126,9 @@ func compileRules(r *config.Running, byName map[string]*stack.Interface) (*nat.R
 	var rules []nat.Rule
 	for i := range r.NAT {
 		if !r.NAT[i].Inactive {
-			rules = append(rules, compileRule(&r.NAT[i], byName))
+			rule := compileRule(&r.NAT[i], byName)
+			rule.Ref = i
+			rules = append(rules, rule)
 		}
 	}
 	rs, err := nat.NewRules(rules)
@@ -187,6 +190,7 @@ func (p *plan) compileLists(r *config.Running, byName map[string]*stack.Interfac
 	for i := range r.AccessLists {
 		lists[r.AccessLists[i].Name] = compileList(&r.AccessLists[i])
 	}
+	p.lists = lists
 	for _, g := range r.AccessGroups {
 		switch g.Direction {
 		case "in":

@@ -90,6 +90,10 @@ type Rule struct {
 	RouteLookup    bool // "route-lookup": Other does not say where to
 	NetToNet       bool // "net-to-net", for show: addresses always keep their place
 
+	// Ref is the caller's own, to find again what the rule was made of. Rules
+	// that differ in it only are the same to Inherit.
+	Ref int
+
 	hits  *ruleHits
 	place int // in Rules.rules
 }
@@ -100,6 +104,12 @@ type ruleHits struct{ translate, untranslate atomic.Uint64 }
 // and with their destination un-NATed by it.
 func (r *Rule) Hits() (translate, untranslate uint64) {
 	return r.hits.translate.Load(), r.hits.untranslate.Load()
+}
+
+// ClearHits sets both counts of Hits to 0.
+func (r *Rule) ClearHits() {
+	r.hits.translate.Store(0)
+	r.hits.untranslate.Store(0)
 }
 
 // Other returns the interface of r across from i, where a packet that r
@@ -320,12 +330,12 @@ func (rs *Rules) Inherit(old *Rules) {
 	for _, q := range slices.Backward(old.rules) { // of twins the first
 		hits := q.hits
 		key := *q
-		key.hits, key.place = nil, 0
+		key.hits, key.place, key.Ref = nil, 0, 0
 		known[key] = hits
 	}
 	for _, r := range rs.rules {
 		key := *r
-		key.hits, key.place = nil, 0
+		key.hits, key.place, key.Ref = nil, 0, 0
 		if hits := known[key]; hits != nil {
 			r.hits = hits
 		}

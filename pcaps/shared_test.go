@@ -71,7 +71,7 @@ func TestShared(t *testing.T) {
 				drops = append(drops, fmt.Sprintf("%v %d", v, n))
 			}
 			slices.Sort(drops)
-			conns, _, _ := strings.Cut(strings.TrimPrefix(string(res.Show), "-- show conn\n"), " ")
+			conns, _, _ := strings.Cut(strings.TrimPrefix(string(res.Show), "-- show conn detail\n"), " ")
 			got := fmt.Sprintf("%s; in %d out %d dropped %d made-up %d local %d not-ip %d truncated %d; %s; conns %s",
 				inside, c.In, c.Out, c.Dropped, c.PickedUp, c.Local, c.NotIP, c.Truncated, strings.Join(drops, ", "), conns)
 			out += name + ": " + got + "\n"

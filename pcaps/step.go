@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ type Step struct {
 	Packets [][]byte      // whole IP packets, at the same time
 	Quiet   bool          // not for the dump
 
-	Show string // "conn", "xlate" or "drop": list it into the dump; "" with no packets: only time passes
+	Exec string // a command of EXEC mode, whose output goes into the dump; "" with no packets: only time passes
 }
 
 // ParseSteps reads a packet list: one step on each line, or several with
@@ -38,8 +39,11 @@ type Step struct {
 //	0.4  inside  proto 47 10.20.0.50 > 192.0.2.5 zero 100
 //	0.5  inside  raw 60000000
 //	9.0  tick
-//	9.0  show conn
+//	9.0  show conn detail
+//	9.0  packet-tracer input inside udp 10.20.0.50 5000 192.0.2.5 53
 //
+// Commands are those of EXEC mode that begin with one of the words in
+// execWords, in full.
 // A payload is "quoted as in Go", hex:… or zero N. These change a packet:
 //
 //	ttl N   id N   df   option     IP header; option adds four bytes of no-operation
@@ -197,17 +201,17 @@ func (l *lineParser) flow(proto stack.Proto) stack.Flow {
 	return f
 }
 
+// execWords begin the commands that a step may do.
+var execWords = []string{"show", "clear", "capture", "no", "copy", "packet-tracer"}
+
 // parseLine makes the steps of a line.
 func parseLine(words []string) ([]Step, error) {
 	l := &lineParser{words: words}
 	s := Step{At: l.seconds()}
 	switch {
 	case l.take("tick"):
-	case l.take("show"):
-		s.Show = l.next()
-		if s.Show != "conn" && s.Show != "xlate" && s.Show != "drop" {
-			l.fail("show %q: want conn, xlate or drop", s.Show)
-		}
+	case slices.Contains(execWords, l.peek()):
+		s.Exec, l.words = strings.Join(l.words, " "), nil
 	default:
 		return l.packets(s)
 	}
@@ -268,7 +272,7 @@ func (l *lineParser) packets(s Step) ([]Step, error) {
 		r.flow = l.flow(0) // without ports, whatever the protocol
 		r.flow.Proto = stack.Proto(n)
 	default:
-		l.fail("%q: want udp, tcp, icmp, proto, raw, tick or show", r.kind)
+		l.fail("%q: want udp, tcp, icmp, proto, raw, tick or a command", r.kind)
 	}
 	for l.err == nil && len(l.words) > 0 {
 		l.option(&r)

@@ -67,3 +67,20 @@ func TestTapAllocations(t *testing.T) {
 		t.Errorf("%v allocations a packet, %d packets seen; want 0, twice 1001", n, seen)
 	}
 }
+
+// Every verdict has a name of its own and a description.
+func TestVerdictTexts(t *testing.T) {
+	seen := make(map[string]Verdict)
+	Verdicts(func(v Verdict) {
+		if before, ok := seen[v.String()]; ok || v.String() == "" {
+			t.Errorf("verdicts %d and %d are both %q", before, v, v)
+		}
+		seen[v.String()] = v
+		if v.Text() == v.String() {
+			t.Errorf("%v has no description", v)
+		}
+	})
+	if got := Verdict(255).Text(); got != "unknown" {
+		t.Errorf("Text of no verdict = %q", got)
+	}
+}

@@ -149,18 +149,20 @@ func (r *Ring) Each(f func(Record) bool) {
 	}
 }
 
-// WritePCAP writes what r keeps as a capture file like a Recorder's.
-func (r *Ring) WritePCAP(w io.Writer) error {
+// WritePCAP writes what r keeps as a capture file like a Recorder's, and returns
+// how many packets that is.
+func (r *Ring) WritePCAP(w io.Writer) (packets int, err error) {
 	pw := pcapgo.NewWriterNanos(w)
-	err := pw.WriteFileHeader(stack.MaxPacket, layers.LinkTypeRaw)
+	err = pw.WriteFileHeader(stack.MaxPacket, layers.LinkTypeRaw)
 	r.Each(func(rec Record) bool {
 		if err == nil {
 			err = pw.WritePacket(gopacket.CaptureInfo{Timestamp: rec.Time, CaptureLength: len(rec.Data), Length: rec.Len}, rec.Data)
+			packets++
 		}
 		return err == nil
 	})
 	if err != nil {
-		return fmt.Errorf("link: writing a capture: %w", err)
+		return 0, fmt.Errorf("link: writing a capture: %w", err)
 	}
-	return nil
+	return packets, nil
 }

@@ -95,8 +95,8 @@ func TestRingWritePCAP(t *testing.T) {
 	at := time.Unix(1000, 123456789)
 	r.Add(at, 0, p.Data())
 	var buf bytes.Buffer
-	if err := r.WritePCAP(&buf); err != nil {
-		t.Fatal(err)
+	if n, err := r.WritePCAP(&buf); n != 1 || err != nil {
+		t.Fatalf("WritePCAP = %d, %v", n, err)
 	}
 	rd, err := link.NewReader(&buf)
 	if err != nil {
@@ -110,7 +110,7 @@ func TestRingWritePCAP(t *testing.T) {
 	if _, err := rd.Next(q); err != io.EOF {
 		t.Errorf("second packet: %v, want EOF", err)
 	}
-	if err := r.WritePCAP(failingWriter{}); err == nil {
+	if _, err := r.WritePCAP(failingWriter{}); err == nil {
 		t.Error("a writer that fails: no error")
 	}
 }
