@@ -136,19 +136,14 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 		}
 	}()
 	a.identity = &stack.Interface{Name: stack.IdentityName, Level: 100, Link: a.host.Link()}
-	a.data = &Dataplane{
-		table: a.table, pat: pat, identity: a.identity,
-		log: opt.Log, logged: make(map[*nat.Entry]aclLog),
-	}
-	a.data.pings.data = a.data
-	a.data.plan.Store(a.plan)
+	a.data = newDataplane(a.plan, a.table, pat, a.identity, opt.Log)
 	a.forward = stack.NewForwarder(append([]*stack.Interface{a.identity}, a.plan.interfaces...)...)
 	a.forward.SetRoutes(a.plan.routes)
 	a.forward.SetPolicy(a.data)
 	if opt.OnDrop != nil {
 		a.forward.SetOnDrop(opt.OnDrop)
 	}
-	a.startInspections()
+	a.data.startInspections(r.Timeouts, opt.Now)
 	a.host.HandleTCP(a.serve)
 	if a.plan.phone != nil {
 		if err = a.newPhoneProxy(); err != nil {
@@ -157,20 +152,6 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	}
 	a.announce()
 	return a, nil
-}
-
-// startInspections readies the engines of the service policies.
-func (a *Appliance) startInspections() {
-	a.data.nat = &inspect.NAT{
-		Table: a.table, PAT: a.data.pat, Timeouts: a.plan.timeouts,
-		Route: a.facing, Terminate: a.identity,
-	}
-	a.data.nat.SetRules(a.plan.rules)
-	for _, x := range a.plan.inspections {
-		if !x.phoneProxy {
-			x.start(a.data, a.data.nat, a.running.Timeouts, a.opt.Now, a.opt.Log)
-		}
-	}
 }
 
 // hostMTU is the smallest of the interfaces', so that what the box sends
@@ -371,6 +352,7 @@ func (a *Appliance) Close() error {
 		}
 		a.host.Close()
 		a.lastWords()
+		a.table.Clear(func(*nat.Conn) bool { return true })
 		for _, i := range a.plan.interfaces {
 			i.Link.Close()
 		}

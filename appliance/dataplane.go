@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"patchbay/appliance/config"
 	"patchbay/inspect"
 	"patchbay/nat"
 	"patchbay/stack"
@@ -49,6 +50,32 @@ type Dataplane struct {
 type aclLog struct {
 	next time.Time
 	hits uint64 // at the last log
+}
+
+// newDataplane returns the dataplane of a plan.
+func newDataplane(pl *plan, table *nat.Table, pat *nat.PAT, identity *stack.Interface, log *slog.Logger) *Dataplane {
+	d := &Dataplane{table: table, pat: pat, identity: identity, log: log, logged: make(map[*nat.Entry]aclLog)}
+	d.pings.data = d
+	d.plan.Store(pl)
+	d.nat = &inspect.NAT{
+		Table: table, PAT: pat, Timeouts: pl.timeouts, Terminate: identity,
+		Route: func(a netip.Addr) *stack.Interface {
+			out, _, _ := pl.routes.Lookup(a)
+			return out
+		},
+	}
+	d.nat.SetRules(pl.rules)
+	return d
+}
+
+// startInspections readies the engines of the service policies; now is the
+// clock of conversations over TCP.
+func (d *Dataplane) startInspections(t config.Timeouts, now func() time.Time) {
+	for _, x := range d.plan.Load().inspections {
+		if !x.phoneProxy {
+			x.start(d, d.nat, t, now, d.log)
+		}
+	}
 }
 
 // Admit decides what becomes of p. See stack.Policy.

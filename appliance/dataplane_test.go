@@ -59,12 +59,9 @@ func newPlane(t testing.TB, edit func(string) string) *plane {
 		t.Fatal(err)
 	}
 	q := &plane{t: t, pl: pl, now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC), p: stack.NewPacket(2048)}
-	q.d = &Dataplane{
-		table: table, pat: nat.NewPAT(rnd), log: slog.New(slog.NewTextHandler(&q.log, nil)),
-		identity: &stack.Interface{Name: stack.IdentityName, Level: 100, Link: wire{}},
-		logged:   make(map[*nat.Entry]aclLog),
-	}
-	q.d.plan.Store(pl)
+	identity := &stack.Interface{Name: stack.IdentityName, Level: 100, Link: wire{}}
+	q.d = newDataplane(pl, table, nat.NewPAT(rnd), identity, slog.New(slog.NewTextHandler(&q.log, nil)))
+	q.d.startInspections(r.Timeouts, func() time.Time { return q.now })
 	return q
 }
 
