@@ -47,7 +47,7 @@ func (w *worker) handle(p *Packet, in *port) {
 
 // admit asks the Policy about a parsed packet and does what it says.
 func (w *worker) admit(p *Packet, in *port) Verdict {
-	if martian(p.flow) {
+	if Martian(p.flow) {
 		return DropSecurity
 	}
 	policy := w.f.policy.Load()
@@ -81,14 +81,22 @@ func (w *worker) route(p *Packet, o *output) bool {
 	if p.NextHop.IsValid() {
 		return true
 	}
-	dst := p.flow.Dst.Addr()
-	if o.identity || o.Addr.Contains(dst) || dst == limitedBroadcast {
-		p.NextHop = dst
+	if o.identity {
+		p.NextHop = p.flow.Dst.Addr()
 		return true
 	}
-	hop, ok := w.f.routes.Load().NextHop(o.Interface, dst)
+	hop, ok := w.f.NextHop(o.Interface, p.flow.Dst.Addr())
 	p.NextHop = hop
 	return ok
+}
+
+// NextHop returns the neighbour on out that a packet to dst is handed to, where
+// the Policy has not said which. It reports false if there is none.
+func (f *Forwarder) NextHop(out *Interface, dst netip.Addr) (netip.Addr, bool) {
+	if out.IsIdentity() || out.Addr.Contains(dst) || dst == limitedBroadcast {
+		return dst, true
+	}
+	return f.routes.Load().NextHop(out, dst)
 }
 
 // limitedBroadcast is the address of all hosts on the link. (RFC 919.)
