@@ -16,7 +16,6 @@ import (
 	"patchbay/appliance/media"
 	"patchbay/appliance/phoneproxy"
 	"patchbay/inspect/sip"
-	"patchbay/inspect/skinny"
 	"patchbay/inspect/tftp"
 	"patchbay/nat"
 	"patchbay/stack"
@@ -36,17 +35,20 @@ const (
 // serves 512.
 const fetchBlock = 1428
 
-// services returns the two services of the phone proxy, by engine.
-func services(pp *config.PhoneProxy, log *slog.Logger) map[string]phoneproxy.Service {
+// services returns the two services of the phone proxy, by engine, as the maps
+// of its inspects have them.
+func services(r *config.Running, pp *config.PhoneProxy, log *slog.Logger) map[string]phoneproxy.Service {
+	sipMap, skinnyMap := phoneMaps(r, pp.Name)
+	tls := sipEngine(sipMap, r.Timeouts, sip.TCP, log)
+	// The box is an end of both halves: it knows nothing but SIP in them, and
+	// leaves the calls' time to the call manager.
+	tls.Client, tls.NAT, tls.Map.NonSIP = sip.TLS, false, false
+	tls.InviteTimeout, tls.DisconnectTimeout = 0, 0
+	sccp := skinnyEngine(skinnyMap, log)
+	sccp.MaxVersion, sccp.Video = pp.SCCPVersionMax, false // its relay has no keys for pictures
 	return map[string]phoneproxy.Service{
-		"skinny": {
-			Name: "skinny", Offset: skinnyOffset,
-			Engine: skinny.Engine{MaxVersion: pp.SCCPVersionMax, Log: log},
-		},
-		"sip": {
-			Name: "sip", Offset: sipOffset, SDES: true,
-			Engine: &sip.Engine{Client: sip.TLS, Server: sip.TCP},
-		},
+		"skinny": {Name: "skinny", Offset: skinnyOffset, Engine: sccp},
+		"sip":    {Name: "sip", Offset: sipOffset, SDES: true, Engine: tls},
 	}
 }
 
@@ -63,12 +65,16 @@ func (a *Appliance) accept(local, remote netip.AddrPort) (*phoneproxy.Service, p
 	if !ok {
 		real = local
 	}
+	here := f
 	f.Dst = real
+	if !a.plan.mapped {
+		here = f
+	}
 	ucm := a.facing(real.Addr())
 	if ucm == nil {
 		return nil, w
 	}
-	x := a.plan.inspection(in, ucm, f, a.opt.Now())
+	x := a.plan.inspection(in, ucm, here, f, a.opt.Now())
 	if x == nil || !x.phoneProxy {
 		return nil, w
 	}
@@ -86,7 +92,7 @@ func (a *Appliance) accept(local, remote netip.AddrPort) (*phoneproxy.Service, p
 		return nil, w
 	}
 	w = phoneproxy.Where{
-		Interface: in.Name, Global: local,
+		Interface: in.Name, Toward: ucm.Name, Global: local,
 		UCM:     netip.AddrPortFrom(real.Addr(), real.Port()-svc.Offset),
 		Phone:   src.Mapped.Addr(),
 		Book:    &addressBook{a.plan.rules, in, ucm},

@@ -227,7 +227,7 @@ func (a *Appliance) newPhoneProxy() error {
 		MaxSessions: r.MaxTLSSessions,
 		Limits:      limits,
 	})
-	a.engines = services(ph.config, opt.Log)
+	a.engines = services(r, ph.config, opt.Log)
 	a.newFiles(trust)
 	return nil
 }

@@ -61,7 +61,8 @@ func (x *decision) server() stack.Flow {
 // takes none, and says that of the source.
 //
 // In order: packets from the box; forged sources; un-NAT; packets to the box;
-// route; access list; what the box ends itself; NAT.
+// route; access lists; what the box ends itself; NAT. Before 8.3 the list of the
+// interface by which the packet leaves is asked after NAT, about what leaves.
 func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, pat *nat.PAT) {
 	x.in, x.flow = p.In, p.Flow()
 	x.real = x.flow
@@ -102,7 +103,8 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 	}
 	x.files = pl.tftpFor(p.In, x.real)
 	if x.files == nil {
-		x.inspect = pl.inspection(p.In, x.out, x.real, p.Time)
+		here, there := x.seen(pl)
+		x.inspect = pl.inspection(p.In, x.out, here, there, p.Time)
 	}
 	switch {
 	case x.files != nil || x.inspect != nil && x.inspect.phoneProxy:
@@ -113,6 +115,24 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 	}
 	x.transfer = x.inspect != nil && x.inspect.protocol == "tftp"
 	x.source, x.verdict = pl.rules.Translate(p.In, x.out, x.real, un, pat)
+	if pl.mapped && x.verdict == stack.Forward && !x.permitOut(pl, p, x.server()) {
+		x.source.Lease.Cancel()
+		x.source.Lease, x.verdict = nat.Lease{}, stack.DropACL
+	}
+}
+
+// seen returns the flows that classes are asked about: on the interface by which
+// the packet came, and on the one by which it leaves. Before 8.3 these are as
+// the packet is there, before and after NAT.
+func (x *decision) seen(pl *plan) (here, there stack.Flow) {
+	if !pl.mapped {
+		return x.real, x.real
+	}
+	there = x.real
+	if s, v := pl.rules.Translate(x.in, x.out, x.real, x.un, nil); v == stack.Forward {
+		there.Src = s.Mapped
+	}
+	return x.flow, there
 }
 
 // fromBox decides about a packet of the box itself.
@@ -145,10 +165,13 @@ func (x *decision) toBox(pl *plan, p *stack.Packet, i *stack.Interface) {
 }
 
 // permit asks the access lists about a first packet whose destination is real
-// already, or the security levels where there is none.
+// already, or the security levels where there is none. Before 8.3 they are asked
+// about the packet as it came, and permitOut is left for later.
 func (x *decision) permit(pl *plan, p *stack.Packet) stack.Verdict {
-	typ, code := p.ICMPType()
-	q := nat.Query{Flow: x.real, ICMPType: typ, ICMPCode: code, Time: p.Time}
+	q := query(p, x.real)
+	if pl.mapped {
+		q.Flow = x.flow
+	}
 	in := pl.in[p.In]
 	switch {
 	case in == nil && pl.global == nil:
@@ -162,10 +185,26 @@ func (x *decision) permit(pl *plan, p *stack.Packet) stack.Verdict {
 	default:
 		return stack.DropACL
 	}
-	if l := pl.out[x.out]; l != nil && !x.ask(l, "out", &q) {
+	if !pl.mapped && !x.permitOut(pl, p, x.real) {
 		return stack.DropACL
 	}
 	return stack.Forward
+}
+
+// permitOut asks the list of the interface by which a packet of f leaves.
+func (x *decision) permitOut(pl *plan, p *stack.Packet, f stack.Flow) bool {
+	l := pl.out[x.out]
+	if l == nil {
+		return true
+	}
+	q := query(p, f)
+	return x.ask(l, "out", &q)
+}
+
+// query is what lists are asked about p as f.
+func query(p *stack.Packet, f stack.Flow) nat.Query {
+	typ, code := p.ICMPType()
+	return nat.Query{Flow: f, ICMPType: typ, ICMPCode: code, Time: p.Time}
 }
 
 // ask asks one list.

@@ -7,7 +7,6 @@ import (
 	"patchbay/appliance/config"
 	"patchbay/inspect"
 	"patchbay/inspect/sip"
-	"patchbay/inspect/skinny"
 	"patchbay/nat"
 	"patchbay/stack"
 )
@@ -31,6 +30,7 @@ type inspection struct {
 	options   inspect.Options    // of the binders of TCP
 	limits    inspect.Limits     // of TCP
 	idle      time.Duration      // of UDP connections
+	count     *inspect.Counters  // of both
 }
 
 // newInspection returns what an inspect line says, nil if it has no effect.
@@ -55,30 +55,23 @@ func newInspection(r *config.Running, in *config.Inspect) *inspection {
 
 // start readies the engines of x for traffic that n translates.
 func (x *inspection) start(d *Dataplane, n *inspect.NAT, t config.Timeouts, now func() time.Time, log *slog.Logger) {
-	x.options = inspect.Options{Now: now}
-	x.limits = inspect.Limits{Reassembly: t.TCPProxyReassembly, Idle: untilIdle(t.Conn)}
+	x.count = new(inspect.Counters)
 	switch x.protocol {
 	case "sip":
 		x.idle = t.SIP
-		x.limits.Idle = untilIdle(t.SIP)
-		x.datagrams = &inspect.Datagrams{Engine: sipEngine(x.sip, t, sip.UDP, log), NAT: n, Log: log}
-		x.engine = sipEngine(x.sip, t, sip.TCP, log)
+		x.options, x.limits = sipOptions(x.sip), sipLimits(t)
+		udp := sipEngine(x.sip, t, sip.UDP, log)
+		tcp := *udp // what the map limits to a rate it limits in both
+		tcp.Client, tcp.Server = sip.TCP, sip.TCP
+		x.datagrams = &inspect.Datagrams{Engine: udp, NAT: n, Options: x.options, Log: log, Count: x.count}
+		x.engine = &tcp
 	case "skinny":
-		e := skinnyEngine(x.skinny, log)
-		x.engine = e
-		x.options.Private, x.options.Mark = true, "k"
+		x.options, x.limits = skinnyOptions(x.skinny), skinnyLimits(x.skinny, t)
+		x.engine = skinnyEngine(x.skinny, log)
 	case "icmp":
 		x.echoes = &echoes{data: d, inspected: true}
 	}
-}
-
-// untilIdle is a timeout of the configuration, where 0 is never, as
-// inspect.Limits has it.
-func untilIdle(d time.Duration) time.Duration {
-	if d == 0 {
-		return -1
-	}
-	return d
+	x.options.Now = now
 }
 
 // watch has the engine see the packets of a connection that is about to open.
@@ -96,15 +89,4 @@ func (x *inspection) expire(now time.Time) {
 	if x.datagrams != nil {
 		x.datagrams.Expire(now)
 	}
-}
-
-func sipEngine(m *config.SIPMap, t config.Timeouts, tr sip.Transport, log *slog.Logger) *sip.Engine {
-	return &sip.Engine{
-		Client: tr, Server: tr, EveryMedia: true, NAT: true, MaxCalls: 1024, Map: sip.DefaultMap(),
-		InviteTimeout: t.SIPInvite, DisconnectTimeout: t.SIPDisconnect, Log: log,
-	}
-}
-
-func skinnyEngine(m *config.SkinnyMap, log *slog.Logger) skinny.Engine {
-	return skinny.Engine{MaxVersion: 22, Video: true, Log: log}
 }

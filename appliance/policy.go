@@ -30,12 +30,11 @@ type class struct {
 type matcher struct {
 	kind     config.MatchKind
 	proto    stack.Proto
-	from, to uint16          // destination ports, real; inclusive
+	from, to uint16          // destination ports, inclusive
 	list     *nat.AccessList // of kind MatchACL
 }
 
-// matches reports whether a packet of f, with its destination real, is of the
-// class. For default-inspection-traffic each inspection knows its own ports.
+// matches reports whether a packet of f is of the class. For default-inspection-traffic each inspection knows its own ports.
 func (m *matcher) matches(f stack.Flow, now time.Time) bool {
 	switch m.kind {
 	case config.MatchAny, config.MatchDefault:
@@ -75,8 +74,9 @@ func (x *inspection) takes(kind config.MatchKind, f stack.Flow) bool {
 	return kind != config.MatchDefault || f.Dst.Port() == defaultPorts[x.protocol]
 }
 
-// inspection returns the inspection of a connection from in to out whose first
-// packet is of f, with its destination real; nil if there is none.
+// inspection returns the inspection of a connection from in to out; nil if there
+// is none. Classes of in, and global ones, are asked about its first packet as
+// here, those of out as there; see decision.seen.
 //
 // Policies are asked in the ASA's order: that of the interface by which the
 // packet came, that of the one by which it leaves, the global one; and in each
@@ -84,19 +84,19 @@ func (x *inspection) takes(kind config.MatchKind, f stack.Flow) bool {
 // inspection wins over the global one. The phone proxy is for packets that come
 // in by the interface of its policy only, for that is where its phones are.
 // (reference/asa-cli.md, section 8.5.)
-func (p *plan) inspection(in, out *stack.Interface, f stack.Flow, now time.Time) *inspection {
+func (p *plan) inspection(in, out *stack.Interface, here, there stack.Flow, now time.Time) *inspection {
 	if len(p.policies) == 0 {
 		return nil
 	}
-	if x := p.policies[in].inspection(f, now, false); x != nil {
+	if x := p.policies[in].inspection(here, now, false); x != nil {
 		return x
 	}
 	if out != in {
-		if x := p.policies[out].inspection(f, now, true); x != nil {
+		if x := p.policies[out].inspection(there, now, true); x != nil {
 			return x
 		}
 	}
-	return p.policies[nil].inspection(f, now, false)
+	return p.policies[nil].inspection(here, now, false)
 }
 
 // inspection returns that of the first class that inspects f; leaving says that

@@ -79,7 +79,11 @@ func (d *Dataplane) contact(f stack.Flow) *termination {
 		return nil
 	}
 	rf := stack.Flow{Proto: stack.TCP, Src: f.Src, Dst: real}
-	insp := pl.inspection(in, behind, rf, time.Time{})
+	here := rf
+	if pl.mapped {
+		here = f
+	}
+	insp := pl.inspection(in, behind, here, rf, time.Time{})
 	if insp == nil || insp.engine == nil {
 		// It listens where no class looks; whoever named the address is
 		// inspected, and so is this.
@@ -182,7 +186,7 @@ func (a *Appliance) pass(ctx context.Context, t *termination, client, server net
 	defer b.Close()
 	k := &talk{t, &inspect.Stream{
 		Client: client, Server: server, Engine: t.inspect.engine, Binder: b,
-		Limits: t.inspect.limits, Log: log,
+		Limits: t.inspect.limits, Log: log, Count: t.inspect.count,
 	}}
 	a.talks.enter(k)
 	defer a.talks.leave(k)

@@ -21,6 +21,7 @@ type Datagrams struct {
 	Engine  Engine
 	NAT     *NAT
 	Options Options      // Now and Handler are set by Datagrams
+	Count   *Counters    // or nil
 	Log     *slog.Logger // for what is dropped; nil for none
 
 	conns sync.Map // *nat.Conn to seat
@@ -71,7 +72,8 @@ func (d *Datagrams) HandlePacket(p *stack.Packet, c *nat.Conn, from nat.End) sta
 	}
 	if err := d.inspect(s, p, data, end); err != nil {
 		d.dropped.Add(1)
-		if d.Log != nil {
+		d.Count.ended(errors.Is(err, ErrReset))
+		if d.Log != nil && !errors.Is(err, ErrRule) {
 			d.Log.Warn("message dropped", "from", end.String(), "client", c.Client().Src, "bytes", len(data), "err", err)
 		}
 		if !errors.Is(err, ErrDrop) && !errors.Is(err, errNoMessage) {
@@ -80,6 +82,7 @@ func (d *Datagrams) HandlePacket(p *stack.Packet, c *nat.Conn, from nat.End) sta
 		return stack.DropInspect
 	}
 	d.messages.Add(1)
+	d.Count.passed()
 	return stack.Forward
 }
 
@@ -202,6 +205,26 @@ func (d *Datagrams) Expire(now time.Time) {
 		return true
 	})
 	d.NAT.Expire(now)
+}
+
+// Calls returns the calls of all conversations at now, in no order.
+func (d *Datagrams) Calls(now time.Time) []Call {
+	var all []Call
+	seen := make(map[*conversation]bool)
+	d.conns.Range(func(_, x any) bool {
+		v := x.(seat).conversation
+		if seen[v] {
+			return true
+		}
+		seen[v] = true
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if l, ok := v.session.(Lister); ok && !v.over {
+			all = l.Calls(all, now)
+		}
+		return true
+	})
+	return all
 }
 
 // Conversations returns how many connections are inspected.

@@ -323,9 +323,9 @@ func TestVerdicts(t *testing.T) {
 		{"not SIP, allowed", "\x00\x01\x02", sip.Map{NonSIP: true}, stack.Forward, false},
 		{"cut", "OPTIONS sip:a@198.51.100.10 SIP/2.0\r\nVia: ", sip.Map{NonSIP: true}, stack.DropInspect, false},
 		{"no Via", "OPTIONS sip:a@198.51.100.10 SIP/2.0\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\n\r\n", sip.Map{}, stack.DropInspect, false},
-		{"no hop left", strings.Replace(request("OPTIONS", 1, "x", phone, proxy, "", ""), "70", "0", 1), sip.Map{MaxForwards: sip.Drop}, stack.DropInspect, false},
-		{"and the connection", strings.Replace(request("OPTIONS", 1, "x", phone, proxy, "", ""), "70", "0", 1), sip.Map{MaxForwards: sip.DropConnection | sip.Log}, stack.DropInspect, true},
-		{"log only", strings.Replace(request("OPTIONS", 1, "x", phone, proxy, "", ""), "70", "0", 1), sip.Map{MaxForwards: sip.Log}, stack.Forward, false},
+		{"no hop left", strings.Replace(request("OPTIONS", 1, "x", phone, proxy, "", ""), "70", "0", 1), sip.Map{MaxForwards: inspect.Drop}, stack.DropInspect, false},
+		{"and the connection", strings.Replace(request("OPTIONS", 1, "x", phone, proxy, "", ""), "70", "0", 1), sip.Map{MaxForwards: inspect.DropConnection | inspect.Log}, stack.DropInspect, true},
+		{"log only", strings.Replace(request("OPTIONS", 1, "x", phone, proxy, "", ""), "70", "0", 1), sip.Map{MaxForwards: inspect.Log}, stack.Forward, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

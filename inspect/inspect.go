@@ -81,6 +81,11 @@ type Media struct {
 	// RTCP is set where signaling names another address for RTCP.
 	RTCP netip.AddrPort
 
+	// Types are the payload types that the end named for it, none where they
+	// are not known, and NotRTP says that it has none: it is T.38, say.
+	Types  PayloadTypes
+	NotRTP bool
+
 	// Secure says that the stream is SRTP on this end's side, as offered or
 	// answered. Plain RTP toward a secure phone becomes Secure in the result.
 	Secure bool

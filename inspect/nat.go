@@ -3,6 +3,7 @@ package inspect
 import (
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,8 +56,7 @@ type Clock interface {
 // SetRules, then use it from any number of goroutines.
 //
 // Its lock is held while pinholes and their connections are closed, so
-// MediaHandler, if it is a nat.Closer, and nat.TableConfig.Closed must not
-// call back.
+// nat.TableConfig.Closed must not call back.
 type NAT struct {
 	Table    *nat.Table
 	PAT      *nat.PAT
@@ -71,9 +71,6 @@ type NAT struct {
 	// goes, with its flow unchanged: stack's identity interface. Contact then
 	// says what the box must dial. Nil: straight to the host.
 	Terminate *stack.Interface
-
-	// MediaHandler sees the media packets: the hook of rtp-conformance. Or nil.
-	MediaHandler nat.Handler
 
 	rules atomic.Pointer[nat.Rules]
 
@@ -195,6 +192,8 @@ type Options struct {
 	Handler nat.Handler
 	// Media is the idle timeout of media; 0 is Timeouts.SIPMedia.
 	Media time.Duration
+	// RTP is what may pass the pinholes for media.
+	RTP Conformance
 	// Private says that the names of calls are this conversation's own, as in
 	// Skinny. A SIP call may end in another conversation than it began in.
 	Private bool
@@ -222,6 +221,7 @@ var (
 	_ Binder  = (*NATBinder)(nil)
 	_ Reacher = (*NATBinder)(nil)
 	_ Clock   = (*NATBinder)(nil)
+	_ Placer  = (*NATBinder)(nil)
 )
 
 type streamKey struct{ call, stream string }
@@ -236,6 +236,12 @@ func (n *NAT) Binder(c Conversation, o Options) *NATBinder {
 
 // Now returns the time of the message at hand.
 func (b *NATBinder) Now() time.Time { return b.opt.Now() }
+
+// Place returns where an end is, by its own address. See Placer.
+func (b *NATBinder) Place(end nat.End) string {
+	at := b.self(end)
+	return b.on(end).Name + ":" + at.Addr().String() + "/" + strconv.Itoa(int(at.Port()))
+}
 
 // Self returns how the other end knows from. See Binder.
 func (b *NATBinder) Self(from nat.End) netip.AddrPort {

@@ -20,6 +20,7 @@ var errStreams = errors.New("too many media streams in one conversation")
 type stream struct {
 	legs  [2]leg
 	holes [2][2]*nat.Hole // by the end they lead to; RTP and RTCP
+	rtp   *conformer      // or nil
 }
 
 // A leg is where one end receives, RTP first and RTCP second.
@@ -50,6 +51,9 @@ func (b *NATBinder) Media(m Media, from nat.End) (Media, error) {
 			return m, fmt.Errorf("inspect: stream %s of call %.40q: %w: %w", m.Stream, m.Call, errStreams, ErrDrop)
 		}
 		st = new(stream)
+		if b.opt.RTP != AnyMedia {
+			st.rtp = newConformer(b.opt.RTP)
+		}
 		b.streams[k] = st
 		b.noteLocked(m.Call)
 	}
@@ -63,6 +67,9 @@ func (b *NATBinder) Media(m Media, from nat.End) (Media, error) {
 		if err := b.beginLeg(l, said, from); err != nil {
 			return m, err
 		}
+	}
+	if st.rtp != nil {
+		st.rtp.signaled(m)
 	}
 	b.open(st)
 	m.Addr = l.mapped[0]
@@ -292,13 +299,15 @@ func (b *NATBinder) pinhole(st *stream, end nat.End, i int) (nat.Pinhole, bool) 
 	t := b.nat.timeouts()
 	now := b.Now()
 	ph := nat.Pinhole{
-		In:      b.on(end.Other()),
-		Match:   stack.Flow{Proto: stack.UDP, Dst: l.mapped[i]},
-		Out:     b.on(end),
-		To:      stack.Flow{Proto: stack.UDP, Dst: l.said[i]},
-		Handler: b.nat.MediaHandler,
-		Mark:    b.opt.Mark,
-		Reason:  [...]string{"RTP", "RTCP"}[i],
+		In:     b.on(end.Other()),
+		Match:  stack.Flow{Proto: stack.UDP, Dst: l.mapped[i]},
+		Out:    b.on(end),
+		To:     stack.Flow{Proto: stack.UDP, Dst: l.said[i]},
+		Mark:   b.opt.Mark,
+		Reason: [...]string{"RTP", "RTCP"}[i],
+	}
+	if st.rtp != nil {
+		ph.Handler = &st.rtp.checks[end][i]
 	}
 	ph.Idle = b.opt.Media
 	if ph.Idle == 0 {

@@ -55,6 +55,7 @@ type Stream struct {
 	Binder Binder
 	Limits Limits
 	Log    *slog.Logger // for dropped messages; nil for none
+	Count  *Counters    // or nil
 
 	ends [2]endState
 
@@ -89,6 +90,17 @@ func (s *Stream) Expire(now time.Time) {
 	if e, ok := s.session.(Expirer); ok {
 		e.Expire(now)
 	}
+}
+
+// Calls returns the calls of the conversation at now. It may be called at any
+// time.
+func (s *Stream) Calls(now time.Time) []Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l, ok := s.session.(Lister); ok {
+		return l.Calls(nil, now)
+	}
+	return nil
 }
 
 // Run passes messages both ways until one end closes, which is no error; until
@@ -178,6 +190,10 @@ func (s *Stream) pump(from nat.End) error {
 	var out []byte                // inspected and not yet written
 	var half time.Time            // when the message at the front of buf began
 	empty := 0                    // reads in a row without a byte
+	defer func() {
+		s.Count.lose(len(buf))
+		s.Count.wait(-int(state.waiting.Swap(0)))
+	}()
 
 	for {
 		var wait time.Time // zero: for ever
@@ -212,6 +228,7 @@ func (s *Stream) pump(from nat.End) error {
 			used, inspected, ierr := s.inspect(out[:0], buf, from, rerr == io.EOF)
 			werr := s.write(inspected, from)
 			if ierr != nil || werr != nil {
+				buf = buf[used:]
 				return errors.Join(ierr, werr)
 			}
 			out = inspected
@@ -222,7 +239,7 @@ func (s *Stream) pump(from nat.End) error {
 			if cap(out) > 2*small {
 				out = nil
 			}
-			state.waiting.Store(int64(len(buf)))
+			s.Count.wait(len(buf) - int(state.waiting.Swap(int64(len(buf)))))
 			if len(buf) == cap(buf) {
 				return fmt.Errorf("inspect: message from %v is longer than %d bytes", from, limit)
 			}
@@ -282,12 +299,15 @@ func (s *Stream) inspect(dst, data []byte, from nat.End, atEOF bool) (int, []byt
 		case err == nil:
 			dst = next
 			state.messages.Add(1)
+			s.Count.passed()
 		case errors.Is(err, ErrDrop):
 			state.dropped.Add(1)
-			if s.Log != nil {
+			s.Count.ended(false)
+			if s.Log != nil && !errors.Is(err, ErrRule) {
 				s.Log.Warn("message dropped", "from", from.String(), "client", s.Client.RemoteAddr(), "bytes", len(msg), "err", err)
 			}
 		default:
+			s.Count.ended(errors.Is(err, ErrReset))
 			return used, dst, fmt.Errorf("inspect: message from %v: %w", from, err)
 		}
 	}

@@ -72,6 +72,9 @@ func (s *clients) up(c *Conn) {
 		n.embryonic--
 		sh.counts[a] = n
 	}
+	for _, l := range c.limited() {
+		l.up()
+	}
 }
 
 // remove counts a connection of a no more; embryonic says that it was one.

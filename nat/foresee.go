@@ -70,6 +70,11 @@ func (t *Table) ForeseeOpen(p *stack.Packet, o Opening) stack.Verdict {
 	if v := t.clients.foresee(f); v != stack.Forward {
 		return v
 	}
+	for _, l := range o.limited(f) {
+		if v := l.foresee(f.Proto); v != stack.Forward {
+			return v
+		}
+	}
 	if f.Proto == stack.TCP || f.Proto == stack.UDP {
 		if o.Server.Src.Port() == 0 && f.Src.Port() != 0 {
 			return stack.Forward
@@ -124,44 +129,52 @@ func (s *tcpState) copy() *tcpState {
 	return c
 }
 
-// ForeseeSource is Translate. A port that would be chosen by chance is 0, and
-// sure is false.
+// ForeseeSource is Translate, with no lease in the Source. A port that would be
+// chosen by chance is 0, and sure is false.
 func (rs *Rules) ForeseeSource(in, out *stack.Interface, f stack.Flow, un *Rule, pat *PAT) (s Source, sure bool, v stack.Verdict) {
 	s, v = rs.Translate(in, out, f, un, nil)
-	r := s.Rule
-	if v != stack.Forward || r == nil || r.Kind != Dynamic {
+	if v != stack.Forward || s.Rule == nil || s.Rule.Kind != Dynamic {
 		return s, true, v
 	}
-	m := r.mapped()
-	avoid := func(a netip.Addr, port uint16) bool { return rs.hasStaticPort(out, staticPort{f.Proto, a, port}) }
+	var ok bool
+	if s.Mapped, sure, ok = rs.foreseeGive(s.Rule, out, f, pat); !ok {
+		return Source{}, true, stack.DropNAT
+	}
+	return s, sure, v
+}
+
+// foreseeGive is give.
+func (rs *Rules) foreseeGive(r *Rule, out *stack.Interface, f stack.Flow, pat *PAT) (mapped netip.AddrPort, sure, ok bool) {
+	k := taking{proto: f.Proto, real: f.Src, avoid: func(a netip.Addr, port uint16) bool {
+		return rs.hasStaticPort(out, staticPort{f.Proto, a, port})
+	}}
+	pool, narrow := r.pool, k
 	if r.Pool == OneToOne {
-		a, ok := pat.foreseeAddr(f.Src.Addr(), m, func(a netip.Addr) bool { return rs.hasStatic(out, a) })
-		if ok {
-			s.Mapped = netip.AddrPortFrom(a, f.Src.Port())
-			return s, true, v
+		if a, ok := pat.foreseeAddr(f.Src.Addr(), r.pool, func(a netip.Addr) bool { return rs.hasStatic(out, a) }); ok {
+			return netip.AddrPortFrom(a, f.Src.Port()), true, true
 		}
-	} else if a, sure, ok := pat.foreseePool(f.Proto, f.Src, m, avoid); ok {
-		s.Mapped = a
-		return s, sure, v
+		pool = r.overload
+	} else {
+		r.ask(&narrow, f.Dst)
 	}
-	if r.MappedInterface && m != Host(r.Mapped.Addr.Addr()) {
-		if a, sure, ok := pat.foreseePort(f.Proto, f.Src, r.Mapped.Addr.Addr(), avoid); ok {
-			s.Mapped = a
-			return s, sure, v
-		}
+	if a, sure, ok := pat.foreseePool(&narrow, pool); ok {
+		return a, sure, true
 	}
-	return Source{}, true, stack.DropNAT
+	if r.MappedInterface && !r.pool.contains(r.Mapped.Addr.Addr()) {
+		return pat.foreseePort(&k, r.Mapped.Addr.Addr())
+	}
+	return netip.AddrPort{}, false, false
 }
 
 // foreseePort is take.
-func (t *PAT) foreseePort(proto stack.Proto, real netip.AddrPort, mapped netip.Addr, avoid func(netip.Addr, uint16) bool) (_ netip.AddrPort, sure, ok bool) {
-	switch proto {
+func (t *PAT) foreseePort(k *taking, mapped netip.Addr) (_ netip.AddrPort, sure, ok bool) {
+	switch k.proto {
 	case stack.TCP, stack.UDP, stack.ICMP:
 	default:
 		return netip.AddrPort{}, false, false
 	}
 	t.mu.RLock()
-	p := t.pools[poolKey{proto, mapped}]
+	p := t.pools[poolKey{k.proto, mapped}]
 	t.mu.RUnlock()
 	if p == nil {
 		p = &pool{}
@@ -169,21 +182,40 @@ func (t *PAT) foreseePort(proto stack.Proto, real netip.AddrPort, mapped netip.A
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ended := t.ended(p.waiting)
-	if x := p.xlates[real]; x != nil && !slices.Contains(ended, x) {
+	if x := p.findLocked(k); x != nil && !slices.Contains(ended, x) {
 		return netip.AddrPortFrom(mapped, x.port), true, true
 	}
-	taken := p.taken
+	var whole, own portSet // ports that reap would free, for every peer and for this one
+	shared := make(map[uint16]int)
 	for _, x := range ended {
-		taken[x.port/64] &^= 1 << (x.port % 64)
+		switch {
+		case x.peer == nil:
+			whole.add(x.port)
+		default:
+			shared[x.port]++
+			if x.peer.peer == k.peer {
+				own.add(x.port)
+			}
+		}
 	}
+	peer := p.peers[k.peer]
 	free := func(port uint16) bool {
-		return taken[port/64]>>(port%64)&1 == 0 && !avoid(mapped, port)
+		switch {
+		case p.taken.has(port) && !whole.has(port),
+			k.peer.IsValid() && peer != nil && peer.has(port) && !own.has(port),
+			!k.peer.IsValid() && p.shared[port] > shared[port]:
+			return false
+		}
+		return k.avoid == nil || !k.avoid(mapped, port)
 	}
-	port := real.Port()
-	if (port != 0 || proto == stack.ICMP) && free(port) {
+	port := k.real.Port()
+	if (port != 0 || k.proto == stack.ICMP) && free(port) {
 		return netip.AddrPortFrom(mapped, port), true, true
 	}
-	r := rangeOf(port)
+	r := k.flat
+	if r == (PortRange{}) {
+		r = rangeOf(port)
+	}
 	for n := int(r.From); n <= int(r.To); n++ {
 		if free(uint16(n)) {
 			return netip.AddrPortFrom(mapped, 0), false, true
@@ -192,7 +224,7 @@ func (t *PAT) foreseePort(proto stack.Proto, real netip.AddrPort, mapped netip.A
 	return netip.AddrPort{}, false, false
 }
 
-// ended returns the xlates that reap would free.
+// ended returns the xlates that reap would free, each once.
 func (t *PAT) ended(waiting []linger) []*xlate {
 	var all []*xlate
 	now := t.now.Load()
@@ -203,73 +235,72 @@ func (t *PAT) ended(waiting []linger) []*xlate {
 		if l.until > now && l.x.until != flushed {
 			break
 		}
-		all = append(all, l.x)
+		if !slices.Contains(all, l.x) {
+			all = append(all, l.x)
+		}
 	}
 	return all
 }
 
 // foreseePool is takePool.
-func (t *PAT) foreseePool(proto stack.Proto, real netip.AddrPort, mapped Object, avoid func(netip.Addr, uint16) bool) (_ netip.AddrPort, sure, ok bool) {
-	of, ok := mapped.span()
-	if !ok || mapped.IsAny() {
+func (t *PAT) foreseePool(k *taking, mapped *ranges) (_ netip.AddrPort, sure, ok bool) {
+	switch mapped.size {
+	case 0:
 		return netip.AddrPort{}, false, false
+	case 1:
+		return t.foreseePort(k, mapped.at(0))
 	}
-	if of.from == of.to {
-		return t.foreseePort(proto, real, mapped.From, avoid)
-	}
-	next := uint32(0)
+	next := uint64(0)
 	t.rotorMu.RLock()
-	r := t.rotors[of]
+	r := t.rotors[mapped.key]
 	t.rotorMu.RUnlock()
 	if r != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		next = r.next
-		if host := r.hosts[real.Addr()]; host != nil && host.xlates.Load() > 0 {
-			if a, sure, ok := t.foreseePort(proto, real, host.addr, avoid); ok {
+		if host := r.hosts[k.real.Addr()]; host != nil && host.xlates.Load() > 0 {
+			if a, sure, ok := t.foreseePort(k, host.addr); ok {
 				return a, sure, true
 			}
 		}
 	}
-	size := uint64(of.to-of.from) + 1
-	for i := range size {
-		a := address(of.from + uint32((uint64(next)+i)%size))
-		if m, sure, ok := t.foreseePort(proto, real, a, avoid); ok {
-			return m, sure, true
+	for i := range mapped.size {
+		if a, sure, ok := t.foreseePort(k, mapped.at((next+i)%mapped.size)); ok {
+			return a, sure, true
 		}
 	}
 	return netip.AddrPort{}, false, false
 }
 
 // foreseeAddr is takeAddr.
-func (t *PAT) foreseeAddr(real netip.Addr, mapped Object, avoid func(netip.Addr) bool) (netip.Addr, bool) {
-	of, ok := mapped.span()
-	if !ok || mapped.IsAny() {
-		return netip.Addr{}, false
-	}
+func (t *PAT) foreseeAddr(real netip.Addr, mapped *ranges, avoid func(netip.Addr) bool) (netip.Addr, bool) {
 	a := &t.addresses
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	ended := t.ended(a.waiting)
-	if x := a.xlates[addressKey{of, real}]; x != nil && !slices.Contains(ended, x) {
-		return x.addr, true
-	}
-	next := uint32(0)
-	if r := a.ranges[of]; r != nil {
-		freed := slices.ContainsFunc(ended, func(x *xlate) bool {
-			n := number(x.addr)
-			return of.from <= n && n <= of.to
-		})
-		if r.full && !freed {
-			return netip.Addr{}, false
+	for _, of := range mapped.spans {
+		if x := a.xlates[addressKey{of, real}]; x != nil && !slices.Contains(ended, x) {
+			return x.addr, true
 		}
-		next = r.next
 	}
-	size := uint64(of.to-of.from) + 1
-	for i := range size {
-		m := address(of.from + uint32((uint64(next)+i)%size))
-		if x := a.taken[m]; (x == nil || slices.Contains(ended, x)) && !avoid(m) {
-			return m, true
+	for _, of := range mapped.spans {
+		next := uint32(0)
+		if r := a.ranges[of]; r != nil {
+			freed := slices.ContainsFunc(ended, func(x *xlate) bool {
+				n := number(x.addr)
+				return of.from <= n && n <= of.to
+			})
+			if r.full && !freed {
+				continue
+			}
+			next = r.next
+		}
+		size := uint64(of.to-of.from) + 1
+		for i := range size {
+			m := address(of.from + uint32((uint64(next)+i)%size))
+			if x := a.taken[m]; (x == nil || slices.Contains(ended, x)) && !avoid(m) {
+				return m, true
+			}
 		}
 	}
 	return netip.Addr{}, false

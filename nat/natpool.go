@@ -1,11 +1,11 @@
 package nat
 
 import (
+	"encoding/binary"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
-
-	"patchbay/stack"
 )
 
 // addresses is the mapped addresses that dynamic NAT has given to real ones.
@@ -38,23 +38,33 @@ func (a *addresses) init() {
 // one it has there already, else the next that is free and that avoid (which
 // may be nil) does not hold back. It fails if there is none.
 func (t *PAT) TakeAddr(real netip.Addr, mapped Object, avoid func(a netip.Addr) bool) (Lease, bool) {
-	return t.takeAddr(real, mapped, xlateUse{}, avoid)
+	return t.takeAddr(real, newRanges([]Object{mapped}), xlateUse{}, avoid)
 }
 
-func (t *PAT) takeAddr(real netip.Addr, mapped Object, use xlateUse, avoid func(a netip.Addr) bool) (Lease, bool) {
-	of, ok := mapped.span()
-	if !ok || mapped.IsAny() {
-		return Lease{}, false
-	}
+// takeAddr is TakeAddr with several ranges, of which one is used up before the
+// next.
+func (t *PAT) takeAddr(real netip.Addr, mapped *ranges, use xlateUse, avoid func(a netip.Addr) bool) (Lease, bool) {
 	a := &t.addresses
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	t.reapAddressesLocked()
-	key := addressKey{of, real}
-	if x := a.xlates[key]; x != nil {
-		t.again(x)
-		return Lease{t, x}, true
+	for _, of := range mapped.spans {
+		if x := a.xlates[addressKey{of, real}]; x != nil {
+			t.again(x)
+			return Lease{t, x}, true
+		}
 	}
+	for _, of := range mapped.spans {
+		if l, ok := t.takeOfLocked(real, of, use, avoid); ok {
+			return l, true
+		}
+	}
+	return Lease{}, false
+}
+
+// takeOfLocked leases an address of one range for real, which has none there.
+func (t *PAT) takeOfLocked(real netip.Addr, of span, use xlateUse, avoid func(a netip.Addr) bool) (Lease, bool) {
+	a, key := &t.addresses, addressKey{of, real}
 	r := a.ranges[of]
 	if r == nil {
 		r = new(addressRange)
@@ -93,22 +103,15 @@ func (t *PAT) LookupAddr(real netip.Addr, mapped Object) (netip.Addr, bool) {
 	return x.addr, true
 }
 
-func (t *PAT) releaseAddr(x *xlate) {
+func (t *PAT) releaseAddr(x *xlate, unused bool) {
 	a := &t.addresses
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if x.refs--; x.refs > 0 {
-		return
-	}
-	t.inUse.Add(-1)
-	wait := t.wait.Load()
-	if wait == 0 {
+	if t.unusedLocked(x, t.wait.Load(), unused) {
 		a.freeLocked(x)
-		return
+	} else if x.refs == 0 {
+		a.waiting = append(a.waiting, linger{x, x.until})
 	}
-	t.lingering.Add(1)
-	x.until = t.now.Load() + wait
-	a.waiting = append(a.waiting, linger{x, x.until})
 }
 
 func (a *addresses) freeLocked(x *xlate) {
@@ -134,11 +137,50 @@ func (t *PAT) reapAddressesLocked() {
 	t.addresses.waiting = t.reap(t.addresses.waiting, t.addresses.freeLocked)
 }
 
-// A rotor is a range of mapped addresses for PAT. A real host stays with the
-// address it has as long as it has a port there.
+// A ranges is ranges of addresses in order. It does not change.
+type ranges struct {
+	spans []span
+	size  uint64
+	key   string // the same for the same ranges in the same order
+}
+
+// newRanges leaves out what is not IPv4, and any.
+func newRanges(objects []Object) *ranges {
+	r := new(ranges)
+	var key []byte
+	for _, o := range objects {
+		if s, ok := o.span(); ok && !o.IsAny() {
+			r.spans = append(r.spans, s)
+			r.size += uint64(s.to-s.from) + 1
+			key = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(key, s.from), s.to)
+		}
+	}
+	r.key = string(key)
+	return r
+}
+
+// at returns address n of r.
+func (r *ranges) at(n uint64) netip.Addr {
+	for _, s := range r.spans {
+		size := uint64(s.to-s.from) + 1
+		if n < size {
+			return address(s.from + uint32(n))
+		}
+		n -= size
+	}
+	return netip.Addr{}
+}
+
+// contains reports whether a is in r.
+func (r *ranges) contains(a netip.Addr) bool {
+	return a.Is4() && slices.ContainsFunc(r.spans, func(s span) bool { return s.from <= number(a) && number(a) <= s.to })
+}
+
+// A rotor is mapped addresses for PAT. A real host stays with the address it
+// has as long as it has a port there.
 type rotor struct {
 	mu    sync.Mutex
-	next  uint32 // offset of the address that is next, if it goes round
+	next  uint64 // of the ranges, the address that is next if it goes round
 	hosts map[netip.Addr]*rotorHost
 }
 
@@ -147,44 +189,39 @@ type rotorHost struct {
 	xlates atomic.Int64 // that the host has there
 }
 
-// takePool leases a port of one of the addresses mapped for the end real: of
+// takePool leases a port of one of the addresses mapped for the end of k: of
 // that its host has a port of already, else in order or, if round, of the one
 // after that which the host before got. See Take.
-func (t *PAT) takePool(proto stack.Proto, real netip.AddrPort, mapped Object, round bool, use xlateUse, avoid func(a netip.Addr, port uint16) bool) (Lease, bool) {
-	of, ok := mapped.span()
-	if !ok || mapped.IsAny() {
+func (t *PAT) takePool(k *taking, mapped *ranges, round bool) (Lease, bool) {
+	switch mapped.size {
+	case 0:
 		return Lease{}, false
+	case 1:
+		return t.take(k, mapped.at(0))
 	}
-	take := func(a netip.Addr) (Lease, bool) {
-		return t.take(proto, real, a, use, func(port uint16) bool { return avoid != nil && avoid(a, port) })
-	}
-	if of.from == of.to {
-		return take(mapped.From)
-	}
-	r := t.rotor(of)
+	r := t.rotor(mapped.key)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	host := r.hosts[real.Addr()]
+	host := r.hosts[k.real.Addr()]
 	if host != nil && host.xlates.Load() > 0 {
-		if l, ok := take(host.addr); ok {
+		if l, ok := t.take(k, host.addr); ok {
 			l.ofHost(host)
 			return l, true
 		}
 	}
-	size := uint64(of.to-of.from) + 1
-	for i := range size {
-		n := uint32((uint64(r.next) + i) % size)
-		a := address(of.from + n)
-		l, ok := take(a)
+	for i := range mapped.size {
+		n := (r.next + i) % mapped.size
+		a := mapped.at(n)
+		l, ok := t.take(k, a)
 		if !ok {
 			continue
 		}
 		if round {
-			r.next = uint32((uint64(n) + 1) % size)
+			r.next = (n + 1) % mapped.size
 		}
 		if host == nil || host.xlates.Load() <= 0 {
 			host = &rotorHost{addr: a}
-			r.hosts[real.Addr()] = host
+			r.hosts[k.real.Addr()] = host
 		}
 		l.ofHost(host)
 		return l, true
@@ -204,7 +241,7 @@ func (l Lease) ofHost(host *rotorHost) {
 	}
 }
 
-func (t *PAT) rotor(of span) *rotor {
+func (t *PAT) rotor(of string) *rotor {
 	t.rotorMu.RLock()
 	r := t.rotors[of]
 	t.rotorMu.RUnlock()

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"io"
 	"maps"
-	"math/bits"
 	"net/netip"
 	"slices"
 	"sync"
@@ -21,9 +20,11 @@ var patRanges = [...]PortRange{{1, 511}, {512, 1023}, {1024, 65535}}
 // A PAT gives out ports of mapped addresses, for TCP and UDP, and identifiers
 // for ICMP echo; and, for dynamic NAT, whole addresses. One real end has one
 // port of a mapped address, whatever it talks to; so a phone that learned its
-// mapped port from one server can be reached under it by another. The port is
-// free again when the last connection that uses it is gone and it has lingered
-// (see SetTimeouts). Any number of goroutines may use a PAT.
+// mapped port from one server can be reached under it by another. Only a rule
+// that is Extended gives it one for each peer, and then ends with different
+// peers share a number. The port is free again when the last connection that
+// uses it is gone and it has lingered (see SetTimeouts). Any number of
+// goroutines may use a PAT.
 //
 // Locks, in the order in which they are taken: rotor.mu, PAT.mu, pool.mu,
 // PAT.randMu; PAT.rotorMu and addresses.mu alone.
@@ -32,7 +33,7 @@ type PAT struct {
 	pools map[poolKey]*pool
 
 	rotorMu sync.RWMutex
-	rotors  map[span]*rotor
+	rotors  map[string]*rotor // by ranges.key
 
 	addresses addresses
 
@@ -56,9 +57,20 @@ type pool struct {
 	key poolKey
 
 	mu      sync.Mutex
-	taken   [1 << 16 / 64]uint64 // a bit for each port
-	xlates  map[netip.AddrPort]*xlate
-	waiting []linger // those without a connection, by the time they end
+	taken   portSet                   // for every peer
+	xlates  map[netip.AddrPort]*xlate // by real end, of those
+	waiting []linger                  // those without a connection, by the time they end
+
+	// Extended PAT.
+	peers    map[netip.AddrPort]*peerPorts
+	extended map[[2]netip.AddrPort]*xlate // by real end and peer
+	shared   map[uint16]int               // how many peers a port is taken for
+}
+
+// A peerPorts is the ports of a pool that are taken for one peer alone.
+type peerPorts struct {
+	portSet
+	peer netip.AddrPort
 }
 
 // An xlate is one real end's port or address. What changes is guarded by the
@@ -68,6 +80,7 @@ type xlate struct {
 	real netip.AddrPort // port 0 if it is an address
 	addr netip.Addr     // mapped
 	port uint16
+	peer *peerPorts // of extended PAT, else nil
 	use  xlateUse
 	host *rotorHost // or nil
 
@@ -85,7 +98,7 @@ type linger struct {
 // NewPAT returns a PAT with every port free, which chooses by rand, two bytes
 // for each choice. Nothing lingers until SetTimeouts says so.
 func NewPAT(rand io.Reader) *PAT {
-	t := &PAT{pools: make(map[poolKey]*pool), rotors: make(map[span]*rotor), rand: rand}
+	t := &PAT{pools: make(map[poolKey]*pool), rotors: make(map[string]*rotor), rand: rand}
 	t.addresses.init()
 	return t
 }
@@ -190,38 +203,63 @@ func (l Lease) Mapped() netip.AddrPort {
 
 // Release ends the lease. When it was the last, what was leased is free once it
 // has lingered.
-func (l Lease) Release() {
+func (l Lease) Release() { l.end(false) }
+
+// Cancel is Release of a lease that no connection came to have: what was taken
+// for it alone is free at once.
+func (l Lease) Cancel() { l.end(true) }
+
+func (l Lease) end(unused bool) {
 	switch {
 	case l.x == nil:
 	case l.x.pool == nil:
-		l.pat.releaseAddr(l.x)
+		l.pat.releaseAddr(l.x, unused)
 	default:
-		l.pat.releasePort(l.x)
+		l.pat.releasePort(l.x, unused)
 	}
 }
 
-func (t *PAT) releasePort(x *xlate) {
+func (t *PAT) releasePort(x *xlate, unused bool) {
 	p := x.pool
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if t.unusedLocked(x, t.portWait.Load(), unused) {
+		p.freeLocked(x)
+	} else if x.refs == 0 {
+		p.waiting = append(p.waiting, linger{x, x.until})
+	}
+}
+
+// unusedLocked ends a lease of x, which then may linger for wait, and reports
+// whether x is to be freed now.
+func (t *PAT) unusedLocked(x *xlate, wait int64, unused bool) bool {
 	if x.refs--; x.refs > 0 {
-		return
+		return false
 	}
 	t.inUse.Add(-1)
-	wait := t.portWait.Load()
-	if wait == 0 {
-		p.freeLocked(x)
-		return
+	if wait == 0 || unused && x.until == 0 { // it has never lingered, so it is new
+		return true
 	}
 	t.lingering.Add(1)
 	x.until = t.now.Load() + wait
-	p.waiting = append(p.waiting, linger{x, x.until})
+	return false
 }
 
 // freeLocked takes x out of p.
 func (p *pool) freeLocked(x *xlate) {
-	p.taken[x.port/64] &^= 1 << (x.port % 64)
-	delete(p.xlates, x.real)
+	if e := x.peer; e != nil {
+		e.remove(x.port)
+		if e.n == 0 {
+			delete(p.peers, e.peer)
+		}
+		if p.shared[x.port]--; p.shared[x.port] == 0 {
+			delete(p.shared, x.port)
+		}
+		delete(p.extended, [2]netip.AddrPort{x.real, e.peer})
+	} else {
+		p.taken.remove(x.port)
+		delete(p.xlates, x.real)
+	}
 	if x.host != nil {
 		x.host.xlates.Add(-1)
 	}
@@ -257,38 +295,93 @@ func (t *PAT) reap(waiting []linger, free func(*xlate)) []linger {
 // 1024, or above. It fails if the range is used up, or the protocol has no
 // ports.
 func (t *PAT) Take(proto stack.Proto, real netip.AddrPort, mapped netip.Addr, avoid func(port uint16) bool) (Lease, bool) {
-	return t.take(proto, real, mapped, xlateUse{}, avoid)
+	k := taking{proto: proto, real: real}
+	if avoid != nil {
+		k.avoid = func(_ netip.Addr, port uint16) bool { return avoid(port) }
+	}
+	return t.take(&k, mapped)
 }
 
-func (t *PAT) take(proto stack.Proto, real netip.AddrPort, mapped netip.Addr, use xlateUse, avoid func(port uint16) bool) (Lease, bool) {
-	switch proto {
+// A taking is what a port is wanted for.
+type taking struct {
+	proto stack.Proto
+	real  netip.AddrPort
+	peer  netip.AddrPort // the only one that it is for; zero: every peer
+	flat  PortRange      // where to choose from; zero: the range of the real port
+	use   xlateUse
+	avoid func(a netip.Addr, port uint16) bool // holds mapped ports back; or nil
+}
+
+// take is Take for k.
+func (t *PAT) take(k *taking, mapped netip.Addr) (Lease, bool) {
+	switch k.proto {
 	case stack.TCP, stack.UDP, stack.ICMP:
 	default:
 		return Lease{}, false
 	}
-	p := t.pool(poolKey{proto, mapped})
+	p := t.pool(poolKey{k.proto, mapped})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t.reapLocked(p)
-	if x := p.xlates[real]; x != nil {
+	extended := k.peer.IsValid()
+	if x := p.findLocked(k); x != nil {
 		t.again(x)
 		return Lease{t, x}, true
 	}
-	free := func(port uint16) bool {
-		return p.taken[port/64]>>(port%64)&1 == 0 && (avoid == nil || !avoid(port))
+	var own *peerPorts // what else is taken for the peer
+	if extended {
+		if own = p.peers[k.peer]; own == nil {
+			own = &peerPorts{peer: k.peer}
+		}
 	}
-	port := real.Port()
-	if port == 0 && proto != stack.ICMP || !free(port) {
-		var ok bool
-		if port, ok = t.choose(p, rangeOf(port), free); !ok {
+	free := func(port uint16) bool {
+		switch {
+		case p.taken.has(port), extended && own.has(port), !extended && p.shared[port] > 0:
+			return false
+		}
+		return k.avoid == nil || !k.avoid(mapped, port)
+	}
+	port := k.real.Port()
+	if port == 0 && k.proto != stack.ICMP || !free(port) {
+		from, ok := k.flat, false
+		if from == (PortRange{}) {
+			from = rangeOf(port)
+		}
+		if port, ok = t.choose(&p.taken, from, free); !ok {
 			return Lease{}, false
 		}
 	}
-	x := &xlate{pool: p, real: real, addr: mapped, port: port, use: use, refs: 1}
+	x := &xlate{pool: p, real: k.real, addr: mapped, port: port, peer: own, use: k.use, refs: 1}
 	t.begun()
-	p.taken[port/64] |= 1 << (port % 64)
-	p.xlates[real] = x
+	p.addLocked(x)
 	return Lease{t, x}, true
+}
+
+// findLocked returns the xlate that the end of k has already, or nil.
+func (p *pool) findLocked(k *taking) *xlate {
+	if k.peer.IsValid() {
+		return p.extended[[2]netip.AddrPort{k.real, k.peer}]
+	}
+	return p.xlates[k.real]
+}
+
+// addLocked puts x into p.
+func (p *pool) addLocked(x *xlate) {
+	e := x.peer
+	if e == nil {
+		p.taken.add(x.port)
+		p.xlates[x.real] = x
+		return
+	}
+	if p.peers == nil {
+		p.peers = make(map[netip.AddrPort]*peerPorts)
+		p.extended = make(map[[2]netip.AddrPort]*xlate)
+		p.shared = make(map[uint16]int)
+	}
+	e.add(x.port)
+	p.peers[e.peer] = e
+	p.extended[[2]netip.AddrPort{x.real, e.peer}] = x
+	p.shared[x.port]++
 }
 
 // again leases x once more. Its lock is held.
@@ -321,8 +414,10 @@ func (t *PAT) Lookup(proto stack.Proto, real netip.AddrPort, mapped netip.Addr) 
 // idle calls f with each xlate that lingers, in no order, with its lock held.
 func (t *PAT) idle(f func(x *xlate, until int64)) {
 	each := func(waiting []linger) {
+		seen := make(map[*xlate]bool) // used again at once, it waits twice
 		for _, l := range waiting {
-			if l.x.refs == 0 && l.x.until == l.until {
+			if l.x.refs == 0 && l.x.until == l.until && !seen[l.x] {
+				seen[l.x] = true
 				f(l.x, l.until)
 			}
 		}
@@ -367,8 +462,9 @@ func rangeOf(port uint16) PortRange {
 	return patRanges[len(patRanges)-1]
 }
 
-// choose returns a free port of r, the first from a random one on.
-func (t *PAT) choose(p *pool, r PortRange, free func(uint16) bool) (uint16, bool) {
+// choose returns a port of r that free says is, the first from a random one on.
+// It does not ask about those in taken.
+func (t *PAT) choose(taken *portSet, r PortRange, free func(uint16) bool) (uint16, bool) {
 	var b [2]byte
 	t.randMu.Lock()
 	_, err := io.ReadFull(t.rand, b[:])
@@ -385,8 +481,7 @@ func (t *PAT) choose(p *pool, r PortRange, free func(uint16) bool) (uint16, bool
 		}
 		// Pass over the taken ports of one word at once, but not over the
 		// end of the range.
-		skip := uint32(bits.TrailingZeros64(^(p.taken[port/64] >> (port % 64))))
-		skip = min(max(skip, 1), 64-port%64, uint32(r.To)-port+1)
+		skip := min(max(taken.run(uint16(port)), 1), 64-port%64, uint32(r.To)-port+1)
 		i += skip
 	}
 	return 0, false

@@ -30,7 +30,8 @@ const (
 	// ("pat-pool OBJ round-robin").
 	PATRoundRobin
 	// OneToOne gives each real address a mapped one of its own, with all
-	// protocols and ports ("dynamic OBJ" with a range or subnet).
+	// protocols and ports ("dynamic OBJ" with a range or subnet), and when
+	// there is none left ports of Overload.
 	OneToOne
 )
 
@@ -67,7 +68,21 @@ type Rule struct {
 	// Identity rules leave MappedSource zero.
 	Source, MappedSource Object
 	MappedInterface      bool
-	Pool                 PoolUse
+
+	// Of a dynamic rule. More are the ranges after MappedSource, in their
+	// order, and Overload, of a OneToOne rule, the single addresses whose
+	// ports are given out when the ranges are used up. The rest are options
+	// of PAT to MappedSource and More, as the ASA words them.
+	Pool           PoolUse
+	More, Overload []Object
+	Extended       bool // "extended": a port is taken for one peer only
+	Flat           bool // "flat": a port that is not kept is one of 1024 to 65535
+	IncludeReserve bool // with Flat: of 1 to 65535
+
+	// Refuse says that a dynamic rule has no addresses, and what it matches is
+	// dropped: a nat line of before 8.3 for whose number Mapped has no global
+	// line.
+	Refuse bool
 
 	// Dest narrows a manual rule to one peer. The world has it at Dest, the
 	// real side knows it by MappedDest; both any: every peer.
@@ -87,15 +102,24 @@ type Rule struct {
 
 	NoProxyARP     bool
 	Unidirectional bool // static, but the mapped side does not open
-	RouteLookup    bool // "route-lookup": Other does not say where to
-	NetToNet       bool // "net-to-net", for show: addresses always keep their place
+
+	// OneWay is of an identity rule for whose addresses only the real side
+	// opens, as if it were dynamic: what the mapped side sends there is dropped
+	// ("nat 0" of before 8.3).
+	OneWay bool
+
+	RouteLookup bool // "route-lookup": Other does not say where to
+	NetToNet    bool // "net-to-net", for show: addresses always keep their place
+
+	Limits *Limits // of connections; nil: none
 
 	// Ref is the caller's own, to find again what the rule was made of. Rules
 	// that differ in it only are the same to Inherit.
 	Ref int
 
-	hits  *ruleHits
-	place int // in Rules.rules
+	hits           *ruleHits
+	place          int     // in Rules.rules
+	pool, overload *ranges // of a dynamic rule: MappedSource or the interface, and More; Overload
 }
 
 type ruleHits struct{ translate, untranslate atomic.Uint64 }
@@ -135,9 +159,25 @@ func (r *Rule) mapped() Object {
 	return r.MappedSource
 }
 
+// shown returns all objects that the world may see of r.
+func (r *Rule) shown() []Object {
+	list := []Object{r.mapped()}
+	if r.Kind == Dynamic {
+		list = slices.Concat(list, r.More, r.Overload)
+		if r.MappedInterface {
+			list = append(list, Host(r.Mapped.Addr.Addr()))
+		}
+	}
+	return list
+}
+
+// answersBack reports whether the mapped side may open connections to the real
+// one: the rule is static, and not for one way only.
+func (r *Rule) answersBack() bool { return r.Kind != Dynamic && !r.Unidirectional && !r.OneWay }
+
 // valid refuses what cannot be honoured.
 func (r *Rule) valid() error {
-	for _, o := range []Object{r.Source, r.MappedSource, r.Dest, r.MappedDest} {
+	for _, o := range slices.Concat([]Object{r.Source, r.MappedSource, r.Dest, r.MappedDest}, r.More, r.Overload) {
 		if err := o.valid(); err != nil {
 			return err
 		}
@@ -159,16 +199,13 @@ func (r *Rule) valid() error {
 		return err
 	}
 	if r.Kind == Dynamic {
-		if r.mapped().IsAny() {
-			return fmt.Errorf("dynamic to no address")
-		}
-		if r.Pool == OneToOne && r.MappedSource.IsAny() {
-			return fmt.Errorf("dynamic one to one without addresses")
-		}
-		return nil
+		return r.validPool()
 	}
-	if r.Pool != PATInOrder {
+	if r.Pool != PATInOrder || len(r.More)+len(r.Overload) > 0 || r.Extended || r.Flat || r.IncludeReserve || r.Refuse {
 		return fmt.Errorf("pool in a static rule")
+	}
+	if r.OneWay && r.Kind != Identity {
+		return fmt.Errorf("one way, and not identity")
 	}
 	if r.Kind == Static && !r.MappedInterface && r.MappedSource.IsAny() && !r.Source.IsAny() {
 		return fmt.Errorf("static to no address")
@@ -176,6 +213,33 @@ func (r *Rule) valid() error {
 	if m := r.mapped(); r.Source.Size() != m.Size() {
 		return fmt.Errorf("static of %v of %d addresses to %v of %d",
 			r.Source, r.Source.Size(), m, m.Size())
+	}
+	return nil
+}
+
+// validPool is valid for what a dynamic rule gives away.
+func (r *Rule) validPool() error {
+	options := r.Extended || r.Flat || r.IncludeReserve
+	switch {
+	case r.OneWay:
+		return fmt.Errorf("one way, and not identity")
+	case r.Refuse:
+		if r.MappedInterface || !r.MappedSource.IsAny() || len(r.More)+len(r.Overload) > 0 || options {
+			return fmt.Errorf("refused, and has addresses")
+		}
+		return nil
+	case r.mapped().IsAny():
+		return fmt.Errorf("dynamic to no address")
+	case r.Pool == OneToOne && r.MappedSource.IsAny():
+		return fmt.Errorf("dynamic one to one without addresses")
+	case r.Pool == OneToOne && options:
+		return fmt.Errorf("dynamic one to one with an option of PAT")
+	case r.Pool != OneToOne && len(r.Overload) > 0:
+		return fmt.Errorf("overload of what is not one to one")
+	case r.MappedSource.IsAny() && len(r.More) > 0 || slices.ContainsFunc(slices.Concat(r.More, r.Overload), Object.IsAny):
+		return fmt.Errorf("dynamic to any address")
+	case r.IncludeReserve && !r.Flat:
+		return fmt.Errorf("include-reserve without flat")
 	}
 	return nil
 }
@@ -246,6 +310,8 @@ type Rules struct {
 
 	static map[staticPort][]*Rule // static PAT of one address
 	wide   []*Rule                // static PAT of more
+
+	control *natControl // nil: off
 }
 
 // A staticPort is a mapped port that a static rule has.
@@ -271,6 +337,12 @@ func NewRules(rules []Rule) (*Rules, error) {
 			return nil, fmt.Errorf("nat: rule %q: %w", r.Name, err)
 		}
 		r.hits = new(ruleHits)
+		if r.Limits != nil && r.Limits.counts == nil {
+			r.Limits.counts = new(limitCounts)
+		}
+		if r.Kind == Dynamic {
+			r.pool, r.overload = newRanges(slices.Concat([]Object{r.mapped()}, r.More)), newRanges(r.Overload)
+		}
 		rs.rules = append(rs.rules, &r)
 	}
 	slices.SortStableFunc(rs.rules, order)
@@ -323,63 +395,76 @@ func clash(a, b *Rule) bool {
 // All returns the rules in order of search. The slice must not be changed.
 func (rs *Rules) All() []*Rule { return rs.rules }
 
-// Inherit takes over the hit counts of the rules that old has as well. It must
-// be called before rs is in use.
+// Inherit takes over the hit counts of the rules that old has as well, and the
+// connections that count for their limits. It must be called before rs is in
+// use.
 func (rs *Rules) Inherit(old *Rules) {
-	known := make(map[Rule]*ruleHits, len(old.rules))
+	known := make(map[string]*Rule, len(old.rules))
 	for _, q := range slices.Backward(old.rules) { // of twins the first
-		hits := q.hits
-		key := *q
-		key.hits, key.place, key.Ref = nil, 0, 0
-		known[key] = hits
+		known[q.key()] = q
 	}
 	for _, r := range rs.rules {
-		key := *r
-		key.hits, key.place, key.Ref = nil, 0, 0
-		if hits := known[key]; hits != nil {
-			r.hits = hits
+		q := known[r.key()]
+		if q == nil {
+			continue
+		}
+		r.hits = q.hits
+		if r.Limits != nil && q.Limits != nil {
+			r.Limits.counts = q.Limits.counts
 		}
 	}
 }
 
+// key is the same for the same commands.
+func (r *Rule) key() string {
+	k := *r
+	k.hits, k.place, k.pool, k.overload, k.Limits, k.Ref = nil, 0, nil, nil, nil, 0
+	return fmt.Sprintf("%#v", k) // addresses and interfaces by identity
+}
+
 // Owns reports whether the box answers ARP requests for a on i: a is a mapped
-// address of a static rule there. The interface's own address is the link's
-// business, and so are addresses of a rule with NoProxyARP or for any source.
-// A rule for any mapped interface owns only what is in the subnet of i.
+// address of a rule there, of a static one or of a pool. The interface's own
+// address is the link's business, and so are addresses of a rule with
+// NoProxyARP or for any source. A rule for any mapped interface owns only what
+// is in the subnet of i.
 func (rs *Rules) Owns(i *stack.Interface, a netip.Addr) bool {
 	if a == i.Addr.Addr() {
 		return false
 	}
 	for w := rs.about(&rs.shown, a); w.next(); {
 		r := w.rule
-		if o, ok := r.answers(i); ok && o.Contains(a) && (r.Mapped != nil || i.Addr.Contains(a)) {
+		if !r.answers(i) || r.Mapped == nil && !i.Addr.Contains(a) {
+			continue
+		}
+		if slices.ContainsFunc(r.shown(), func(o Object) bool { return !o.IsAny() && o.Contains(a) }) {
 			return true
 		}
 	}
 	return false
 }
 
-// MappedAddrs returns the mapped addresses of the static rules on i that Owns
-// is about, in order of search.
+// MappedAddrs returns the mapped addresses of the rules on i that Owns is
+// about, in order of search.
 func (rs *Rules) MappedAddrs(i *stack.Interface) []Object {
 	var all []Object
 	for _, r := range rs.rules {
-		o, ok := r.answers(i)
-		if !ok || o == Host(i.Addr.Addr()) || slices.Contains(all, o) {
+		if !r.answers(i) {
 			continue
 		}
-		if r.Mapped != nil || i.Addr.Contains(o.From) && i.Addr.Contains(o.To) {
-			all = append(all, o)
+		for _, o := range r.shown() {
+			o.Name = ""
+			if o.IsAny() || o == Host(i.Addr.Addr()) || slices.Contains(all, o) {
+				continue
+			}
+			if r.Mapped != nil || i.Addr.Contains(o.From) && i.Addr.Contains(o.To) {
+				all = append(all, o)
+			}
 		}
 	}
 	return all
 }
 
-// answers returns the mapped addresses of r that may need proxy ARP on i.
-func (r *Rule) answers(i *stack.Interface) (Object, bool) {
-	o := r.mapped()
-	o.Name = ""
-	ok := r.Kind != Dynamic && !r.NoProxyARP && !o.IsAny() &&
-		(r.Mapped == i || r.Mapped == nil && r.Real != i)
-	return o, ok
+// answers reports whether the mapped addresses of r may need proxy ARP on i.
+func (r *Rule) answers(i *stack.Interface) bool {
+	return !r.NoProxyARP && (r.Mapped == i || r.Mapped == nil && r.Real != i)
 }

@@ -43,7 +43,7 @@ func (rs *Rules) compile() {
 		return []Object{r.Source}
 	})
 	rs.real = index(func(r *Rule) []Object { return []Object{r.Source} })
-	rs.shown = index(func(r *Rule) []Object { return []Object{r.mapped()} })
+	rs.shown = index((*Rule).shown)
 }
 
 // maxSingles is the number of ports up to which a range of them is kept port

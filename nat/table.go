@@ -53,7 +53,7 @@ type TableConfig struct {
 //	Table.expiring   one Expire at a time
 //	Table.holes.mu   the pinholes, for change
 //	shard.mu         connections, for change; two shards by rising index
-//	clientShard.mu   counts of one client's connections
+//	clientShard.mu   counts of one client's connections; those of Limits
 //	pool.mu          ports of PAT
 //
 // Lookup, Claim and Conn.Handle take none, but to open or end a connection.
@@ -230,14 +230,15 @@ const openTries = 4
 //
 // What cannot be opened is a drop: TCP that does not begin with SYN
 // (DropTCPNotSYN), an ICMP reply or error (DropICMP), too many connections in
-// all (DropLimit) or of the client (DropHostLimit), too many half-open ones
-// (DropEmbryonic), and a server's flow that another connection has (DropNAT).
+// all or for a rule's Limits (DropLimit) or of the client (DropHostLimit), too
+// many half-open ones (DropEmbryonic), and a server's flow that another
+// connection has (DropNAT).
 func (t *Table) Open(p *stack.Packet, o Opening) (*Conn, End, stack.Verdict) {
 	c, v := t.open(p, o, nil)
 	if v == stack.Forward {
 		return c, Client, v
 	}
-	o.Source.Lease.Release()
+	o.Source.Lease.Cancel()
 	if c != nil {
 		return c, c.endOf(p), stack.Forward
 	}
@@ -270,6 +271,11 @@ func (t *Table) open(p *stack.Packet, o Opening, h *Hole) (*Conn, stack.Verdict)
 		return nil, stack.DropLimit
 	}
 	if v := t.clients.add(f); v != stack.Forward {
+		t.count.Add(-1)
+		return nil, v
+	}
+	if v := o.underLimits(f); v != stack.Forward {
+		t.clients.remove(f.Src.Addr(), f.Proto == stack.TCP)
 		t.count.Add(-1)
 		return nil, v
 	}
@@ -309,6 +315,9 @@ func (t *Table) open(p *stack.Packet, o Opening, h *Hole) (*Conn, stack.Verdict)
 		}
 		old.CloseFor(old.idleReason())
 		old = nil
+	}
+	for _, l := range o.limited(f) {
+		l.remove(f.Proto, f.Proto == stack.TCP)
 	}
 	t.clients.remove(f.Src.Addr(), f.Proto == stack.TCP)
 	t.count.Add(-1)
@@ -405,7 +414,11 @@ func (t *Table) forget(c *Conn) {
 		s.mu.Unlock()
 	}
 	t.count.Add(-1)
-	t.clients.remove(c.Client().Src.Addr(), c.Proto() == stack.TCP && !c.counted.Swap(true))
+	embryonic := c.Proto() == stack.TCP && !c.counted.Swap(true)
+	t.clients.remove(c.Client().Src.Addr(), embryonic)
+	for _, l := range c.limited() {
+		l.remove(c.Proto(), embryonic)
+	}
 }
 
 // idleReason is why c ends when it was idle for too long.

@@ -2,6 +2,7 @@ package nat
 
 import (
 	"net/netip"
+	"slices"
 
 	"patchbay/stack"
 )
@@ -25,7 +26,7 @@ func (rs *Rules) Untranslate(in *stack.Interface, f stack.Flow) (real netip.Addr
 // side, then for one from its real side to a peer that has another address or
 // port there.
 func (r *Rule) untranslate(in *stack.Interface, f stack.Flow) (netip.AddrPort, bool) {
-	if r.Kind != Dynamic && !r.Unidirectional && on(r.Mapped, in) && r.destHas(f.Src, f.Proto) {
+	if r.answersBack() && on(r.Mapped, in) && r.destHas(f.Src, f.Proto) {
 		if dst, ok := r.realOf(f.Dst, f.Proto); ok {
 			return dst, true
 		}
@@ -92,7 +93,8 @@ type Source struct {
 //
 // The answers of the server must come back the way they went: if the rule for
 // them is not un, the verdict is DropNATReverse. So the ASA treats a packet
-// from outside to the real address of a translated host.
+// from outside to the real address of a translated host. With Control, and for
+// a rule that says Refuse, a host without a translation is DropNoTranslation.
 //
 // A dynamic rule takes a port or an address from pat, which the caller must
 // hand to Table.Open or Release. With pat nil, nothing is taken, the port is the
@@ -100,10 +102,13 @@ type Source struct {
 // left is DropNAT.
 func (rs *Rules) Translate(in, out *stack.Interface, f stack.Flow, un *Rule, pat *PAT) (Source, stack.Verdict) {
 	r, peer := rs.sourceRule(in, out, f)
-	if rs.reverse(in, out, f, r) != un {
-		return Source{}, stack.DropNATReverse
-	}
 	switch {
+	case r != nil && r.Refuse:
+		return Source{}, stack.DropNoTranslation
+	case rs.reverse(in, out, f, r) != un:
+		return Source{}, stack.DropNATReverse
+	case rs.control.forbids(in, out, r, un):
+		return Source{}, stack.DropNoTranslation
 	case r == nil:
 		return Source{Mapped: f.Src}, stack.Forward
 	case peer: // gets the address that the real side knows it by
@@ -111,28 +116,59 @@ func (rs *Rules) Translate(in, out *stack.Interface, f stack.Flow, un *Rule, pat
 		return Source{a, r, Lease{}}, stack.Forward
 	case r.Kind != Dynamic:
 		return Source{r.mappedOf(f.Src), r, Lease{}}, stack.Forward
+	case pat == nil:
+		return Source{netip.AddrPortFrom(r.mapped().From, f.Src.Port()), r, Lease{}}, stack.Forward
 	}
-	m := r.mapped()
-	if pat == nil {
-		return Source{netip.AddrPortFrom(m.From, f.Src.Port()), r, Lease{}}, stack.Forward
+	l, ok := rs.give(r, in, out, f, pat)
+	if !ok {
+		return Source{}, stack.DropNAT
 	}
+	m := l.Mapped()
+	if l.x.pool == nil { // a whole address
+		m = netip.AddrPortFrom(m.Addr(), f.Src.Port())
+	}
+	return Source{m, r, l}, stack.Forward
+}
+
+// give leases what the dynamic rule r maps the source of f to: of a OneToOne
+// rule an address, then a port of Overload; else a port of the pool; and when
+// that is used up a port of the interface.
+func (rs *Rules) give(r *Rule, in, out *stack.Interface, f stack.Flow, pat *PAT) (Lease, bool) {
 	use := xlateUse{rule: r, from: in, to: out}
-	avoid := func(a netip.Addr, port uint16) bool { return rs.hasStaticPort(out, staticPort{f.Proto, a, port}) }
+	k := taking{proto: f.Proto, real: f.Src, use: use, avoid: func(a netip.Addr, port uint16) bool {
+		return rs.hasStaticPort(out, staticPort{f.Proto, a, port})
+	}}
 	if r.Pool == OneToOne {
-		l, ok := pat.takeAddr(f.Src.Addr(), m, use, func(a netip.Addr) bool { return rs.hasStatic(out, a) })
-		if ok {
-			return Source{netip.AddrPortFrom(l.Mapped().Addr(), f.Src.Port()), r, l}, stack.Forward
+		if l, ok := pat.takeAddr(f.Src.Addr(), r.pool, use, func(a netip.Addr) bool { return rs.hasStatic(out, a) }); ok {
+			return l, true
 		}
-	} else if l, ok := pat.takePool(f.Proto, f.Src, m, r.Pool == PATRoundRobin, use, avoid); ok {
-		return Source{l.Mapped(), r, l}, stack.Forward
-	}
-	if r.MappedInterface && m != Host(r.Mapped.Addr.Addr()) {
-		a := r.Mapped.Addr.Addr()
-		if l, ok := pat.take(f.Proto, f.Src, a, use, func(port uint16) bool { return avoid(a, port) }); ok {
-			return Source{l.Mapped(), r, l}, stack.Forward
+		if l, ok := pat.takePool(&k, r.overload, false); ok {
+			return l, true
+		}
+	} else {
+		k := k
+		r.ask(&k, f.Dst)
+		if l, ok := pat.takePool(&k, r.pool, r.Pool == PATRoundRobin); ok {
+			return l, true
 		}
 	}
-	return Source{}, stack.DropNAT
+	if r.MappedInterface && !r.pool.contains(r.Mapped.Addr.Addr()) {
+		return pat.take(&k, r.Mapped.Addr.Addr())
+	}
+	return Lease{}, false
+}
+
+// ask narrows k to what the pool of r gives toward the server dst.
+func (r *Rule) ask(k *taking, dst netip.AddrPort) {
+	if r.Extended {
+		k.peer = dst
+	}
+	if r.Flat {
+		k.flat = PortRange{1024, 65535}
+		if r.IncludeReserve {
+			k.flat.From = 1
+		}
+	}
 }
 
 // hasStaticPort reports whether static PAT on out shows k.
@@ -173,7 +209,7 @@ func (rs *Rules) sourceRule(in, out *stack.Interface, f stack.Flow) (r *Rule, pe
 		if on(r.Real, in) && on(r.Mapped, out) && r.sourceHas(f.Src, f.Proto) && r.destHas(f.Dst, f.Proto) {
 			return r, false
 		}
-		if r.Kind != Dynamic && !r.Unidirectional && r.movesDest() && on(r.Mapped, in) && on(r.Real, out) &&
+		if r.answersBack() && r.movesDest() && on(r.Mapped, in) && on(r.Real, out) &&
 			r.destHas(f.Src, f.Proto) && r.sourceHas(f.Dst, f.Proto) {
 			return r, true
 		}
@@ -211,7 +247,7 @@ func (r *Rule) narrow() bool { return !r.Dest.IsAny() || r.DestPorts != PortRang
 func (rs *Rules) MappedOf(real netip.AddrPort, in, out *stack.Interface, proto stack.Proto) (mapped netip.AddrPort, ok bool) {
 	for w := rs.about(&rs.real, real.Addr()); w.next(); {
 		r := w.rule
-		if !on(r.Real, in) || !on(r.Mapped, out) || r.narrow() || !r.sourceHas(real, proto) {
+		if !on(r.Real, in) || !on(r.Mapped, out) || r.narrow() || r.Refuse || !r.sourceHas(real, proto) {
 			continue
 		}
 		if r.Kind == Dynamic {
@@ -232,7 +268,7 @@ func (rs *Rules) MappedOf(real netip.AddrPort, in, out *stack.Interface, proto s
 func (rs *Rules) RealOf(mapped netip.AddrPort, in *stack.Interface, proto stack.Proto) (real netip.AddrPort, ok bool) {
 	for w := rs.about(&rs.shown, mapped.Addr()); w.next(); {
 		r := w.rule
-		if r.Kind == Dynamic || r.Unidirectional || !on(r.Mapped, in) || r.narrow() {
+		if !r.answersBack() || !on(r.Mapped, in) || r.narrow() {
 			continue
 		}
 		if real, ok := r.realOf(mapped, proto); ok {
@@ -264,6 +300,5 @@ func (rs *Rules) Keeps(c *Conn) bool {
 		return c.lease.pat == nil && s.Mapped == c.Server().Src
 	}
 	a := c.Server().Src.Addr()
-	return c.lease.pat != nil && (s.Rule.mapped().Contains(a) ||
-		s.Rule.MappedInterface && a == s.Rule.Mapped.Addr.Addr())
+	return c.lease.pat != nil && slices.ContainsFunc(s.Rule.shown(), func(o Object) bool { return o.Contains(a) })
 }

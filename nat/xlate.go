@@ -20,6 +20,8 @@ type Xlate struct {
 	From, To     *stack.Interface
 	Real, Mapped netip.AddrPort
 
+	Extended bool // for one peer only, which Conns talk to
+
 	Conns int       // connections that use it
 	Seen  time.Time // when one last did; zero: none does
 
@@ -29,13 +31,16 @@ type Xlate struct {
 }
 
 // Flags returns the letters of "show xlate": "s" for static, "r" for portmap,
-// "i" for dynamic, "I" for identity, "T" for twice.
+// "i" for dynamic, "e" for extended, "I" for identity, "T" for twice.
 // (reference/asa-cli-show-debug.md, section 2.8.)
 func (x Xlate) Flags() string {
 	s := "s"
 	if x.Rule.Kind == Dynamic {
 		if s = "ri"; x.Proto == 0 {
 			s = "i"
+		}
+		if x.Extended {
+			s += "e"
 		}
 	} else if x.Rule.Service != 0 {
 		s = "sr"
@@ -92,7 +97,7 @@ func (t *Table) Xlates(rs *Rules) []Xlate {
 				}
 				all = append(all, Xlate{
 					Rule: c.Rule, Proto: proto, From: c.In, To: c.Out,
-					Real: x.real, Mapped: c.lease.Mapped(),
+					Real: x.real, Mapped: c.lease.Mapped(), Extended: x.peer != nil,
 				})
 			}
 			use(i, c)
@@ -113,7 +118,7 @@ func (t *PAT) lingerers() []Xlate {
 		}
 		l := Xlate{
 			Rule: x.use.rule, From: x.use.from, To: x.use.to,
-			Real: x.real, Mapped: netip.AddrPortFrom(x.addr, x.port), Until: time.Unix(0, until),
+			Real: x.real, Mapped: netip.AddrPortFrom(x.addr, x.port), Extended: x.peer != nil, Until: time.Unix(0, until),
 		}
 		if x.pool != nil {
 			l.Proto = x.pool.key.proto

@@ -44,6 +44,15 @@ const (
 	DropTCPSYN                // tcp-seq-syn-diff: a SYN with another sequence number within a connection
 	DropHostLimit             // host-limit: one client has too many connections
 	DropEmbryonic             // embryonic-conn-limit: too many half-open TCP connections, of one client or in all
+	DropRTPLength             // inspect-rtp-invalid-length: too short for its header
+	DropRTPVersion            // inspect-rtp-invalid-version
+	DropRTPPayload            // inspect-rtp-invalid-payload-type: not signaled, or RTCP
+	DropRTPSSRC               // inspect-rtp-ssrc-mismatch: another source than until now
+	DropRTPSequence           // inspect-rtp-sequence-num-outofrange
+	DropRTCPLength            // inspect-rtcp-invalid-length
+	DropRTCPVersion           // inspect-rtcp-invalid-version
+	DropRTCPPayload           // inspect-rtcp-invalid-payload-type
+	DropNoTranslation         // no-translation-group: nat-control, and no rule for the host (the ASA's message 305005)
 	DropICMPSequence          // inspect-icmp-seq-num-not-matched: an echo reply that no request waits for
 	numVerdicts
 )
@@ -87,6 +96,15 @@ var verdictNames = [numVerdicts]string{
 	DropTCPSYN:        "tcp-seq-syn-diff",
 	DropHostLimit:     "host-limit",
 	DropEmbryonic:     "embryonic-conn-limit",
+	DropRTPLength:     "inspect-rtp-invalid-length",
+	DropRTPVersion:    "inspect-rtp-invalid-version",
+	DropRTPPayload:    "inspect-rtp-invalid-payload-type",
+	DropRTPSSRC:       "inspect-rtp-ssrc-mismatch",
+	DropRTPSequence:   "inspect-rtp-sequence-num-outofrange",
+	DropRTCPLength:    "inspect-rtcp-invalid-length",
+	DropRTCPVersion:   "inspect-rtcp-invalid-version",
+	DropRTCPPayload:   "inspect-rtcp-invalid-payload-type",
+	DropNoTranslation: "no-translation-group",
 	DropICMPSequence:  "inspect-icmp-seq-num-not-matched",
 }
 
@@ -139,6 +157,15 @@ var verdictTexts = [numVerdicts]string{
 	DropTCPSYN:        "TCP SEQ in SYN/SYNACK invalid",
 	DropHostLimit:     "Host limit exceeded",
 	DropEmbryonic:     "Embryonic connection limit exceeded",
+	DropRTPLength:     "Inspect RTP invalid length",
+	DropRTPVersion:    "Inspect RTP invalid version",
+	DropRTPPayload:    "Inspect RTP invalid payload type",
+	DropRTPSSRC:       "Inspect RTP SSRC mismatch",
+	DropRTPSequence:   "Inspect RTP sequence number out of range",
+	DropRTCPLength:    "Inspect RTCP invalid length",
+	DropRTCPVersion:   "Inspect RTCP invalid version",
+	DropRTCPPayload:   "Inspect RTCP invalid payload type",
+	DropNoTranslation: "No translation group found",
 	DropICMPSequence:  "ICMP Inspect seq num not matched",
 }
 

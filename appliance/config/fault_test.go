@@ -272,20 +272,13 @@ var unsupportedFaults = []struct {
 	{"management-only", "interface Management0/0\n nameif mgmt\n management-only\n", 3},
 	{"ip verify reverse-path", twoInterfaces + "ip verify reverse-path interface outside\n", 7},
 	{"sysopt connection tcpmss", "sysopt connection tcpmss 1300\n", 1},
-	{"access lists on mapped addresses", "ASA Version 8.2(5)\n" + twoInterfaces + "access-list a permit ip any any\naccess-group a in interface outside\n", 9},
-	{"NAT of before 8.3", twoInterfaces + "global (outside) 1 interface\nnat (inside) 1 0 0\n", 8},
-	{"nat-control", "nat-control\n", 1},
-	{"an option of a PAT pool", twoInterfaces + "object network a\n host 10.20.0.9\nobject network p\n range 203.0.113.10 203.0.113.11\n" +
-		"object network a\n nat (inside,outside) dynamic pat-pool p round-robin\n", 12},
-	{"dynamic NAT to more than one range", twoInterfaces + "object network a\n host 10.20.0.9\nobject-group network p\n network-object host 203.0.113.10\n" +
-		" network-object host 203.0.113.12\nobject network a\n nat (inside,outside) dynamic pat-pool p\n", 13},
 	{"NAT of answers of the DNS", twoInterfaces + "object network a\n host 10.20.0.9\n nat (inside,outside) static 203.0.113.10 dns\n", 9},
-	{"limits of connections in a NAT line", "ASA Version 8.0(4)\n" + twoInterfaces + "static (inside,outside) 203.0.113.10 10.20.0.9 netmask 255.255.255.255 tcp 10 5\n", 8},
 	{"class-default", "policy-map p\n class class-default\n", 2},
 	{"police", "class-map c\n match any\npolicy-map p\n class c\n  police input 8000 1000\n", 5},
 	{"set connection", "class-map c\n match any\npolicy-map p\n class c\n  set connection conn-max 5\n", 5},
-	{"inspect sip with a map", "policy-map type inspect sip s\nclass-map c\n match any\npolicy-map p\n class c\n  inspect sip s\n", 6},
-	{"inspect skinny with a map", "policy-map type inspect skinny s\nclass-map c\n match any\npolicy-map p\n class c\n  inspect skinny s\n", 6},
+	{"mask as the action of a match", "policy-map type inspect sip s\n match content type sdp\n  mask\n", 3},
+	{"two maps of one engine for one phone proxy", "policy-map type inspect sip s\nclass-map a\n match port tcp eq 5061\nclass-map b\n match port tcp eq 5062\n" +
+		"phone-proxy pp\npolicy-map p\n class a\n  inspect sip phone-proxy pp\n class b\n  inspect sip s phone-proxy pp\n", 11},
 	{"inspect with a tls-proxy of its own", "tls-proxy t\nclass-map c\n match any\npolicy-map p\n class c\n  inspect sip tls-proxy t\n", 6},
 	{"null-sha1", "ssl encryption aes128-sha1 null-sha1\n", 1},
 	{"rc4-md5", "ssl encryption aes128-sha1 rc4-md5\n", 1},

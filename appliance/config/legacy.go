@@ -1,9 +1,7 @@
 package config
 
 import (
-	"cmp"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -30,7 +28,9 @@ type legacyNAT struct {
 	id        int // 0 translates nothing
 	prefix    netip.Prefix
 	list      string // access list in place of prefix
+	outside   bool   // also toward interfaces of a higher level
 	connMax   int
+	udpMax    int
 	embryonic int
 	dns       bool
 }
@@ -48,6 +48,7 @@ func legacyCommands() []command {
 	return []command{
 		cmd("static <pair> {<mapped:addr>|interface} {<real:addr> [netmask <mask>]|access-list <acl:name>}"+limits, parseStatic),
 		cmd("static <pair> proto={tcp|udp} {<mapped:addr>|interface} <mappedport:port> <real:addr> <realport:port> [netmask <mask>]"+limits, parseStatic),
+		cmd("static <pair> proto={tcp|udp} {<mapped:addr>|interface} <mappedport:port> access-list <acl:name>"+limits, parseStatic),
 		cmd("global <in:paren> <id:1-2147483647> {interface|<range:addrrange> [netmask <mask>]}", parseGlobal),
 		cmd("nat <in:paren> <id:0-2147483647> {{<net:addr>|0} [<mask>|0]|access-list <acl:name>} [outside]"+limits, parseLegacyNAT),
 		cmd("nat-control", func(p *parser, a cli.Args) {
@@ -112,8 +113,7 @@ func parseStatic(p *parser, a cli.Args) {
 	n.Line, n.Section, n.Static, n.Legacy = p.line, ManualNAT, true, true
 	n.RealIf, n.MappedIf, _ = parsePair(a.Get("pair"))
 	n.MappedInterface, n.DNS = a.Has("interface"), a.Has("dns")
-	n.ConnMax, n.EmbryonicMax = a.Int("limit.conns", 0), a.Int("limit.embryonic", 0)
-	n.ConnMax = max(n.ConnMax, a.Int("limit.udpconns", 0))
+	n.ConnMax, n.EmbryonicMax, n.UDPMax = a.Int("limit.conns", 0), a.Int("limit.embryonic", 0), a.Int("limit.udpconns", 0)
 	s.noMapped = n.MappedInterface
 	if a.Has("mapped") {
 		s.mappedAddr, _ = p.addr(a.Get("mapped"))
@@ -146,7 +146,7 @@ func parseStatic(p *parser, a cli.Args) {
 		}
 		for name, port := range map[string]*uint16{"realport": &n.RealPort, "mappedport": &n.MappedPort} {
 			v, _ := parsePort(a.Get(name))
-			if v == 0 {
+			if v == 0 && a.Has(name) {
 				p.refuse(a.Token(name), "", "port 0 cannot be translated: 1 to 65535")
 			}
 			*port = uint16(v)
@@ -173,7 +173,7 @@ func parseLegacyNAT(p *parser, a cli.Args) {
 		return
 	}
 	n := legacyNAT{line: p.line, iface: strings.Trim(a.Get("in"), "()"), id: a.Int("id", 0), list: a.Get("acl"), dns: a.Has("dns"),
-		connMax: max(a.Int("limit.conns", 0), a.Int("limit.udpconns", 0)), embryonic: a.Int("limit.embryonic", 0)}
+		connMax: a.Int("limit.conns", 0), udpMax: a.Int("limit.udpconns", 0), embryonic: a.Int("limit.embryonic", 0), outside: a.Has("outside")}
 	n.prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{}), 0)
 	if a.Has("net") {
 		addr, _ := p.addr(a.Get("net"))
@@ -219,140 +219,3 @@ func (p *parser) addrRange(word string) (AddrSpec, error) {
 type errOrder string
 
 func (e errOrder) Error() string { return string(e) + " ends before it begins" }
-
-// convertLegacy makes nat lines of what was written before 8.3, in the order in
-// which an ASA of before 8.3 searched: exemptions (nat 0 access-list), static
-// lines, nat with an access list, nat by the longest prefix.
-func (p *parser) convertLegacy() {
-	old, known := p.before83()
-	p.run.MappedACL = old || !known && p.legacy.line > 0
-	if p.legacy.line > 0 && len(p.nat) > 0 {
-		p.at(p.legacy.line)
-		p.refuse(cli.Split(p.text)[0], "", "NAT of before 8.3 here and of 8.3 and later in line %d cannot be together", p.nat[0].rule.Line)
-		return
-	}
-	for _, n := range p.legacy.nats {
-		if n.id == 0 && n.list != "" {
-			p.listNAT(n)
-		}
-	}
-	for _, s := range p.legacy.statics {
-		if s.list == "" {
-			p.nat = append(p.nat, s.natLine)
-		} else {
-			p.listStatic(s)
-		}
-	}
-	for _, n := range p.legacy.nats {
-		if n.id > 0 && n.list != "" {
-			p.listNAT(n)
-		}
-	}
-	var regular []legacyNAT
-	for _, n := range p.legacy.nats {
-		if n.list == "" {
-			regular = append(regular, n)
-		}
-	}
-	slices.SortStableFunc(regular, func(a, b legacyNAT) int { return cmp.Compare(b.prefix.Bits(), a.prefix.Bits()) })
-	for _, n := range regular {
-		reals := []AddrSpec{{From: n.prefix.Addr(), To: lastAddr(n.prefix), Any: n.prefix.Bits() == 0}}
-		p.dynamic(n, AfterAutoNAT, reals, nil)
-	}
-}
-
-// dynamic adds what a nat line means for sources to one range of destinations,
-// nil for all: a rule to each interface with a global line of its number.
-func (p *parser) dynamic(n legacyNAT, section int, reals, dests []AddrSpec) {
-	rule := NATRule{Line: n.line, Section: section, RealIf: n.iface, Legacy: true, ConnMax: n.connMax, EmbryonicMax: n.embryonic, DNS: n.dns}
-	if n.id == 0 {
-		rule.Static, rule.Unidirectional = true, dests == nil // of an exemption both sides open
-		p.nat = append(p.nat, natLine{rule: rule, reals: reals, identity: true, narrowed: dests != nil, dests: dests})
-		return
-	}
-	var to []string
-	for _, g := range p.legacy.globals {
-		if g.id == n.id && !slices.Contains(to, g.iface) {
-			to = append(to, g.iface)
-		}
-	}
-	if to == nil {
-		p.at(n.line)
-		p.warn(p.word(strconv.Itoa(n.id)), "", "there is no global line of number %d, so nothing is translated by this one", n.id)
-	}
-	for _, iface := range to {
-		l := natLine{rule: rule, reals: reals, narrowed: dests != nil, dests: dests, noMapped: true}
-		l.rule.MappedIf = iface
-		for _, ranges := range []bool{true, false} { // ranges are used up first
-			for _, g := range p.legacy.globals {
-				switch {
-				case g.id != n.id || g.iface != iface:
-				case !g.addrs.From.IsValid():
-					l.rule.MappedInterface = true
-				case (g.addrs.From != g.addrs.To) == ranges:
-					l.mappeds, l.noMapped = append(l.mappeds, g.addrs), false
-				}
-			}
-		}
-		p.nat = append(p.nat, l)
-	}
-}
-
-// listNAT adds what a nat line with an access list means.
-func (p *parser) listNAT(n legacyNAT) {
-	entries, ok := p.natList(n.line, n.list)
-	if !ok {
-		return
-	}
-	for _, e := range entries {
-		for _, d := range e.Dsts {
-			p.dynamic(n, ManualNAT, e.Srcs, []AddrSpec{d})
-		}
-	}
-}
-
-// listStatic adds what a static line with an access list means: all its
-// entries have the same sources.
-func (p *parser) listStatic(s legacyStatic) {
-	entries, ok := p.natList(s.rule.Line, s.list)
-	if !ok {
-		return
-	}
-	for _, e := range entries {
-		if !slices.Equal(e.Srcs, entries[0].Srcs) {
-			p.at(s.rule.Line)
-			p.refuse(p.word(s.list), "", "the entries of access list %s have different sources, which cannot all be mapped to the one", s.list)
-			return
-		}
-		l := s.natLine
-		l.reals, l.dests, l.narrowed = e.Srcs, e.Dsts, true
-		p.nat = append(p.nat, l)
-	}
-}
-
-// natList returns the entries of an access list of a NAT line, which may say
-// addresses only.
-func (p *parser) natList(line int, name string) ([]ACE, bool) {
-	p.at(line)
-	l := p.run.AccessList(name)
-	if l == nil {
-		var names []string
-		for _, l := range p.run.AccessLists {
-			names = append(names, l.Name)
-		}
-		p.refuse(p.word(name), "V04", "there is no access list %s; %s", name, nearestOf(name, names))
-		return nil, false
-	}
-	var list []ACE
-	for _, e := range l.Entries {
-		switch {
-		case e.IsRemark() || e.Inactive || len(e.Services) == 0: // nothing, or refused
-		case !e.Permit || len(e.Services) != 1 || e.Services[0].Proto != 0 || e.TimeRange != "":
-			p.refuse(p.word(name), "", "line %d of access list %s is not permit ip: deny and ports in the access list of NAT are not supported yet by this version", e.Line, name)
-			return nil, false
-		default:
-			list = append(list, e)
-		}
-	}
-	return list, true
-}

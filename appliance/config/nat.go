@@ -83,7 +83,14 @@ type NATRule struct {
 	Unidirectional           bool // the mapped side does not open connections
 	Inactive                 bool // as if it were not there
 	Description              string
-	ConnMax, EmbryonicMax    int // connections of one host through a static line of before 8.3; 0 is no limit
+
+	// Of lines of before 8.3. NoGlobal says that MappedIf has no global line of
+	// the rule's number, and what the rule matches is dropped. OneWay is of an
+	// identity rule whose mapped side does not reach the real one at all. The
+	// limits are connections of one host, TCP, UDP and half-open TCP; 0 is none.
+	NoGlobal                      bool
+	OneWay                        bool
+	ConnMax, UDPMax, EmbryonicMax int
 }
 
 // Identity reports whether n is a static rule that translates nothing: it keeps

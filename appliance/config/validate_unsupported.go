@@ -84,63 +84,12 @@ var unsupported = []feature{
 		}
 	}},
 
-	// Access lists.
-	{name: "access lists on mapped addresses", text: notSupported("an access list of before 8.3, on mapped addresses; " +
-		"let an ASA of 8.4 or later convert it"), find: func(v *validator, hit func(int, string)) {
-		if v.run.MappedACL {
-			for _, g := range v.run.AccessGroups {
-				hit(g.Line, g.Name)
-			}
-		}
-	}},
-
 	// NAT.
-	{name: "NAT of before 8.3", text: notSupported("NAT of before 8.3 (static, global, nat, nat-control); let an ASA of 8.4 or later convert it"),
-		find: eachRule(func(n *NATRule) string {
-			switch {
-			case !n.Legacy:
-				return ""
-			case n.Static && n.MappedIf != "":
-				return "static"
-			}
-			return "nat"
-		})},
-	{name: "nat-control", find: func(v *validator, hit func(int, string)) {
-		if v.run.NATControl > 0 {
-			hit(v.run.NATControl, "nat-control")
-		}
-	}},
-	{name: "an option of a PAT pool", find: eachRule(func(n *NATRule) string {
-		switch {
-		case n.RoundRobin:
-			return "round-robin"
-		case n.Extended:
-			return "extended"
-		case n.Flat:
-			return "flat"
-		}
-		return ""
-	})},
-	{name: "dynamic NAT to more than one range", find: eachRule(func(n *NATRule) string {
-		if len(n.Pool) > 0 {
-			return n.MappedObject
-		}
-		return ""
-	})},
 	{name: "NAT of answers of the DNS", find: eachRule(func(n *NATRule) string {
 		if n.DNS {
 			return "dns"
 		}
 		return ""
-	})},
-	{name: "limits of connections in a NAT line", find: eachRule(func(n *NATRule) string {
-		switch {
-		case n.ConnMax == 0 && n.EmbryonicMax == 0:
-			return ""
-		case n.Static:
-			return "static"
-		}
-		return "nat"
 	})},
 
 	// Policies.
@@ -159,8 +108,33 @@ var unsupported = []feature{
 			hit(c.Set.Line, "connection")
 		}
 	})},
-	{name: "inspect sip with a map", find: eachInspect("sip", func(in *Inspect) string { return in.Map })},
-	{name: "inspect skinny with a map", find: eachInspect("skinny", func(in *Inspect) string { return in.Map })},
+	{name: "mask as the action of a match", find: func(v *validator, hit func(int, string)) {
+		for _, m := range v.run.PolicyMaps {
+			if m.SIP == nil {
+				continue
+			}
+			for _, x := range m.SIP.Matches {
+				if x.Act.Action == "mask" {
+					hit(x.Act.Line, "mask")
+				}
+			}
+		}
+	}},
+	{name: "two maps of one engine for one phone proxy", find: func(v *validator, hit func(int, string)) {
+		type service struct{ engine, proxy string }
+		maps := make(map[service]string)
+		eachClass(func(c *PolicyClass, hit func(int, string)) {
+			for _, in := range c.Inspects {
+				k := service{in.Protocol, in.PhoneProxy}
+				first, ok := maps[k]
+				if ok && first != in.Map {
+					hit(in.Line, in.Protocol)
+				} else if in.PhoneProxy != "" {
+					maps[k] = in.Map
+				}
+			}
+		})(v, hit)
+	}},
 	{name: "inspect with a tls-proxy of its own", find: eachInspect("", func(in *Inspect) string { return in.TLSProxy })},
 
 	// Ciphers.

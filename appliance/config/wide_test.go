@@ -213,7 +213,7 @@ func TestLegacy(t *testing.T) {
 			DestFrom: peer, DestTo: peer, MappedDestFrom: peer, MappedDestTo: peer}),
 		in(config.NATRule{Line: 17, Section: 1, MappedIf: "outside", RealFrom: one, RealTo: one, MappedFrom: pool[0].From, MappedTo: pool[0].To, Pool: pool, MappedInterface: true,
 			DestFrom: peer, DestTo: peer, MappedDestFrom: peer, MappedDestTo: peer}),
-		in(config.NATRule{Line: 15, Section: 3, Static: true, Unidirectional: true, RealFrom: h1, RealTo: h2, MappedFrom: h1, MappedTo: h2}),
+		in(config.NATRule{Line: 15, Section: 3, Static: true, MappedIf: "outside", OneWay: true, RealFrom: h1, RealTo: h2, MappedFrom: h1, MappedTo: h2}),
 		in(config.NATRule{Line: 16, Section: 3, MappedIf: "outside", RealFrom: all, RealTo: last, MappedFrom: pool[0].From, MappedTo: pool[0].To, Pool: pool, MappedInterface: true}),
 	}
 	if diff := cmp.Diff(want, r.NAT, compare); diff != "" {

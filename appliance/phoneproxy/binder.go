@@ -30,6 +30,7 @@ type AddressBook interface {
 type binder struct {
 	device string // from the certificate
 	phone  netip.AddrPort
+	places [2]string      // where the phone and the UCM are, for the log
 	global netip.AddrPort // ours as the phone knows it: mapped address, secure port
 	asUCM  netip.AddrPort // the phone as the UCM knows it
 	ucm    netip.AddrPort // the UCM's real address, nonsecure port
@@ -64,6 +65,12 @@ var errPlain = errors.New("phone answered RTP/AVP: media of a remote phone must 
 
 // errSecureUCM is a UCM that speaks SRTP although its cluster is nonsecure.
 var errSecureUCM = errors.New("call manager offered SRTP, but cluster-mode is nonsecure")
+
+// Now returns the time. See inspect.Clock.
+func (b *binder) Now() time.Time { return b.now() }
+
+// Place returns where an end is. See inspect.Placer.
+func (b *binder) Place(end nat.End) string { return b.places[end] }
 
 // Self returns how the other end knows from. See inspect.Binder.
 func (b *binder) Self(from nat.End) netip.AddrPort {

@@ -89,6 +89,7 @@ func New(c Config) *Proxy {
 // Where says what one connection is about, in addresses.
 type Where struct {
 	Interface string         // nameif it came in by
+	Toward    string         // nameif that the call manager is behind
 	Global    netip.AddrPort // what the phone asked for: mapped address, secure port
 	UCM       netip.AddrPort // the call manager's real address, nonsecure port
 	Phone     netip.Addr     // the phone as the call manager's side knows it; zero: unchanged
@@ -174,6 +175,7 @@ func (p *Proxy) Serve(ctx context.Context, c net.Conn, svc Service, w Where) {
 
 	b := &binder{
 		device: phone.Device, phone: remote, global: w.Global, asUCM: s.AsUCM, ucm: w.UCM,
+		places: [2]string{place(w.Interface, remote), place(w.Toward, w.UCM)},
 		secure: svc.Offset, sdes: svc.SDES,
 		book: w.Book, relay: p.c.Relay, outside: w.Outside, inside: w.Inside,
 		rand: p.c.Rand, now: p.c.Now, log: log,
@@ -250,6 +252,11 @@ func (p *Proxy) dial(ctx context.Context, w Where, remote netip.AddrPort) (net.C
 		c, err = p.c.Dial.DialTCP(ctx, netip.AddrPortFrom(from.Addr(), 0), w.UCM)
 	}
 	return c, err
+}
+
+// place is an address as a log line has it: "outside:198.51.100.7/49153".
+func place(iface string, at netip.AddrPort) string {
+	return fmt.Sprintf("%s:%v/%d", iface, at.Addr(), at.Port())
 }
 
 func reason(err error) string {

@@ -89,6 +89,10 @@ type Media struct {
 	Ports inspect.Span // the port with its count: "49170/2"
 	Proto inspect.Span // "RTP/AVP"
 
+	// Types are the formats that are payload types of RTP, and those that
+	// a=rtcp-mux stands for.
+	Types inspect.PayloadTypes
+
 	Conn      Address // of the m= line; absent when the session's holds
 	RTCP      Port
 	Crypto    []Crypto
@@ -234,7 +238,15 @@ func (m *Media) parse(f fields, line inspect.Span) error {
 		return ErrMalformed
 	}
 	m.Port = n
-	return nil
+	for {
+		format := f.next()
+		if format.Len == 0 {
+			return nil
+		}
+		if t, ok := parsePort(format.Of(f.body)); ok && t < 128 {
+			m.Types.Add(uint8(t))
+		}
+	}
 }
 
 // parse reads "IN IP4 198.51.100.7". (RFC 8866, sections 5.2 and 5.7.)
@@ -279,6 +291,10 @@ func (d *Description) attribute(m *Media, f fields, line inspect.Span) error {
 		*dir = RecvOnly
 	case "inactive":
 		*dir = Inactive
+	case "rtcp-mux":
+		if m != nil {
+			m.Types.AddMux()
+		}
 	case "rtcp":
 		if m == nil || m.RTCP.Present() {
 			return nil

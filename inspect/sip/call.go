@@ -20,6 +20,7 @@ const (
 type call struct {
 	id     string
 	stage  stage
+	born   uint64    // when it was first seen
 	used   uint64    // when it was last seen
 	invite [2]invite // the last one of each end
 	owes   [2]bool   // an answer, to an offer that came in a response
@@ -102,7 +103,7 @@ func (c *calls) add(id []byte, st stage, b inspect.Binder) *call {
 		delete(c.byID, old.id)
 	}
 	c.used++
-	x := &call{id: string(id), stage: st, used: c.used}
+	x := &call{id: string(id), stage: st, born: c.used, used: c.used}
 	c.byID[x.id] = x
 	return x
 }
@@ -120,7 +121,7 @@ func (c *call) end(b inspect.Binder) {
 	if c.bound {
 		b.Release(c.id, "")
 	}
-	*c = call{id: c.id, stage: ended, used: c.used, heard: c.heard}
+	*c = call{id: c.id, stage: ended, born: c.born, used: c.used, heard: c.heard}
 }
 
 // follow moves calls along with the message at hand.

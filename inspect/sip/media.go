@@ -114,6 +114,9 @@ func (s *session) editMedia(i int) error {
 	}
 
 	in := inspect.Media{Call: s.media.call.id, Stream: streamName[i], Secure: secure}
+	if s.engine.NAT { // the box's own legs take what comes
+		in.Types, in.NotRTP = m.Types, !secure && !m.Plain(body)
+	}
 	addr := s.desc.Address(m)
 	if addr.IsValid() && !addr.IsUnspecified() {
 		in.Addr = netip.AddrPortFrom(addr, m.Port)

@@ -4,43 +4,29 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"patchbay/inspect"
-)
-
-// An Action is what is done about a message that breaks a rule of a Map. Log
-// may stand alone or beside another; 0 is not to look.
-type Action uint8
-
-// The actions of "policy-map type inspect sip". Mask takes out what the rule is
-// about; it is for Map.URINonSIP and Map.Software only, and Drop and what is
-// harder are for the others. (reference/asa-cli.md, section 9.1.)
-const (
-	Log Action = 1 << iota
-	Drop
-	DropConnection
-	Reset
-	Mask
 )
 
 // A Map is the parameters of "policy-map type inspect sip". The zero Map looks
 // at nothing and is stricter than the ASA's default in NonSIP, looser in
 // MaxForwards; DefaultMap is the ASA's. (reference/asa-cli.md, section 9.1.)
 type Map struct {
-	// MaxForwards is done about a request that has no Max-Forwards or has
-	// none left.
-	MaxForwards Action
+	// MaxForwards is done about a request whose Max-Forwards is 0 or no
+	// number. One without it passes. (RFC 3261, section 16.3.)
+	MaxForwards inspect.Action
 	// URINonSIP is done about an Alert-Info or Call-Info with another URI
 	// than sip: and sips:. Mask takes the field out.
-	URINonSIP Action
+	URINonSIP inspect.Action
 	// Software is done about Server and User-Agent. Mask takes them out.
-	Software Action
+	Software inspect.Action
 	// StrictHeader is done about a message without the fields that RFC 3261,
 	// section 8.1.1, and 20 want, or with one of them twice.
-	StrictHeader Action
+	StrictHeader inspect.Action
 	// State is done about a message that belongs to nothing: an answer that
 	// nobody waits for, a CANCEL, BYE or PRACK of no call.
-	State Action
+	State inspect.Action
 	// NoIM drops instant messages: MESSAGE, and the subscriptions to presence
 	// that go with them ("no im").
 	NoIM bool
@@ -50,10 +36,12 @@ type Map struct {
 	// that no rule translates: the other end gets the sender's own in its
 	// place ("ip-address-privacy"). It is for Engine.NAT.
 	Private bool
+	// Matches are tried in order; the first that ends the message is the last.
+	Matches []Match
 }
 
 // DefaultMap is the ASA's built-in map.
-func DefaultMap() Map { return Map{MaxForwards: Drop, NonSIP: true} }
+func DefaultMap() Map { return Map{MaxForwards: inspect.Drop, NonSIP: true} }
 
 // Why a message breaks a rule, wrapped with what it is.
 var (
@@ -71,32 +59,44 @@ func isSIP(msg []byte) bool {
 	return n >= 0 && checkStart(msg[:n+1]) == nil
 }
 
-// violated does what a says about a message that breaks rule.
-func (s *session) violated(a Action, rule error, what string) error {
-	err := fmt.Errorf("sip: %s of %.40q from %v: %s: %w", s.msg.method, s.msg.callID, s.from, what, rule)
-	switch {
-	case a&Reset != 0:
-		return fmt.Errorf("%w: %w", err, inspect.ErrReset)
-	case a&DropConnection != 0:
-		return err
-	case a&Drop != 0:
-		return drop(err)
+// violated does what a says about a message that breaks rule, a parameter of
+// the map.
+func (s *session) violated(a inspect.Action, rule error, what string) error {
+	s.tell(a, "SIP Parameter", rule.Error()+":", func() string { return what })
+	if !a.Ends() {
+		return nil
 	}
-	if a&Log != 0 && s.engine.Log != nil {
-		s.engine.Log.Info("inspected message", "rule", rule.Error(), "method", string(s.msg.method), "from", s.from.String(), "what", what)
+	return a.Refuse(fmt.Errorf("sip: %s of %.40q from %v: %s: %w", s.msg.method, s.msg.callID, s.from, what, rule))
+}
+
+// tell logs what a did about the message at hand, if it says so.
+// (reference/asa-cli-show-debug.md, section 5, messages 607002 and 607003.)
+func (s *session) tell(a inspect.Action, class, why string, what func() string) {
+	if a&inspect.Log == 0 || s.engine.Log == nil {
+		return
 	}
-	return nil
+	m := &s.msg
+	kind, info := "Request", string(m.method)
+	if !m.isRequest() {
+		kind, info = "Response", strconv.Itoa(m.status)
+	}
+	between := inspect.Between(s.binder, s.from)
+	if done := a.Done(); done != "" {
+		s.engine.Log.Warn(fmt.Sprintf("%%ASA-4-607002: %s: %s %s %.40s from %s; %s %s", class, done, kind, info, between, why, what()))
+		return
+	}
+	s.engine.Log.Info(fmt.Sprintf("%%ASA-6-607003: %s: Received %s %.40s from %s; %s %s", class, kind, info, between, why, what()))
 }
 
 // enforce checks the rules of the map, and masks.
 func (s *session) enforce() error {
 	m, e := &s.msg, &s.engine.Map
 	s.masked = s.masked[:0]
-	if *e == (Map{NonSIP: e.NonSIP, Private: e.Private}) {
-		return nil
-	}
 	if e.NoIM && s.isIM() {
-		return s.violated(Drop, ErrIM, string(m.method))
+		return s.violated(inspect.Drop, ErrIM, string(m.method))
+	}
+	if err := s.tryMatches(); err != nil {
+		return err
 	}
 	if e.State != 0 {
 		if what := s.stray(); what != "" {
@@ -104,6 +104,9 @@ func (s *session) enforce() error {
 				return err
 			}
 		}
+	}
+	if e.MaxForwards|e.Software|e.URINonSIP|e.StrictHeader == 0 {
+		return nil
 	}
 	var seen [len(wanted)]int
 	hops, hopsOK := 0, false
@@ -131,10 +134,10 @@ func (s *session) enforce() error {
 			return err
 		}
 	}
-	if e.MaxForwards != 0 && m.isRequest() && (!hopsOK || hops == 0) {
+	if e.MaxForwards != 0 && m.isRequest() && seen[maxForwards] > 0 && (!hopsOK || hops == 0) {
 		what := "Max-Forwards is 0"
 		if !hopsOK {
-			what = "no Max-Forwards"
+			what = "Max-Forwards is no number"
 		}
 		if err := s.violated(e.MaxForwards, ErrMaxForwards, what); err != nil {
 			return err
@@ -149,11 +152,11 @@ func (s *session) enforce() error {
 }
 
 // mask takes a field out, or does otherwise as a says.
-func (s *session) mask(a Action, rule error, line inspect.Span, what string) error {
+func (s *session) mask(a inspect.Action, rule error, line inspect.Span, what string) error {
 	if err := s.violated(a, rule, what); err != nil {
 		return err
 	}
-	if a&Mask != 0 {
+	if a&inspect.Mask != 0 {
 		s.edits.Replace(line.Off, line.Len, nil)
 		s.masked = append(s.masked, line)
 	}
@@ -240,19 +243,24 @@ var wanted = [...]struct{ name, short string }{
 	{"from", "f"}, {"to", "t"}, {"call-id", "i"}, {"cseq", "cseq"}, {"max-forwards", "max-forwards"}, {"contact", "m"},
 }
 
+// maxForwards is the index of that field in wanted.
+const maxForwards = 4
+
 // illFormed says what is wrong with the fields of the message, or "".
 func (s *session) illFormed(seen []int, hops int, hopsOK bool) string {
 	m := &s.msg
 	for i, n := range seen[:4] {
 		if n != 1 {
-			return fmt.Sprintf("%d fields %s", n, wanted[i].name)
+			return miscounted(wanted[i].name, n)
 		}
 	}
 	switch {
-	case m.isRequest() && (seen[4] != 1 || !hopsOK || hops > 255):
-		return "Max-Forwards"
+	case m.isRequest() && seen[maxForwards] != 1:
+		return miscounted("max-forwards", seen[maxForwards])
+	case m.isRequest() && (!hopsOK || hops > 255):
+		return "Header field max-forwards is not 0 to 255"
 	case m.isRequest() && m.isMethod("INVITE") && seen[5] != 1:
-		return fmt.Sprintf("%d fields contact", seen[5])
+		return miscounted("contact", seen[5])
 	case m.cseq > 1<<31-1:
 		return "CSeq over 2^31" // RFC 3261, section 8.1.1.5
 	case m.status > 100 && !m.inside:
@@ -265,6 +273,14 @@ func (s *session) illFormed(seen []int, hops int, hopsOK bool) string {
 		}
 	}
 	return ""
+}
+
+// miscounted says what is wrong with a field that is there n times.
+func miscounted(name string, n int) string {
+	if n == 0 {
+		return "Mandatory header field " + name + " is missing"
+	}
+	return "Header field " + name + " is there more than once"
 }
 
 // isFrom reports whether the field whose value is at off is From.

@@ -49,28 +49,28 @@ func TestMap(t *testing.T) {
 		reset     bool
 	}{
 		{"nothing asked", change("Max-Forwards: 70\n", ""), Map{}, nil, false, false},
-		{"hops", full, Map{MaxForwards: Drop}, nil, false, false},
-		{"no Max-Forwards", change("Max-Forwards: 70\n", ""), Map{MaxForwards: Drop}, ErrMaxForwards, true, false},
-		{"Max-Forwards 0", change("70", "0"), Map{MaxForwards: Drop | Log}, ErrMaxForwards, true, false},
-		{"Max-Forwards of words", change("70", "many"), Map{MaxForwards: DropConnection}, ErrMaxForwards, false, false},
-		{"reset", change("70", "0"), Map{MaxForwards: Reset}, ErrMaxForwards, false, true},
-		{"log", change("70", "0"), Map{MaxForwards: Log}, nil, false, false},
+		{"hops", full, Map{MaxForwards: inspect.Drop}, nil, false, false},
+		{"no Max-Forwards", change("Max-Forwards: 70\n", ""), Map{MaxForwards: inspect.Drop}, nil, false, false},
+		{"Max-Forwards 0", change("70", "0"), Map{MaxForwards: inspect.Drop | inspect.Log}, ErrMaxForwards, true, false},
+		{"Max-Forwards of words", change("70", "many"), Map{MaxForwards: inspect.DropConnection}, ErrMaxForwards, false, false},
+		{"reset", change("70", "0"), Map{MaxForwards: inspect.Reset}, ErrMaxForwards, false, true},
+		{"log", change("70", "0"), Map{MaxForwards: inspect.Log}, nil, false, false},
 		{"default map", change("70", "0"), DefaultMap(), ErrMaxForwards, true, false},
-		{"strict, good", full, Map{StrictHeader: Drop}, nil, false, false},
-		{"strict, two From", change("To: ", "From: <sip:x@203.0.113.10>;tag=2\nTo: "), Map{StrictHeader: Drop}, ErrHeader, true, false},
-		{"strict, no To", change("To: <sip:1002@203.0.113.10>\n", ""), Map{StrictHeader: Drop}, ErrHeader, true, false},
-		{"strict, no tag", change(";tag=1", ""), Map{StrictHeader: Drop}, ErrHeader, true, false},
-		{"strict, CSeq", change("CSeq: 1 ", "CSeq: 3000000000 "), Map{StrictHeader: Drop}, ErrHeader, true, false},
-		{"strict, 256 hops", change("70", "256"), Map{StrictHeader: Drop}, ErrHeader, true, false},
-		{"strict, INVITE without Contact", as("INVITE"), Map{StrictHeader: Drop}, ErrHeader, true, false},
-		{"strict, answer without tag", change("OPTIONS sip:1002@203.0.113.10 SIP/2.0", "SIP/2.0 200 OK"), Map{StrictHeader: Drop}, ErrHeader, true, false},
+		{"strict, good", full, Map{StrictHeader: inspect.Drop}, nil, false, false},
+		{"strict, two From", change("To: ", "From: <sip:x@203.0.113.10>;tag=2\nTo: "), Map{StrictHeader: inspect.Drop}, ErrHeader, true, false},
+		{"strict, no To", change("To: <sip:1002@203.0.113.10>\n", ""), Map{StrictHeader: inspect.Drop}, ErrHeader, true, false},
+		{"strict, no tag", change(";tag=1", ""), Map{StrictHeader: inspect.Drop}, ErrHeader, true, false},
+		{"strict, CSeq", change("CSeq: 1 ", "CSeq: 3000000000 "), Map{StrictHeader: inspect.Drop}, ErrHeader, true, false},
+		{"strict, 256 hops", change("70", "256"), Map{StrictHeader: inspect.Drop}, ErrHeader, true, false},
+		{"strict, INVITE without Contact", as("INVITE"), Map{StrictHeader: inspect.Drop}, ErrHeader, true, false},
+		{"strict, answer without tag", change("OPTIONS sip:1002@203.0.113.10 SIP/2.0", "SIP/2.0 200 OK"), Map{StrictHeader: inspect.Drop}, ErrHeader, true, false},
 		{"message", as("MESSAGE"), Map{NoIM: true}, ErrIM, true, false},
 		{"presence", strings.Replace(as("SUBSCRIBE"), "Content-L", "Event: presence.winfo;x=1\nContent-L", 1), Map{NoIM: true}, ErrIM, true, false},
 		{"other event", strings.Replace(as("SUBSCRIBE"), "Content-L", "Event: message-summary\nContent-L", 1), Map{NoIM: true}, nil, false, false},
-		{"stray BYE", as("BYE"), Map{State: Drop}, ErrState, true, false},
-		{"stray CANCEL", as("CANCEL"), Map{State: Drop}, ErrState, true, false},
-		{"stray answer", change("OPTIONS sip:1002@203.0.113.10 SIP/2.0", "SIP/2.0 200 OK"), Map{State: Drop}, ErrState, true, false},
-		{"first INVITE", as("INVITE"), Map{State: Drop}, nil, false, false},
+		{"stray BYE", as("BYE"), Map{State: inspect.Drop}, ErrState, true, false},
+		{"stray CANCEL", as("CANCEL"), Map{State: inspect.Drop}, ErrState, true, false},
+		{"stray answer", change("OPTIONS sip:1002@203.0.113.10 SIP/2.0", "SIP/2.0 200 OK"), Map{State: inspect.Drop}, ErrState, true, false},
+		{"first INVITE", as("INVITE"), Map{State: inspect.Drop}, nil, false, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -87,7 +87,7 @@ func TestMap(t *testing.T) {
 }
 
 func TestMask(t *testing.T) {
-	s := (&Engine{NAT: true, Map: Map{Software: Mask, URINonSIP: Mask | Log}}).NewSession(quietBinder{})
+	s := (&Engine{NAT: true, Map: Map{Software: inspect.Mask, URINonSIP: inspect.Mask | inspect.Log}}).NewSession(quietBinder{})
 	got := mustInspect(t, s, nat.Client, full)
 	if strings.Contains(got, "User-Agent") || strings.Contains(got, "Alert-Info") || !strings.Contains(got, "CSeq: 1 OPTIONS") {
 		t.Errorf("leaves as\n%s", got)
@@ -115,7 +115,7 @@ func TestNonSIP(t *testing.T) {
 
 // TestState lets a whole call through with state-checking.
 func TestState(t *testing.T) {
-	s := (&Engine{NAT: true, Map: Map{State: Drop}}).NewSession(quietBinder{})
+	s := (&Engine{NAT: true, Map: Map{State: inspect.Drop}}).NewSession(quietBinder{})
 	as := func(method string) string { return strings.ReplaceAll(full, "OPTIONS", method) }
 	mustInspect(t, s, nat.Client, as("INVITE"))
 	ok := strings.Replace(as("INVITE"), "INVITE sip:1002@203.0.113.10 SIP/2.0", "SIP/2.0 200 OK", 1)

@@ -54,10 +54,13 @@ func (s *session) Inspect(dst, msg []byte, from nat.End) ([]byte, error) {
 	if s.engine.Map.NonSIP && !isSIP(msg) {
 		return append(dst, msg...), nil
 	}
+	s.from = from
 	if err := s.msg.parse(msg); err != nil {
+		if a := s.engine.Map.StrictHeader; a&^inspect.Log != 0 {
+			return dst, s.violated(a, ErrHeader, err.Error())
+		}
 		return dst, drop(err)
 	}
-	s.from = from
 	s.edits.Reset()
 	if s.clock != nil {
 		s.Expire(s.clock.Now())

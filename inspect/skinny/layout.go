@@ -29,6 +29,8 @@ type layout struct {
 	block   int  // encryption block
 	rtcp    int  // RTCP port
 	media   int  // kind of media
+	codec   int  // of the stream
+	dtmf    int  // payload type of RFC 2833
 	wide    int  // data size that only the wide form has, where the version does not tell
 }
 
@@ -49,23 +51,23 @@ const (
 // The messages that carry an address. (reference/skinny.md, sections 4.1 to 4.9.)
 var (
 	openReceive = layout{conf: 0, party: 4, callRef: 24, block: 28, addr: 100,
-		status: none, rtcp: none, media: none, wide: 128}
+		status: none, rtcp: none, media: none, codec: 12, dtmf: 84, wide: 128}
 	openReceiveAck = layout{status: 0, addr: 4, party: 12, callRef: 16,
-		conf: none, block: none, rtcp: none, media: none, wide: 36}
+		conf: none, block: none, rtcp: none, media: none, codec: none, dtmf: none, wide: 36}
 	startTransmission = layout{conf: 0, party: 4, addr: 8, callRef: 40, block: 44,
-		status: none, rtcp: none, media: none, wide: 132}
+		status: none, rtcp: none, media: none, codec: 20, dtmf: 100, wide: 132}
 	startTransmissionAck = layout{conf: 0, party: 4, callRef: 8, addr: 12, status: 20,
-		block: none, rtcp: none, media: none, wide: 40}
+		block: none, rtcp: none, media: none, codec: none, dtmf: none, wide: 40}
 	transmissionFailure = layout{conf: 0, party: 4, addr: 8, callRef: 16,
-		status: none, block: none, rtcp: none, media: none, wide: 36}
+		status: none, block: none, rtcp: none, media: none, codec: none, dtmf: none, wide: 36}
 	portResponse = layout{conf: 0, callRef: 4, party: 8, addr: 12, rtcp: 20, media: 24,
-		status: none, block: none, wide: 40}
+		status: none, block: none, codec: none, dtmf: none, wide: 40}
 	sessionTransmission = layout{addr: 0, noPort: true,
-		conf: none, party: none, callRef: none, status: none, block: none, rtcp: none, media: none, wide: 24}
+		conf: none, party: none, callRef: none, status: none, block: none, rtcp: none, media: none, codec: none, dtmf: none, wide: 24}
 	openMultiReceive = layout{conf: 0, party: 4, callRef: 16, block: 108, addr: 164,
-		status: none, rtcp: none, media: none, wide: 192}
+		status: none, rtcp: none, media: none, codec: none, dtmf: none, wide: 192}
 	startMultiTransmission = layout{conf: 0, party: 4, addr: 12, callRef: 20, block: 112,
-		status: none, rtcp: none, media: none, wide: 184}
+		status: none, rtcp: none, media: none, codec: none, dtmf: none, wide: 184}
 )
 
 // nowhere is the address that says nothing.

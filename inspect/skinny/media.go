@@ -50,6 +50,7 @@ func (s *session) openReceive(m Message, l *layout) error {
 		return drop(m, errShort)
 	}
 	st := s.begin(v.number(l.conf), v.number(l.party), v.number(l.callRef))
+	st.types.AddAll(v.payloadTypes())
 	in := st.media()
 	in.Secure, in.Tx = s.readKey(m, v)
 	out, err := s.media(m, in, nat.Server)
@@ -168,6 +169,7 @@ func (s *session) startTransmission(m Message, l *layout) error {
 		far = netip.AddrPort{}
 	}
 	st := s.begin(v.number(l.conf), v.number(l.party), v.number(l.callRef))
+	st.types.AddAll(v.payloadTypes())
 	in := st.media()
 	in.Addr = far
 	in.Secure, in.Rx = s.readKey(m, v)

@@ -23,6 +23,14 @@ var (
 	farAddr   = netip.MustParseAddrPort("10.20.0.77:30000")
 )
 
+// types is a set of payload types.
+func types(list ...uint8) (p inspect.PayloadTypes) {
+	for _, t := range list {
+		p.Add(t)
+	}
+	return p
+}
+
 func comparer() cmp.Option { return cmpopts.EquateComparable(netip.AddrPort{}) }
 
 // where is one form of a message: its version, the size of its data and the
@@ -306,7 +314,7 @@ func TestGolden(t *testing.T) {
 	copy(want[12+104:], []byte{203, 0, 113, 20})
 	copy(want[12+120:], []byte{0, 0x40, 0, 0})
 	compare(t, pass(t, s, orc, nat.Server), want)
-	asked(t, b, inspect.Media{Call: "23641324", Stream: "16777223"}, nat.Server)
+	asked(t, b, inspect.Media{Call: "23641324", Stream: "16777223", Types: types(0, 13)}, nat.Server)
 
 	// The ack is of another call in the reference: answer to that.
 	pass(t, s, put(wideORC(20, 128).build(0x105, farAddr), 4, uint32(0x0100004f), 24, uint32(0x012e364a)), nat.Server)
@@ -323,7 +331,7 @@ func TestGolden(t *testing.T) {
 	copy(want[12+8:], []byte{203, 0, 113, 20, 0x1a, 0xab, 0, 0})
 	copy(want[12+44:], unhex(t, `01000000 1000 0e00 505152535455565758595a5b5c5d5e5f 606162636465666768696a6b6c6d 0000`))
 	compare(t, pass(t, s, smt, nat.Server), want)
-	asked(t, b, inspect.Media{Call: "16777247", Stream: "16777473", Addr: netip.MustParseAddrPort("10.102.219.27:60186")}, nat.Server)
+	asked(t, b, inspect.Media{Call: "16777247", Stream: "16777473", Addr: netip.MustParseAddrPort("10.102.219.27:60186"), Types: types(0, 13)}, nat.Server)
 }
 
 // TestUCMKeys passes the UCM's own encryption to the Binder.

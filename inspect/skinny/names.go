@@ -31,7 +31,14 @@ func name(id uint32) string {
 const (
 	idKeepAlive              = 0x0000
 	idRegister               = 0x0001
+	idKeypadButton           = 0x0003
+	idEnblocCall             = 0x0004
+	idStimulus               = 0x0005
+	idOffHook                = 0x0006
+	idHookFlash              = 0x0008
 	idOpenReceiveAck         = 0x0022
+	idOffHookCalling         = 0x0024
+	idSoftKeyEvent           = 0x0026
 	idRegisterTokenReq       = 0x0029
 	idTransmissionFailure    = 0x002a
 	idOpenMultiReceiveAck    = 0x0031

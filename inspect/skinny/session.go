@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"patchbay/inspect"
 	"patchbay/nat"
@@ -16,14 +17,19 @@ import (
 type session struct {
 	engine     Engine
 	binder     inspect.Binder
-	streams    []*stream // in order of age
-	registered bool      // RegisterAck was seen
+	streams    []*stream     // in order of age
+	registered bool          // RegisterAck was seen
+	clock      inspect.Clock // or nil
+	heard      time.Time     // when the last message came, if there is a clock
 }
 
 // Inspect appends msg to dst and edits it there: no message changes its length.
 func (s *session) Inspect(dst, msg []byte, from nat.End) ([]byte, error) {
 	if len(msg) < headerLen {
 		return dst, fmt.Errorf("skinny: message of %d bytes: %w: %w", len(msg), errLength, inspect.ErrDrop)
+	}
+	if s.clock != nil {
+		s.heard = s.clock.Now()
 	}
 	if err := s.enforce(msg, from); err != nil {
 		return dst, err
@@ -39,23 +45,6 @@ func (s *session) Inspect(dst, msg []byte, from nat.End) ([]byte, error) {
 
 // Close releases the streams that are still open.
 func (s *session) Close() { s.releaseAll() }
-
-// enforce checks the rules of the policy map.
-func (s *session) enforce(m Message, from nat.End) error {
-	length := uint32(len(m) - lengthFrom)
-	switch id := m.ID(); {
-	case s.engine.MaxID != 0 && id > s.engine.MaxID:
-		return fmt.Errorf("skinny: message ID 0x%04x from %v is over 0x%04x: %w", id, from, s.engine.MaxID, inspect.ErrDrop)
-	case length < s.engine.MinLength:
-		return fmt.Errorf("skinny: %s from %v: length %d is under %d: %w", Name(id), from, length, s.engine.MinLength, inspect.ErrDrop)
-	case s.engine.MaxLength != 0 && length > s.engine.MaxLength:
-		return fmt.Errorf("skinny: %s from %v: length %d is over %d: %w", Name(id), from, length, s.engine.MaxLength, inspect.ErrDrop)
-	case s.engine.EnforceRegistration && !s.registered && from == nat.Server && (id == idOpenReceive ||
-		id == idStartTransmission || id == idOpenMultiReceive || id == idStartMultiTransmission):
-		return fmt.Errorf("skinny: %s before the phone has registered: %w", Name(id), inspect.ErrDrop)
-	}
-	return nil
-}
 
 // edit makes m what the other end must get. A message counts only in the
 // direction it is for; one that is unknown, or goes the wrong way, stays as it

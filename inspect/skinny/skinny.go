@@ -83,13 +83,24 @@ type Engine struct {
 	Video bool
 
 	// What "policy-map type inspect skinny" sets; zero is not enforced. A
-	// message that breaks a rule is dropped. (reference/asa-cli.md, 9.2.)
+	// message that breaks a rule is dropped and logged. The lines of Matches
+	// are tried in order, before the others; the first that ends the message
+	// is the last. (reference/asa-cli.md, 9.2.)
 	MaxID               uint32 // "message-id max"
 	MinLength           uint32 // "sccp-prefix-len min": the length field, bytes
 	MaxLength           uint32 // "sccp-prefix-len max"
-	EnforceRegistration bool   // "enforce-registration": no media before RegisterAck
+	EnforceRegistration bool   // "enforce-registration": no call and no media before RegisterAck
+	Matches             []Match
 
-	Log *slog.Logger // for what passes that media may not survive; nil for none
+	Log *slog.Logger // for the rules, and for what passes that media may not survive; nil for none
+}
+
+// A Match is "match [not] message-id" and what is done about the messages that
+// it finds. Act may not Mask.
+type Match struct {
+	Not      bool
+	From, To uint32 // message IDs, inclusive
+	Act      inspect.Action
 }
 
 // Split is a bufio.SplitFunc that returns one Message for each token. It fails
@@ -133,5 +144,7 @@ func (e Engine) NewSession(b inspect.Binder) inspect.Session {
 	if e.MaxVersion == 0 {
 		e.MaxVersion = DefaultMaxVersion
 	}
-	return &session{engine: e, binder: b}
+	s := &session{engine: e, binder: b}
+	s.clock, _ = b.(inspect.Clock)
+	return s
 }

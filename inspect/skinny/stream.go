@@ -28,6 +28,8 @@ type stream struct {
 
 	call, name string // conf and party for the Binder, decimal
 
+	types inspect.PayloadTypes // that the UCM named
+
 	open directions // until Close and Stop
 	kept directions // closed, but the phone keeps its socket (portHandling 1)
 
@@ -38,7 +40,7 @@ type stream struct {
 }
 
 func (st *stream) media() inspect.Media {
-	return inspect.Media{Call: st.call, Stream: st.name}
+	return inspect.Media{Call: st.call, Stream: st.name, Types: st.types}
 }
 
 // find returns the stream with this key, or nil.
