@@ -79,7 +79,7 @@ func refuse(format string, args ...any) error {
 // execCommands are the commands of EXEC mode, each in the file of its family.
 // (reference/asa-cli-show-debug.md, section 1.)
 var execGrammar = cli.MustCompile(slices.Concat(
-	showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showSystemCommands,
+	showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
 	clearCommands, captureCommands,
 ))
 

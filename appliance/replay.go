@@ -132,10 +132,13 @@ func (r *Replay) Advance(now time.Time) {
 		return
 	}
 	r.sec = r.now.Unix()
+	r.arrived.Reset() // what leaves now is no answer to a packet
+	r.spare, r.left = append(r.spare, r.left...), r.left[:0]
 	for n := -1; n != r.box.table.Len(); { // one Expire does a bounded part
 		n = r.box.table.Len()
 		r.box.Expire(r.now)
 	}
+	r.tell()
 }
 
 // Handle has p arrive on p.In at p.Time, or now if that is past. p is the
@@ -162,6 +165,11 @@ func (r *Replay) Handle(p *stack.Packet) {
 		r.count.Dropped++
 	}
 	r.show(a, link.In, v)
+	r.tell()
+}
+
+// tell counts and shows what has left.
+func (r *Replay) tell() {
 	for _, q := range r.left {
 		if q.Out.IsIdentity() {
 			r.count.Terminated++
@@ -199,14 +207,18 @@ func (r *Replay) show(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 }
 
 // appendEvent appends the line of the text dump about p. What left is below
-// what it came from, with its TTL, and with the payload if that was changed.
+// what it came from, with its TTL, and with what was changed in its payload.
 //
 //	in  00:00:00.000000 inside udp 10.20.0.50:5000 > 192.0.2.5:53 len 5
 //	out 00:00:00.000000 inside>outside udp 203.0.113.2:5000 > 192.0.2.5:53 len 5 ttl 63
 //	in  00:00:01.000000 outside udp 192.0.2.9:53 > 203.0.113.2:5001 len 5 drop no-service
+//	in  00:00:02.000000 inside udp 10.20.0.50:5060 > 192.0.2.5:5060 len 300 "OPTIONS sip:192.0.2.5 SIP/2.0"
+//	out 00:00:02.000000 inside>outside udp 203.0.113.2:5060 > 192.0.2.5:5060 len 301 ttl 63
+//	   - Via: SIP/2.0/UDP 10.20.0.50;branch=z9hG4bK1
+//	   + Via: SIP/2.0/UDP 203.0.113.2;branch=z9hG4bK1
 func (r *Replay) appendEvent(dst []byte, p *stack.Packet, dir link.Direction, v stack.Verdict) []byte {
 	if dir == link.In {
-		dst = stack.AppendText(append(dst, "in  "...), p)
+		dst = appendTitle(stack.AppendText(append(dst, "in  "...), p), p.Payload())
 		switch {
 		case v.Dropped():
 			dst = append(append(dst, " drop "...), v.String()...)
@@ -232,7 +244,7 @@ func (r *Replay) appendEvent(dst []byte, p *stack.Packet, dir link.Direction, v 
 		}
 	}
 	if pay := p.Payload(); string(pay) != string(r.arrived.Payload()) {
-		dst = strconv.AppendQuote(append(dst, " payload "...), string(pay))
+		dst = appendPayload(dst, r.arrived.Payload(), pay)
 	}
 	return dst
 }

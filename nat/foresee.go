@@ -46,6 +46,9 @@ func (t *Table) ForeseeClaim(p *stack.Packet) (*Hole, Opening, stack.Verdict) {
 		if o.Out == nil {
 			return h, o, stack.DropNoRoute
 		}
+		if t.cfg.Treat != nil {
+			o.Treat = t.cfg.Treat(p, stack.Flow{Proto: f.Proto, Src: f.Src, Dst: o.Server.Dst}, o.Out)
+		}
 		return h, o, t.ForeseeOpen(p, o)
 	}
 	return nil, Opening{}, stack.Forward
@@ -64,11 +67,21 @@ func (t *Table) ForeseeOpen(p *stack.Packet, o Opening) stack.Verdict {
 	if !ok || !ok2 {
 		return stack.DropIPv6
 	}
+	if o.Treat != nil {
+		if v := o.Treat.Police[Client].foresee(p); v != stack.Forward {
+			return v
+		}
+	}
 	if t.count.Load() >= int64(t.cfg.MaxConns) {
 		return stack.DropLimit
 	}
 	if v := t.clients.foresee(f); v != stack.Forward {
 		return v
+	}
+	if o.Treat != nil && o.Treat.Limits != nil {
+		if v := o.Treat.Limits.foresee(f); v != stack.Forward {
+			return v
+		}
 	}
 	for _, l := range o.limited(f) {
 		if v := l.foresee(f.Proto); v != stack.Forward {
@@ -99,19 +112,45 @@ func (s *clients) foresee(f stack.Flow) stack.Verdict {
 	case s.maxConns > 0 && n.conns >= s.maxConns:
 		return stack.DropHostLimit
 	case f.Proto != stack.TCP:
-	case n.embryonic >= s.maxEmbryonic, s.maxHalfOpen > 0 && s.halfOpen.Load() >= int64(s.maxHalfOpen):
+	case s.maxEmbryonic > 0 && n.embryonic >= s.maxEmbryonic, s.maxHalfOpen > 0 && s.halfOpen.Load() >= int64(s.maxHalfOpen):
 		return stack.DropEmbryonic
 	}
 	return stack.Forward
 }
 
-// Foresee is Handle up to the Handler: whether p, which from sent, would fit
-// the state of c.
+// foresee is add.
+func (l *Limits) foresee(f stack.Flow) stack.Verdict {
+	if l.cfg.Max > 0 && l.conns.Load() >= int64(l.cfg.Max) {
+		return stack.DropLimit
+	}
+	return l.clients.foresee(f)
+}
+
+// foresee is take.
+func (g *Policing) foresee(p *stack.Packet) stack.Verdict {
+	for _, l := range [...]*stack.Policer{g.Arrive, g.Leave} {
+		if l != nil {
+			if v := l.Foresee(p); v != stack.Forward {
+				return v
+			}
+		}
+	}
+	return stack.Forward
+}
+
+// Foresee is Handle up to the Handler: whether p, which from sent, is within the
+// rate of its class and would fit the state of c.
 func (c *Conn) Foresee(p *stack.Packet, from End) stack.Verdict {
+	from &= 1
+	if c.treat != nil && (from != Client || c.packets[Client].Load() != 0) {
+		if v := c.treat.Police[from].foresee(p); v != stack.Forward {
+			return v
+		}
+	}
 	if c.Proto() != stack.TCP || c.home == nil {
 		return stack.Forward
 	}
-	_, _, v := c.tcp.copy().update(p, from&1)
+	_, _, v := c.tcp.copy().update(p, from)
 	return v
 }
 

@@ -111,7 +111,7 @@ type Rule struct {
 	RouteLookup bool // "route-lookup": Other does not say where to
 	NetToNet    bool // "net-to-net", for show: addresses always keep their place
 
-	Limits *Limits // of connections; nil: none
+	Limits *HostLimits // of connections; nil: none
 
 	// Ref is the caller's own, to find again what the rule was made of. Rules
 	// that differ in it only are the same to Inherit.

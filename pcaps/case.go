@@ -111,6 +111,7 @@ type box struct {
 	*appliance.Replay
 	dump, log, shown bytes.Buffer
 	captures         map[string]*capture
+	cast             *cast
 }
 
 // A capture is the pcapng of one interface.
@@ -130,6 +131,7 @@ func newBox(text []byte, flash string) (*box, error) {
 		return nil, fmt.Errorf("pcaps: %w", err)
 	}
 	b := &box{captures: make(map[string]*capture)}
+	b.cast = newCast(b)
 	b.Replay, err = appliance.NewReplay(r, appliance.ReplayOptions{
 		Store: store, Seed: "pcaps", Text: &b.dump, Seen: b.record,
 		Log: slog.NewTextHandler(&b.log, nil),
@@ -151,6 +153,7 @@ func (b *box) record(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 	i, comment := p.In, ""
 	if dir == link.Out {
 		i = p.Out
+		b.cast.deliver(p)
 	}
 	if v.Dropped() {
 		comment = "drop " + v.String()
@@ -174,7 +177,7 @@ func (b *box) play(dir string) error {
 		return fmt.Errorf("pcaps: %w", err)
 	}
 	defer f.Close()
-	steps, err := ParseSteps(f)
+	steps, err := ParseSteps(f, os.DirFS(dir))
 	if err != nil {
 		return err
 	}
@@ -201,6 +204,13 @@ func (b *box) playSteps(steps []Step) error {
 	p := stack.NewPacket(stack.MaxPacket)
 	for _, s := range steps {
 		at := Begin.Add(s.At)
+		if s.host != nil {
+			if err := b.cast.play(s, at); err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
+			}
+			continue
+		}
+		b.cast.flush()
 		if s.In == "" {
 			b.Advance(at)
 			if s.Exec == "" {
@@ -226,8 +236,13 @@ func (b *box) playSteps(steps []Step) error {
 			p.SetData(data)
 			p.Time, p.In = at, in
 			b.Handle(p)
+			b.cast.now = at
+			if err := b.cast.settle(); err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
+			}
 		}
 	}
+	b.cast.flush()
 	return nil
 }
 

@@ -366,7 +366,7 @@ func TestClampMSS(t *testing.T) {
 		{"larger", withOptions(FlagSYN, 2, 4, 0x05, 0xb4), true, 42},
 		{"odd offset", withOptions(FlagSYN, 1, 2, 4, 0x05, 0xb4), true, 43},
 		{"behind another option", withOptions(FlagSYN|FlagACK, 3, 3, 7, 1, 2, 4, 0x05, 0xb4), true, 46},
-		{"smaller", withOptions(FlagSYN, 2, 4, 0x02, 0x00), false, 0},
+		{"smaller", withOptions(FlagSYN, 2, 4, 0x04, 0x00), false, 0},
 		{"no SYN", withOptions(FlagACK, 2, 4, 0x05, 0xb4), false, 0},
 		{"after the end", withOptions(FlagSYN, 0, 2, 4, 0x05, 0xb4), false, 0},
 		{"length 0", withOptions(FlagSYN, 3, 0, 2, 4, 0x05, 0xb4), false, 0},
@@ -377,7 +377,7 @@ func TestClampMSS(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := parsed(t, tt.data)
-			if got := p.ClampMSS(1200); got != tt.want {
+			if got := p.ClampMSS(1000, 1200); got != tt.want {
 				t.Fatalf("ClampMSS = %v, want %v", got, tt.want)
 			}
 			valid(t, p.Data())
@@ -389,6 +389,11 @@ func TestClampMSS(t *testing.T) {
 			}
 		})
 	}
+	small := parsed(t, withOptions(FlagSYN, 2, 4, 0x02, 0x00))
+	if got := small.ClampMSS(1000, 1200); !got || binary.BigEndian.Uint16(small.Data()[42:]) != 1000 {
+		t.Errorf("512 bytes: ClampMSS = %v, size %d; want 1000", got, binary.BigEndian.Uint16(small.Data()[42:]))
+	}
+	valid(t, small.Data())
 }
 
 func TestSetPayload(t *testing.T) {
@@ -468,7 +473,7 @@ func FuzzParse(f *testing.F) {
 		p.ChecksumVouched = vouched
 		v := p.Parse()
 		_ = p.String()
-		p.ClampMSS(500)
+		p.ClampMSS(0, 500)
 		p.IsICMPError()
 		if q, ok := p.Quoted(); ok {
 			p.SetQuoted(q.Reverse())
@@ -520,7 +525,7 @@ func TestPacketAllocations(t *testing.T) {
 	n := testing.AllocsPerRun(1000, func() {
 		p.Parse()
 		p.SetFlow(g)
-		p.ClampMSS(1300)
+		p.ClampMSS(0, 1300)
 		p.SetFlow(f)
 		line = AppendText(line[:0], p)
 	})

@@ -106,9 +106,10 @@ const (
 	optMSSLen = 4 // bytes: kind, length, 16-bit size
 )
 
-// ClampMSS lowers the maximum segment size that a TCP SYN offers to mss bytes,
-// if it offers more, and reports whether it did. Other packets are left alone.
-func (p *Packet) ClampMSS(mss uint16) bool {
+// ClampMSS brings the maximum segment size that a TCP SYN offers within least
+// and most bytes, and reports whether it had to. A SYN without that option, and
+// other packets, are left alone. (RFC 9293, section 3.7.1.)
+func (p *Packet) ClampMSS(least, most uint16) bool {
 	if p.TCPFlags()&FlagSYN == 0 {
 		return false
 	}
@@ -134,7 +135,8 @@ func (p *Packet) ClampMSS(mss uint16) bool {
 			continue
 		}
 		old := binary.BigEndian.Uint16(seg[i+2:])
-		if old <= mss {
+		mss := min(max(old, least), most)
+		if old == mss {
 			return false
 		}
 		binary.BigEndian.PutUint16(seg[i+2:], mss)

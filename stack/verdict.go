@@ -53,6 +53,7 @@ const (
 	DropRTCPVersion           // inspect-rtcp-invalid-version
 	DropRTCPPayload           // inspect-rtcp-invalid-payload-type
 	DropNoTranslation         // no-translation-group: nat-control, and no rule for the host (the ASA's message 305005)
+	DropRate                  // rate-exceeded: over the rate of a police command
 	DropICMPSequence          // inspect-icmp-seq-num-not-matched: an echo reply that no request waits for
 	numVerdicts
 )
@@ -105,6 +106,7 @@ var verdictNames = [numVerdicts]string{
 	DropRTCPVersion:   "inspect-rtcp-invalid-version",
 	DropRTCPPayload:   "inspect-rtcp-invalid-payload-type",
 	DropNoTranslation: "no-translation-group",
+	DropRate:          "rate-exceeded",
 	DropICMPSequence:  "inspect-icmp-seq-num-not-matched",
 }
 
@@ -166,6 +168,7 @@ var verdictTexts = [numVerdicts]string{
 	DropRTCPVersion:   "Inspect RTCP invalid version",
 	DropRTCPPayload:   "Inspect RTCP invalid payload type",
 	DropNoTranslation: "No translation group found",
+	DropRate:          "Rate-limit exceeded",
 	DropICMPSequence:  "ICMP Inspect seq num not matched",
 }
 
