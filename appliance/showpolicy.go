@@ -194,7 +194,9 @@ func showSkinny(x *execution, _ cli.Args) error {
 			all = append(all, phone{slashed(t.client.Src), slashed(t.server), t.stream.Calls(x.opt.Now())})
 		}
 	})
-	slices.SortFunc(all, func(a, b phone) int { return cmp.Or(strings.Compare(a.local, b.local), strings.Compare(a.foreign, b.foreign)) })
+	slices.SortFunc(all, func(a, b phone) int {
+		return cmp.Or(strings.Compare(a.local, b.local), strings.Compare(a.foreign, b.foreign))
+	})
 	x.printf("LOCAL                   FOREIGN                 STATE\n%s\n", strings.Repeat("-", 63))
 	for k, p := range all {
 		state := 0

@@ -25,9 +25,9 @@ const (
 type kind string
 
 const (
-	overUDP kind = "udp"  // SIP
-	overTCP kind = "tcp"  // SIP
-	skinny  kind = "sccp" // SCCP, over TCP
+	overUDP  kind = "udp"  // SIP
+	overTCP  kind = "tcp"  // SIP
+	overSCCP kind = "sccp" // SCCP, over TCP
 )
 
 // A host is a machine of a packet list. It sends what the list says, and by
@@ -272,7 +272,7 @@ func (c *cast) messages(x *conn) {
 
 // wholeMessage returns how long the first message of b is, 0 if it goes on.
 func wholeMessage(k kind, b []byte) int {
-	if k == skinny {
+	if k == overSCCP {
 		if len(b) < 12 {
 			return 0
 		}
@@ -298,7 +298,7 @@ func wholeMessage(k kind, b []byte) int {
 // hear has h take a message.
 func (c *cast) hear(h *host, x *conn, from netip.AddrPort, msg []byte) {
 	switch {
-	case h.kind == skinny:
+	case h.kind == overSCCP:
 		c.note(h.name + " gets " + sccpText(msg, h.version, c.original(h, msg)))
 		return
 	case h.kind == overTCP && len(bytes.TrimSpace(msg)) == 0:
@@ -335,7 +335,7 @@ func (c *cast) original(h *host, msg []byte) []byte {
 
 // sameMessage reports whether b may be what a became.
 func sameMessage(k kind, a, b []byte) bool {
-	if k == skinny {
+	if k == overSCCP {
 		return len(a) == len(b) && len(a) >= 12 && bytes.Equal(a[4:12], b[4:12]) && sccpSame(a, b)
 	}
 	m, ok := readSIP(a)

@@ -46,7 +46,7 @@ func (l *lineParser) declare() *hostLine {
 	h := &host{name: l.next(), nameif: l.next(), kind: kind(l.next()), addr: l.end(true)}
 	switch h.kind {
 	case overUDP, overTCP:
-	case skinny:
+	case overSCCP:
 		v := l.next()
 		n, err := strconv.Atoi(strings.TrimPrefix(v, "v"))
 		if err != nil || n < 0 || n > 255 {
@@ -75,17 +75,17 @@ func (l *lineParser) hostLine() *hostLine {
 	case x.verb == "connect" && k != overUDP:
 		x.to = l.end(true).String()
 	case (x.verb == "close" || x.verb == "reset") && k != overUDP, x.verb == "again":
-	case (x.verb == "rtp" || x.verb == "rtcp") && k != skinny:
+	case (x.verb == "rtp" || x.verb == "rtcp") && k != overSCCP:
 	case x.verb == "send":
 		x.message = l.payload()
-	case x.verb == "sccp" && k == skinny:
+	case x.verb == "sccp" && k == overSCCP:
 		x.to = l.next() // the message's name, until its version is known
 		var fields []string
 		for strings.Contains(l.peek(), "=") && l.peek()[0] != '"' {
 			fields = append(fields, l.next())
 		}
 		x.sip.with = fields
-	case k == skinny:
+	case k == overSCCP:
 		l.fail("%q: want connect, sccp, send, again, close or reset", x.verb)
 	case isMethod(x.verb):
 		x.sip.method, x.verb = x.verb, "sip"
