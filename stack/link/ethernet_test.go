@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -425,6 +426,62 @@ func TestReadFrames(t *testing.T) {
 			}
 			if diff := cmp.Diff(want, c.e.Stats().Drops); diff != "" {
 				t.Errorf("drops (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestSharedDevice: of the frames on one device each link takes those of its
+// VLAN, whether the tag is in the frame or was taken out, and counts as an error
+// only what is none of the others' either.
+func TestSharedDevice(t *testing.T) {
+	good := ipFrame(macPeer, macBox, udp(t, ipPeer, ipBox, 1))
+	inFrame := func(tag uint16) Frame {
+		d := append(append(append([]byte{}, good[:12]...), 0x81, 0, byte(tag>>8), byte(tag)), good[12:]...)
+		return Frame{Data: d, Time: noon}
+	}
+	takenOut := func(tag uint16, tpid uint16) Frame {
+		return Frame{Data: good, Time: noon, Tagged: true, Tag: tag, TPID: tpid}
+	}
+	untaggedFrame := Frame{Data: good, Time: noon}
+	tests := []struct {
+		name  string
+		frame Frame
+		taker uint16 // VLAN of the link that takes it
+		none  bool
+		why   Reason // if none
+	}{
+		{"untagged", untaggedFrame, 0, false, 0},
+		{"20 in the frame", inFrame(20), 20, false, 0},
+		{"20 taken out", takenOut(20, typeVLAN), 20, false, 0},
+		{"30 taken out of a kernel that does not say of what", takenOut(30, 0), 30, false, 0},
+		{"30 with priority", inFrame(0xa000 | 30), 30, false, 0},
+		{"priority only, in the frame", inFrame(0xe000), 0, false, 0},
+		{"priority only, taken out", takenOut(0xe000, typeVLAN), 0, false, 0},
+		{"a VLAN of nobody", inFrame(40), 0, true, WrongVLAN},
+		{"the service tag of a provider", takenOut(20, 0x88a8), 0, true, OtherType},
+		{"a tag within a service tag", func() Frame { f := inFrame(20); f.Tagged, f.Tag, f.TPID = true, 20, 0x88a8; return f }(), 0, true, OtherType},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			vlans := []uint16{0, 20, 30}
+			for _, v := range vlans {
+				e := newCable(Options{VLAN: v}).e
+				e.forOthers = func(o uint16) bool { return o != v && slices.Contains(vlans, o) }
+				e.batch, e.got = batchOf(1), 0
+				f := tt.frame
+				e.takeFrame(&f)
+				takes := !tt.none && v == tt.taker
+				if (e.got == 1) != takes {
+					t.Errorf("VLAN %d takes %d, want it: %v", v, e.got, takes)
+				}
+				want := map[Reason]uint64{}
+				if tt.none {
+					want[tt.why] = 1
+				}
+				if diff := cmp.Diff(want, e.Stats().Drops); diff != "" {
+					t.Errorf("VLAN %d: drops (-want +got):\n%s", v, diff)
+				}
 			}
 		})
 	}
