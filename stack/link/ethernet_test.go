@@ -271,7 +271,7 @@ func TestLearn(t *testing.T) {
 				if known {
 					want = ipSent(macPeer, 2)
 				}
-				if tt.want != zero {
+				if tt.want != zero && !known {
 					want = ipSent(tt.want, 2)
 				}
 				if diff := cmp.Diff([]string{want}, c.sent()); diff != "" {
@@ -279,6 +279,65 @@ func TestLearn(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPoisoner: somebody on the link who says that he has the peer's address, in
+// every way there is, gets none of its packets as long as it is there.
+func TestPoisoner(t *testing.T) {
+	zero := MAC{}
+	evil := [][]byte{
+		arpFrame(macOther, broadcast, arpReply, macOther, ipPeer, macOther, ipPeer),
+		arpFrame(macOther, broadcast, arpRequest, macOther, ipPeer, zero, ipPeer),
+		arpFrame(macOther, macBox, arpReply, macOther, ipPeer, macBox, ipBox),
+		arpFrame(macOther, macBox, arpRequest, macOther, ipPeer, zero, ipBox),
+		arpFrame(macOther, broadcast, arpRequest, macOther, ipPeer, zero, ipBox),
+		arpFrame(macOther, macBox, arpReply, macOther, ipPeer, macBox, ipBox), // now that we have asked
+	}
+	c := newCable(Options{})
+	c.send(t, 1)
+	c.take(t, reply)
+	c.sent()
+	ask := fmt.Sprintf("%v > %v arp 1 %s=%v %s=%v", macBox, macPeer, ipBox, macBox, ipPeer, zero)
+	asked := 0
+	for second := range 1200 { // longer than any lifetime
+		c.now = c.now.Add(time.Second)
+		for _, f := range evil {
+			c.take(t, f)
+		}
+		for _, s := range c.sent() {
+			if s == ask {
+				asked++
+				c.take(t, reply)
+			}
+		}
+		c.send(t, 2)
+		for _, s := range c.sent() {
+			switch s {
+			case ipSent(macPeer, 2):
+			case ask: // the refresh
+				c.take(t, reply)
+			default:
+				t.Fatalf("after %d s: sent %s", second, s)
+			}
+		}
+	}
+	if asked == 0 || asked > 1200 {
+		t.Errorf("the peer was asked %d times in 1200 s, want once a second at most", asked)
+	}
+
+	// The peer is replaced by another station, which asks for us: it has its
+	// packets as soon as the old one has been silent for long enough.
+	c.take(t, evil[4])
+	c.now = c.now.Add(arpWindow)
+	c.sent()
+	c.send(t, 3)
+	if diff := cmp.Diff([]string{request}, c.sent()); diff != "" {
+		t.Errorf("after the peer is gone: sent (-want +got):\n%s", diff)
+	}
+	c.take(t, evil[2])
+	if diff := cmp.Diff([]string{ipSent(macOther, 3)}, c.sent()); diff != "" {
+		t.Errorf("after the answer of the new one: sent (-want +got):\n%s", diff)
 	}
 }
 
