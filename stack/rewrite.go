@@ -148,3 +148,13 @@ func (p *Packet) ClampMSS(least, most uint16) bool {
 	}
 	return false
 }
+
+// SetTCPAck puts ack and window in place of those of a parsed TCP segment and
+// corrects its checksum.
+func (p *Packet) SetTCPAck(ack uint32, window uint16) {
+	seg := p.Transport()
+	c := delta32(binary.BigEndian.Uint32(seg[tcpAck:]), ack) + delta16(binary.BigEndian.Uint16(seg[tcpWindow:]), window)
+	binary.BigEndian.PutUint32(seg[tcpAck:], ack)
+	binary.BigEndian.PutUint16(seg[tcpWindow:], window)
+	applyDelta(seg[tcpSum:], c)
+}
