@@ -30,7 +30,7 @@ func sipEngine(m *config.SIPMap, t config.Timeouts, tr sip.Transport, log *slog.
 	}
 	e := &sip.Engine{
 		Client: tr, Server: tr, NAT: true, MaxCalls: maxCalls,
-		InviteTimeout: t.SIPInvite, DisconnectTimeout: t.SIPDisconnect,
+		InviteTimeout: t.SIPInvite, DisconnectTimeout: t.SIPDisconnect, Timeout: t.SIP,
 		Log: log,
 		Map: sip.Map{
 			MaxForwards:  action(m.MaxForwards),

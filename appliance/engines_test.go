@@ -65,7 +65,7 @@ func TestEngines(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	wantSIP := &sip.Engine{
 		Client: sip.UDP, Server: sip.UDP, NAT: true, MaxCalls: maxCalls, Log: log,
-		InviteTimeout: 90 * time.Second, DisconnectTimeout: 70 * time.Second,
+		InviteTimeout: 90 * time.Second, DisconnectTimeout: 70 * time.Second, Timeout: 10 * time.Minute,
 		Map: sip.Map{
 			MaxForwards: inspect.Reset | inspect.Log, URINonSIP: inspect.Mask | inspect.Log, Software: inspect.Mask,
 			StrictHeader: inspect.DropConnection, State: inspect.Log, NoIM: true, Private: true,

@@ -51,6 +51,12 @@ type Clock interface {
 	Now() time.Time
 }
 
+// A Watcher is a Binder that knows whether media flows: a call that nobody ends
+// is over when it does not.
+type Watcher interface {
+	Flows(call, stream string) bool
+}
+
 // A NAT is what the Binders of plain inspection share: the rules, the
 // connections, and who is reached under which address. Fill the fields, call
 // SetRules, then use it from any number of goroutines.
@@ -222,6 +228,7 @@ var (
 	_ Reacher = (*NATBinder)(nil)
 	_ Clock   = (*NATBinder)(nil)
 	_ Placer  = (*NATBinder)(nil)
+	_ Watcher = (*NATBinder)(nil)
 )
 
 type streamKey struct{ call, stream string }

@@ -61,7 +61,7 @@ func newWall(t testing.TB, rules ...nat.Rule) *wall {
 	tm := nat.DefaultTimeouts()
 	w.udp = &inspect.Datagrams{NAT: w.nat, Engine: &sip.Engine{
 		Client: sip.UDP, Server: sip.UDP, NAT: true, MaxCalls: 1000,
-		InviteTimeout: tm.SIPInvite, DisconnectTimeout: tm.SIPDisconnect,
+		InviteTimeout: tm.SIPInvite, DisconnectTimeout: tm.SIPDisconnect, Timeout: tm.SIP,
 	}}
 	return w
 }
