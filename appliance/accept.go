@@ -46,6 +46,7 @@ func services(r *config.Running, pp *config.PhoneProxy, log *slog.Logger) map[st
 	tls.InviteTimeout, tls.DisconnectTimeout, tls.Timeout = 0, 0, 0
 	sccp := skinnyEngine(skinnyMap, log)
 	sccp.MaxVersion, sccp.Video = pp.SCCPVersionMax, false // its relay has no keys for pictures
+	sccp.MediaTimeout = 0
 	return map[string]phoneproxy.Service{
 		"skinny": {Name: "skinny", Offset: skinnyOffset, Engine: sccp},
 		"sip":    {Name: "sip", Offset: sipOffset, SDES: true, Engine: tls},

@@ -103,7 +103,7 @@ func skinnyEngine(m *config.SkinnyMap, log *slog.Logger) skinny.Engine {
 		m = config.DefaultSkinnyMap()
 	}
 	e := skinny.Engine{
-		MaxVersion: skinnyVersion, Video: true,
+		MaxVersion: skinnyVersion, Video: true, MediaTimeout: m.MediaTimeout,
 		MaxID:     m.MessageIDMax,
 		MinLength: uint32(m.PrefixMin), MaxLength: uint32(m.PrefixMax),
 		EnforceRegistration: m.EnforceRegistration,

@@ -85,7 +85,7 @@ func TestEngines(t *testing.T) {
 		t.Errorf("sipEngine (- got, + want)\n%s", d)
 	}
 	wantSkinny := skinny.Engine{
-		MaxVersion: 22, Video: true,
+		MaxVersion: 22, Video: true, MediaTimeout: time.Minute,
 		MaxID: 0x200, MinLength: 8, MaxLength: 4000, EnforceRegistration: true, Log: log,
 		Matches: []skinny.Match{
 			{Not: true, From: 0, To: 0x181, Act: inspect.Drop | inspect.Log},

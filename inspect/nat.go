@@ -86,6 +86,7 @@ type NAT struct {
 	byReal   map[place]*contact // by the interface they are behind and the real address
 	mapped   map[place]*leg     // dynamic media by its mapped address
 	lasting  int                // contacts of registrations
+	streams  int                // of all binders
 }
 
 // A place is an address as one interface knows it.
@@ -131,6 +132,13 @@ func (n *NAT) Contacts() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return len(n.contacts)
+}
+
+// Streams returns how many media streams are held.
+func (n *NAT) Streams() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.streams
 }
 
 // Expire ends what is over at now: registrations above all. The pinholes end

@@ -187,6 +187,7 @@ func (w *wall) pass(d time.Duration) {
 		w.now = w.now.Add(min(time.Second, end.Sub(w.now)))
 		w.table.Expire(w.now)
 		w.udp.Expire(w.now)
+		w.pat.Expire(w.now)
 	}
 }
 

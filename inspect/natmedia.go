@@ -64,6 +64,7 @@ func (b *NATBinder) Media(m Media, from nat.End) (Media, error) {
 			st.rtp = newConformer(b.opt.RTP)
 		}
 		b.streams[k] = st
+		n.streams++
 		b.noteLocked(m.Call)
 	}
 	said := [2]netip.AddrPort{unmap(m.Addr), unmap(m.RTCP)}
@@ -383,6 +384,7 @@ func (b *NATBinder) releaseLocked(k streamKey) {
 		b.endLegLocked(st, end)
 	}
 	delete(b.streams, k)
+	b.nat.streams--
 	for other := range b.streams {
 		if other.call == k.call {
 			return
