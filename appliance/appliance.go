@@ -119,6 +119,10 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 			out, _, _ := a.plan.routes.Lookup(dst)
 			return out
 		},
+		Treat: func(p *stack.Packet, real stack.Flow, out *stack.Interface) *nat.Treatment {
+			return a.plan.treat(p.In, out, real, p.Time)
+		},
+		Reset: a.told,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("appliance: %w", err)

@@ -83,6 +83,9 @@ func (d *Dataplane) Admit(p *stack.Packet) stack.Verdict {
 		c, from := d.table.Lookup(p)
 		if c == nil {
 			var v stack.Verdict
+			if round == 0 && d.spoofed(p) {
+				return stack.DropReversePath
+			}
 			if c, from, v = d.open(p); c == nil {
 				return v
 			}
@@ -94,6 +97,9 @@ func (d *Dataplane) Admit(p *stack.Packet) stack.Verdict {
 			return v
 		}
 		if c.Hole == nil || !c.Hole.Standing {
+			if p.TCPFlags()&stack.FlagSYN != 0 {
+				d.plan.Load().limitMSS(p)
+			}
 			return stack.Forward
 		}
 		// Media: the handler said where to, and that may be us again.
@@ -117,6 +123,19 @@ func (d *Dataplane) Admit(p *stack.Packet) stack.Verdict {
 		}
 	}
 	return stack.DropLoop
+}
+
+// spoofed reports whether p, which has no connection, comes from a source that
+// cannot be where it arrived, and counts it.
+func (d *Dataplane) spoofed(p *stack.Packet) bool {
+	pl := d.plan.Load()
+	if p.In == d.identity || !pl.spoofed(p.In, p.Flow()) {
+		return false
+	}
+	if g := pl.guards[p.In]; g != nil && g.reverse {
+		g.refused.Add(1)
+	}
+	return true
 }
 
 // forged reports whether a media packet came by another interface than its
@@ -161,10 +180,8 @@ func (d *Dataplane) open(p *stack.Packet) (*nat.Conn, nat.End, stack.Verdict) {
 
 // through opens a connection that goes through the box.
 func (d *Dataplane) through(p *stack.Packet, x *decision) (*nat.Conn, nat.End, stack.Verdict) {
-	if x.flow.Proto == stack.TCP && p.In != d.identity {
-		p.ClampMSS(uint16(min(x.out.Link.MTU(), p.In.Link.MTU()) - ipTCPHeader))
-	}
 	o := nat.Opening{Out: x.out, Server: x.server(), UnRule: x.un, Source: x.source}
+	o.Treat = d.plan.Load().treat(p.In, x.out, x.real, p.Time)
 	switch {
 	case x.inspect != nil:
 		x.inspect.watch(&o)
@@ -182,6 +199,7 @@ func (d *Dataplane) through(p *stack.Packet, x *decision) (*nat.Conn, nat.End, s
 // the address that the client asked.
 func (d *Dataplane) end(p *stack.Packet, x *decision) (*nat.Conn, nat.End, stack.Verdict) {
 	o := nat.Opening{Out: d.identity, Server: x.flow, UnRule: x.un}
+	o.Treat = d.plan.Load().treat(p.In, x.out, x.real, p.Time)
 	if x.inspect != nil && !x.inspect.phoneProxy {
 		o.Source, o.Handler = x.source, d.terminate(x)
 	}
@@ -190,8 +208,8 @@ func (d *Dataplane) end(p *stack.Packet, x *decision) (*nat.Conn, nat.End, stack
 
 // expectTransfer books the pinhole for the port that the TFTP server of
 // request will answer from, toward the client whose own flow was client.
-func (d *Dataplane) expectTransfer(p *stack.Packet, out *stack.Interface, request, client stack.Flow) {
-	d.table.Expect(nat.Pinhole{
+func (d *Dataplane) expectTransfer(p *stack.Packet, out *stack.Interface, request, client stack.Flow) *nat.Hole {
+	return d.table.Expect(nat.Pinhole{
 		In: out,
 		Match: stack.Flow{Proto: stack.UDP,
 			Src: netip.AddrPortFrom(request.Dst.Addr(), 0), Dst: request.Src},

@@ -305,16 +305,19 @@ func TestHairpin(t *testing.T) {
 	if v != stack.Forward || p.Out.Name != "outside" || p.Flow() != want {
 		t.Errorf("hairpin: %v by %v as %v, want outside as %v", v, p.Out, p.Flow(), want)
 	}
-	// Two sessions that point at each other's legs for ever go round and end.
-	a.SetRemote(nat.Client, b.Local(nat.Client), true)
-	b.SetRemote(nat.Client, a.Local(nat.Client), true)
+	// Sessions that point at one another's legs without end go round and end.
+	c, d := open(), open()
+	b.SetRemote(nat.Client, c.Local(nat.Client), true)
+	c.SetRemote(nat.Client, b.Local(nat.Client), true)
+	c.SetRemote(nat.Server, d.Local(nat.Server), true)
+	d.SetRemote(nat.Server, c.Local(nat.Server), true)
+	if v, _ := q.admit("outside", stack.AppendUDP(nil, f, rtp)); v != stack.DropLoop {
+		t.Errorf("a chain of legs: %v, want %v", v, stack.DropLoop)
+	}
+	// Nobody but the box has the address of a leg.
 	f = stack.Flow{Proto: stack.UDP, Src: a.Local(nat.Server), Dst: b.Local(nat.Server)}
-	q.p.Reset()
-	q.p.SetData(stack.AppendUDP(nil, f, rtp))
-	q.p.Time, q.p.In = q.now, q.pl.named("inside")
-	q.p.Parse()
-	if v := q.d.Admit(q.p); v != stack.DropLoop {
-		t.Errorf("a loop of legs: %v, want %v", v, stack.DropLoop)
+	if v, _ := q.admit("inside", stack.AppendUDP(nil, f, rtp)); v != stack.DropReversePath {
+		t.Errorf("a packet from the address of a leg: %v, want %v", v, stack.DropReversePath)
 	}
 }
 

@@ -38,7 +38,7 @@ type decision struct {
 
 	inspect  *inspection // whose conversation it is, or nil
 	files    *tftpServer // of the phone proxy that it asks, or nil
-	transfer bool        // a TFTP request: its server answers from another port
+	transfer bool        // a TFTP request of the box: its server answers from another port
 	source   nat.Source  // what the server sees of the client
 }
 
@@ -61,8 +61,9 @@ func (x *decision) server() stack.Flow {
 // takes none, and says that of the source.
 //
 // In order: packets from the box; forged sources; un-NAT; packets to the box;
-// route; access lists; what the box ends itself; NAT. Before 8.3 the list of the
-// interface by which the packet leaves is asked after NAT, about what leaves.
+// route; interfaces for the box only; access lists; what the box ends itself;
+// NAT. Before 8.3 the list of the interface by which the packet leaves is asked
+// after NAT, about what leaves.
 func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, pat *nat.PAT) {
 	x.in, x.flow = p.In, p.Flow()
 	x.real = x.flow
@@ -70,8 +71,7 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 		x.fromBox(pl)
 		return
 	}
-	src := x.flow.Src.Addr()
-	if pl.ownedBy(src) != nil || pl.isMTA(src) != nil {
+	if pl.spoofed(p.In, x.flow) {
 		x.verdict = stack.DropReversePath
 		return
 	}
@@ -98,6 +98,10 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 		}
 		x.routed = true
 	}
+	if pl.management(p.In, x.out) {
+		x.verdict = stack.DropACL
+		return
+	}
 	if x.verdict = x.permit(pl, p); x.verdict != stack.Forward {
 		return
 	}
@@ -113,7 +117,6 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 	case x.inspect != nil && x.flow.Proto == stack.TCP:
 		x.fate = fateEnded
 	}
-	x.transfer = x.inspect != nil && x.inspect.protocol == "tftp"
 	x.source, x.verdict = pl.rules.Translate(p.In, x.out, x.real, un, pat)
 	if pl.mapped && x.verdict == stack.Forward && !x.permitOut(pl, p, x.server()) {
 		x.source.Lease.Cancel()

@@ -24,8 +24,13 @@ type plan struct {
 	mtas        []mta
 	policies    map[*stack.Interface]*policy // service-policy; nil is global
 	inspections []*inspection                // of all policies
+	rated       bool                         // one of them polices
+	limited     bool                         // one of them limits connections
+	guards      map[*stack.Interface]*guard  // of each interface
 	phone       *phonePlan
 	timeouts    nat.Timeouts
+
+	leastMSS, mostMSS int // sysopt connection tcpmss, bytes; 0 is no limit
 }
 
 type icmpRule struct {
@@ -97,6 +102,7 @@ func compile(r *config.Running, links map[string]stack.Link) (*plan, error) {
 		return nil, err
 	}
 	p.compileLists(r, byName)
+	p.compileGuards(r, byName)
 	for _, c := range r.ICMP {
 		if i := byName[c.Interface]; i != nil {
 			rule := icmpRule{permit: c.Permit, typ: c.Type}
@@ -117,7 +123,7 @@ func compile(r *config.Running, links map[string]stack.Link) (*plan, error) {
 func timeouts(t config.Timeouts) nat.Timeouts {
 	n := nat.DefaultTimeouts()
 	n.Conn, n.HalfClosed, n.UDP, n.ICMP = t.Conn, t.HalfClosed, t.UDP, t.ICMP
-	n.Xlate, n.PATXlate = t.Xlate, t.PATXlate
+	n.SCTP, n.Xlate, n.PATXlate = t.SCTP, t.Xlate, t.PATXlate
 	n.SIP, n.SIPMedia, n.SIPInvite, n.SIPDisconnect = t.SIP, t.SIPMedia, t.SIPInvite, t.SIPDisconnect
 	n.SIPProvisionalMedia, n.TCPProxyReassembly = t.SIPProvisionalMedia, t.TCPProxyReassembly
 	return n

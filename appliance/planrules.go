@@ -14,7 +14,7 @@ import (
 // compileRules makes the rule table. The rules of one line share their limits.
 func compileRules(r *config.Running, byName map[string]*stack.Interface) (*nat.Rules, error) {
 	var rules []nat.Rule
-	limits := make(map[nat.Limits]*nat.Limits) // of the line at hand
+	limits := make(map[nat.HostLimits]*nat.HostLimits) // of the line at hand
 	for i := range r.NAT {
 		n := &r.NAT[i]
 		if n.Inactive {
@@ -24,7 +24,7 @@ func compileRules(r *config.Running, byName map[string]*stack.Interface) (*nat.R
 			clear(limits)
 		}
 		rule := compileRule(n, byName)
-		if l := (nat.Limits{TCP: n.ConnMax, UDP: n.UDPMax, Embryonic: n.EmbryonicMax}); l != (nat.Limits{}) {
+		if l := (nat.HostLimits{TCP: n.ConnMax, UDP: n.UDPMax, Embryonic: n.EmbryonicMax}); l != (nat.HostLimits{}) {
 			if limits[l] == nil {
 				limits[l] = &l
 			}

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -24,6 +25,8 @@ type class struct {
 	name     string
 	match    matcher
 	inspects []*inspection
+	rates    [2]*rate    // police, by direction; nil: none
+	limits   *nat.Limits // set connection, or nil
 }
 
 // A matcher says what traffic a class is.
@@ -136,6 +139,8 @@ func (p *plan) compilePolicies(r *config.Running, byName map[string]*stack.Inter
 				pol.classes = append(pol.classes, c)
 			}
 		}
+		// class-default is the last wherever it is written: all else is.
+		slices.SortStableFunc(pol.classes, func(a, b *class) int { return cmp.Compare(a.last(), b.last()) })
 		p.policies[pol.on] = pol
 	}
 	return nil
@@ -143,6 +148,14 @@ func (p *plan) compilePolicies(r *config.Running, byName map[string]*stack.Inter
 
 // classDefault is the class of what is in no other.
 const classDefault = "class-default"
+
+// last is 1 for the class that is asked after all others, else 0.
+func (c *class) last() int {
+	if c.name == classDefault {
+		return 1
+	}
+	return 0
+}
 
 // compileClass makes what pc, a class of pol, means; nil for nothing.
 func (p *plan) compileClass(r *config.Running, pc *config.PolicyClass, pol *policy, byName map[string]*stack.Interface) (*class, error) {
@@ -181,6 +194,7 @@ func (p *plan) compileClass(r *config.Running, pc *config.PolicyClass, pol *poli
 		c.inspects = append(c.inspects, x)
 		p.inspections = append(p.inspections, x)
 	}
+	p.compileRates(c, pc, pol)
 	return c, nil
 }
 

@@ -43,8 +43,10 @@ type ReplayOptions struct {
 // its seed, and no goroutine that touches a packet. The same packets give the
 // same bytes. One goroutine uses it.
 //
-// What the box would end itself (a phone's TLS, a file over TFTP) is
-// admitted and goes no further: the host behind it keeps its own time.
+// A TCP conversation that plain inspection ends is replayed by messages through
+// both its halves; see tcpHost. What the box would end otherwise (a phone's TLS,
+// whose keys are the phone's; a file over TFTP) is admitted and goes no further:
+// the host behind it keeps its own time.
 type Replay struct {
 	box   *Appliance
 	opt   ReplayOptions
@@ -54,18 +56,29 @@ type Replay struct {
 	sec   int64 // Unix time up to which idle things were ended
 	count ReplayCount
 
+	tcp *tcpHost      // the box's own TCP
+	own *stack.Packet // room for what it sends
+
 	arrived *stack.Packet   // a copy of the packet being handled, parsed
-	left    []*stack.Packet // what left because of it, copies
+	left    []departure     // what left because of it, copies
 	spare   []*stack.Packet // room for left
 	dropped stack.Verdict   // its drop; Forward: none
 	line    []byte
+}
+
+// A departure is a packet that left, also for the box itself.
+type departure struct {
+	*stack.Packet
+	served bool // the box took it: its conversation is replayed
 }
 
 // A ReplayCount is what went through a Replay, in packets.
 type ReplayCount struct {
 	In, Out    uint64
 	Dropped    uint64
-	Terminated uint64 // for the box itself, which is not replayed
+	Terminated uint64 // for the box itself
+	Served     uint64 // of those, in conversations that are replayed
+	Own        uint64 // segments that the box sent of its own; counted as Out, too
 
 	// Of captures only.
 	NotIP     uint64 // frames passed over
@@ -108,8 +121,15 @@ func NewReplay(r *config.Running, opt ReplayOptions) (*Replay, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.identity.Link = &replayLink{q, a.identity.Link.MTU()} // nothing was read from it yet
+	mtu := a.identity.Link.MTU()
+	a.identity.Link = &replayLink{q, mtu} // nothing was read from it yet
 	q.box = a
+	q.own = stack.NewPacket(stack.MaxPacket)
+	q.tcp = newTCPHost()
+	q.tcp.mtu, q.tcp.send = mtu, q.send
+	q.tcp.serve = q.serve
+	// Chance of its own, so that the box's is the same with and without.
+	q.tcp.rand = rand.NewChaCha8(sha256.Sum256([]byte("tcp " + opt.Seed)))
 	return q, nil
 }
 
@@ -132,10 +152,25 @@ func (r *Replay) Advance(now time.Time) {
 		return
 	}
 	r.sec = r.now.Unix()
+	r.begin()                              // what leaves now is no answer to a packet
 	for n := -1; n != r.box.table.Len(); { // one Expire does a bounded part
 		n = r.box.table.Len()
 		r.box.Expire(r.now)
 	}
+	r.tcp.expire(r.now)
+	r.serveAll()
+	r.tell()
+}
+
+// begin forgets what left before.
+func (r *Replay) begin() {
+	for _, q := range r.left {
+		r.spare = append(r.spare, q.Packet)
+	}
+	r.left = r.left[:0]
+	r.arrived.Reset()
+	r.arrived.Parse()
+	r.dropped = stack.Forward
 }
 
 // Handle has p arrive on p.In at p.Time, or now if that is past. p is the
@@ -143,13 +178,14 @@ func (r *Replay) Advance(now time.Time) {
 func (r *Replay) Handle(p *stack.Packet) {
 	r.Advance(p.Time)
 	p.Time = r.now
+	r.begin()
+	if len(r.tcp.halves) > 0 && p.Parse() == stack.Forward && p.Flow().Proto == stack.TCP {
+		r.tcp.rebase(p)
+	}
 	a := r.arrived
-	a.Reset()
 	a.SetData(p.Data())
 	a.Time, a.In, a.ChecksumVouched = p.Time, p.In, p.ChecksumVouched
 	a.Parse()
-	r.dropped = stack.Forward
-	r.spare, r.left = append(r.spare, r.left...), r.left[:0]
 
 	r.box.forward.Handle(p)
 
@@ -161,14 +197,51 @@ func (r *Replay) Handle(p *stack.Packet) {
 	if v.Dropped() {
 		r.count.Dropped++
 	}
-	r.show(a, link.In, v)
+	r.showArrival(a, v)
+	r.serveAll()
+	r.tell()
+}
+
+// maxTurns bounds what one packet may have the box say to itself.
+const maxTurns = 4096
+
+// serveAll has the box take what is for it, also what its own answers bring.
+func (r *Replay) serveAll() {
+	for i := 0; i < len(r.left) && i < maxTurns; i++ {
+		if q := r.left[i]; q.Out.IsIdentity() {
+			r.left[i].served = r.tcp.take(q.Packet)
+		}
+	}
+}
+
+// send has the box send a segment of its own.
+func (r *Replay) send(f stack.Flow, h stack.TCPHeader, payload []byte) {
+	p := r.own
+	p.Reset()
+	p.SetLen(len(stack.AppendTCP(p.Buffer()[:0], f, h, payload)))
+	p.Time, p.In = r.now, r.box.identity
+	r.dropped = stack.Forward
+	r.count.Own++
+	r.box.forward.Handle(p)
+	if r.dropped.Dropped() {
+		p.Parse()
+		r.showArrival(p, r.dropped)
+	}
+}
+
+// tell counts and shows what has left.
+func (r *Replay) tell() {
 	for _, q := range r.left {
-		if q.Out.IsIdentity() {
+		switch {
+		case q.served:
+			r.count.Served++
 			r.count.Terminated++
-		} else {
+		case q.Out.IsIdentity():
+			r.count.Terminated++
+		default:
 			r.count.Out++
 		}
-		r.show(q, link.Out, stack.Forward)
+		r.showDeparture(q)
 	}
 }
 
@@ -184,46 +257,68 @@ func (r *Replay) leaves(p *stack.Packet) {
 	q.SetData(p.Data())
 	q.Parse()
 	q.Time, q.In, q.Out, q.NextHop = r.now, p.In, p.Out, p.NextHop
-	r.left = append(r.left, q)
+	r.left = append(r.left, departure{Packet: q})
 }
 
-// show tells of p whoever wants to know.
-func (r *Replay) show(p *stack.Packet, dir link.Direction, v stack.Verdict) {
+// showArrival tells of p whoever wants to know.
+func (r *Replay) showArrival(p *stack.Packet, v stack.Verdict) {
 	if r.opt.Seen != nil {
-		r.opt.Seen(p, dir, v)
+		r.opt.Seen(p, link.In, v)
 	}
 	if r.text != nil && !r.mute {
-		r.line = append(r.appendEvent(r.line[:0], p, dir, v), '\n')
+		r.line = append(appendArrival(r.line[:0], p, v), '\n')
 		r.text.Write(r.line) // bufio keeps the error for Flush
 	}
 }
 
-// appendEvent appends the line of the text dump about p. What left is below
-// what it came from, with its TTL, and with the payload if that was changed.
+// showDeparture tells of q whoever wants to know.
+func (r *Replay) showDeparture(q departure) {
+	if r.opt.Seen != nil {
+		r.opt.Seen(q.Packet, link.Out, stack.Forward)
+	}
+	if r.text != nil && !r.mute {
+		r.line = append(r.appendDeparture(r.line[:0], q), '\n')
+		r.text.Write(r.line)
+	}
+}
+
+// appendArrival appends the line of the text dump about p, which arrived.
 //
 //	in  00:00:00.000000 inside udp 10.20.0.50:5000 > 192.0.2.5:53 len 5
-//	out 00:00:00.000000 inside>outside udp 203.0.113.2:5000 > 192.0.2.5:53 len 5 ttl 63
 //	in  00:00:01.000000 outside udp 192.0.2.9:53 > 203.0.113.2:5001 len 5 drop no-service
-func (r *Replay) appendEvent(dst []byte, p *stack.Packet, dir link.Direction, v stack.Verdict) []byte {
-	if dir == link.In {
-		dst = stack.AppendText(append(dst, "in  "...), p)
-		switch {
-		case v.Dropped():
-			dst = append(append(dst, " drop "...), v.String()...)
-		case v == stack.Consumed:
-			dst = append(dst, " consumed"...)
-		}
-		return dst
+//	in  00:00:02.000000 inside udp 10.20.0.50:5060 > 192.0.2.5:5060 len 300 "OPTIONS sip:192.0.2.5 SIP/2.0"
+func appendArrival(dst []byte, p *stack.Packet, v stack.Verdict) []byte {
+	dst = appendTitle(stack.AppendText(append(dst, "in  "...), p), p.Payload())
+	switch {
+	case v.Dropped():
+		dst = append(append(dst, " drop "...), v.String()...)
+	case v == stack.Consumed:
+		dst = append(dst, " consumed"...)
 	}
+	return dst
+}
+
+// appendDeparture appends the line about q, which left. It is below what it
+// came from, with its TTL, and with what was changed in its payload.
+//
+//	out 00:00:00.000000 inside>outside udp 203.0.113.2:5000 > 192.0.2.5:53 len 5 ttl 63
+//	out 00:00:02.000000 inside>outside udp 203.0.113.2:5060 > 192.0.2.5:5060 len 301 ttl 63
+//	   - Via: SIP/2.0/UDP 10.20.0.50;branch=z9hG4bK1
+//	   + Via: SIP/2.0/UDP 203.0.113.2;branch=z9hG4bK1
+func (r *Replay) appendDeparture(dst []byte, q departure) []byte {
+	p := q.Packet
 	dst = stack.AppendText(append(dst, "out "...), p)
-	if p.Out.IsIdentity() {
+	switch {
+	case q.served:
+		return append(dst, " for the box itself"...)
+	case p.Out.IsIdentity():
 		return append(dst, " for the box itself, not replayed"...)
 	}
 	if p.Len() >= ipHeader {
 		dst = strconv.AppendUint(append(dst, " ttl "...), uint64(p.TTL()), 10)
 	}
 	f := p.Flow()
-	if f.Proto != r.arrived.Flow().Proto || f.Proto != stack.UDP && f.Proto != stack.TCP || f.Src.Port() == 0 {
+	if f.Proto != r.arrived.Flow().Proto && !p.In.IsIdentity() || f.Proto != stack.UDP && f.Proto != stack.TCP || f.Src.Port() == 0 {
 		return dst // not a rewrite of what arrived; or a fragment
 	}
 	if p.TCPFlags()&stack.FlagSYN != 0 {
@@ -231,8 +326,8 @@ func (r *Replay) appendEvent(dst []byte, p *stack.Packet, dir link.Direction, v 
 			dst = strconv.AppendUint(append(dst, " mss "...), uint64(mss), 10)
 		}
 	}
-	if pay := p.Payload(); string(pay) != string(r.arrived.Payload()) {
-		dst = strconv.AppendQuote(append(dst, " payload "...), string(pay))
+	if pay := p.Payload(); string(pay) != string(r.arrived.Payload()) && !(p.In.IsIdentity() && len(pay) == 0) {
+		dst = appendPayload(dst, r.arrived.Payload(), pay)
 	}
 	return dst
 }
@@ -311,6 +406,10 @@ type ReplayCaptures struct {
 	// capture lacks, so that the rest is not refused. Only with Split.
 	PickUp bool
 
+	// Edit changes each packet as it is read, before its checksums are made
+	// right; nil: none is.
+	Edit func(*stack.Packet)
+
 	// FixChecksums makes right the checksums of what is read: a capture
 	// taken on a host has packets whose checksums its network card was yet to
 	// compute.
@@ -339,6 +438,9 @@ func (r *Replay) Run(c ReplayCaptures) error {
 		}
 		p := next.head
 		p.In = next.In
+		if c.Edit != nil {
+			c.Edit(p)
+		}
 		if c.FixChecksums {
 			fixChecksums(p)
 		}

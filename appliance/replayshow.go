@@ -16,12 +16,14 @@ import (
 
 // Show writes a list of what the box knows at its clock:
 //
-//	conn   connections and pinholes, with the addresses on both sides
-//	xlate  translations in use, and how often each rule was
-//	drop   how many packets were dropped for each reason
+//	conn             connections and pinholes, with the addresses on both sides
+//	xlate            translations in use, and how often each rule was
+//	drop             how many packets were dropped for each reason
+//	service-policy   what police and set connection did, class by class
+//	verify           what ip verify reverse-path refused, by interface
 //
 // The lines follow the ASA's, and say more where a test wants to know.
-// (reference/asa-cli-show-debug.md, sections 2.7 to 2.9.)
+// (reference/asa-cli-show-debug.md, sections 2.7 to 2.10.)
 func (r *Replay) Show(w io.Writer, what string) error {
 	b := bufio.NewWriter(w)
 	switch what {
@@ -31,8 +33,12 @@ func (r *Replay) Show(w io.Writer, what string) error {
 		r.showXlates(b)
 	case "drop":
 		r.showDrops(b)
+	case "service-policy":
+		r.box.plan.showServicePolicy(b, r.now)
+	case "verify":
+		r.box.plan.showVerify(b)
 	default:
-		return fmt.Errorf("appliance: replay: show %q: want conn, xlate or drop", what)
+		return fmt.Errorf("appliance: replay: show %q: want conn, xlate, drop, service-policy or verify", what)
 	}
 	return b.Flush()
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"patchbay/inspect/sip"
 	"patchbay/nat"
 	"patchbay/stack"
 )
@@ -44,11 +45,17 @@ type splitter struct {
 	prefixes []SplitPrefix
 	frags    stack.Reassembler // addresses go into whole packets only
 
+	other *stack.Interface // of those that no prefix has
+
 	pickUp bool
 	begun  *stack.Packet // a segment of a handshake that the capture lacks
+	whole  *stack.Packet // room for a packet put together, and what it may become
 
 	flows map[flowOn]stack.Flow    // as captured, to as it must arrive
 	ends  map[endOn]netip.AddrPort // a real end, to how that side knows it
+	words dictionary               // the same, of what messages say
+	out   stack.Reassembler        // of what left
+	said  []byte                   // the message at hand
 }
 
 // A flowOn is a flow as the capture has it, and the interface it arrives on.
@@ -68,7 +75,16 @@ func newSplitter(r *Replay, c ReplayCaptures) *splitter {
 	if len(c.Split) == 0 {
 		return nil
 	}
-	return &splitter{r: r, prefixes: c.Split, pickUp: c.PickUp, flows: make(map[flowOn]stack.Flow), ends: make(map[endOn]netip.AddrPort)}
+	s := &splitter{
+		r: r, prefixes: c.Split, pickUp: c.PickUp, whole: stack.NewPacket(stack.MaxPacket),
+		flows: make(map[flowOn]stack.Flow), ends: make(map[endOn]netip.AddrPort),
+	}
+	s.words = dictionary{
+		side:  func(a netip.Addr) *stack.Interface { return s.side(a, s.other) },
+		rules: r.box.plan.rules, told: make(map[endOn]netip.AddrPort), ends: s.ends,
+	}
+	r.tcp.wrap = s.words.translate
+	return s
 }
 
 // side returns the interface that packets from a arrive on: that of the longest
@@ -88,6 +104,7 @@ func (s *splitter) side(a netip.Addr, other *stack.Interface) *stack.Interface {
 // prefix says so.
 func (s *splitter) handle(p *stack.Packet) {
 	other := p.In
+	s.other = other
 	v := p.Parse()
 	if v == stack.DropFragment {
 		p.In = s.side(p.Flow().Src.Addr(), other)
@@ -96,7 +113,11 @@ func (s *splitter) handle(p *stack.Packet) {
 			return // waits for the rest
 		}
 		if v = got; whole != nil {
-			p = whole
+			s.whole.Reset()
+			s.whole.SetData(whole.Data())
+			s.whole.Time, s.whole.In, s.whole.ChecksumVouched = whole.Time, whole.In, p.ChecksumVouched
+			p = s.whole
+			v = p.Parse()
 		}
 	}
 	if v != stack.Forward {
@@ -124,16 +145,51 @@ func (s *splitter) handle(p *stack.Packet) {
 func (s *splitter) carry(p *stack.Packet, f stack.Flow, to *stack.Interface) {
 	in := p.In
 	s.address(p, f, to)
+	speak := s.speak(p, to)
 	isError := p.IsICMPError()
 	s.r.Handle(p)
 	if isError {
 		return
 	}
-	for _, q := range s.r.left {
-		if l := q.Flow(); q.Out != in && !q.Out.IsIdentity() && l.Proto == f.Proto {
-			s.learn(q.Out, f, l)
+	for _, d := range s.r.left {
+		q := d.Packet
+		if q.Out == in || q.Out.IsIdentity() {
+			continue
+		}
+		if q.Parse() == stack.DropFragment {
+			out := q.Out
+			if q, _ = s.out.Add(q); q == nil {
+				continue
+			}
+			q.Out = out
+		}
+		l := q.Flow()
+		if l.Proto != f.Proto {
+			continue
+		}
+		s.learn(q.Out, f, l)
+		if msg := sipMessage(q.Payload()); speak != nil && q.Out == to && msg != nil {
+			s.words.learn(s.said, msg, speak)
 		}
 	}
+}
+
+// speak has p say what its sender would have said, if it is SIP over UDP, and
+// returns in whose words; nil if it is something else. What follows the message
+// in its datagram is left out, for it is nothing. (RFC 3261, section 18.3.)
+func (s *splitter) speak(p *stack.Packet, to *stack.Interface) *speech {
+	if p.Flow().Proto != stack.UDP {
+		return nil
+	}
+	msg := sipMessage(p.Payload())
+	if msg == nil {
+		return nil
+	}
+	sp := &speech{rewrite: sip.Rewrite, proto: stack.UDP, from: p.In, to: to}
+	if s.said = s.words.say(s.said[:0], msg, sp); string(s.said) != string(msg) {
+		p.SetPayload(s.said)
+	}
+	return sp
 }
 
 // begin makes up the handshake of a TCP conversation whose beginning the capture
@@ -177,9 +233,6 @@ const pickUpWindow = 65535
 
 // learn notes that the flow f of the capture left by out as l.
 func (s *splitter) learn(out *stack.Interface, f, l stack.Flow) {
-	if l.Src.Port() == 0 && f.Src.Port() != 0 && f.Proto != stack.ICMP {
-		return // a fragment
-	}
 	s.flows[flowOn{out, f.Reverse()}] = l.Reverse()
 	if l.Src != f.Src {
 		s.ends[endOn{out, f.Proto, f.Src}] = l.Src
@@ -244,8 +297,11 @@ func (s *splitter) hole(in *stack.Interface, f stack.Flow) (netip.AddrPort, bool
 		return n
 	}
 	s.r.box.table.Holes(func(h *nat.Hole) bool {
-		src := h.Match.Src
-		if h.Standing || h.Match.Proto != f.Proto || h.To.Dst != f.Dst || h.In != nil && h.In != in ||
+		src, dst := h.Match.Src, h.To.Dst
+		if h.Out.IsIdentity() { // to be ended by the box
+			dst, _, _ = s.r.box.data.nat.Contact(in, f.Proto, h.Match.Dst)
+		}
+		if h.Standing || h.Match.Proto != f.Proto || dst != f.Dst || h.In != nil && h.In != in ||
 			src.Addr().IsValid() && src.Addr() != f.Src.Addr() || src.Port() != 0 && src.Port() != f.Src.Port() {
 			return true
 		}

@@ -156,10 +156,15 @@ func (s *talks) each(f func(*talk)) {
 	}
 }
 
+// logOf is the log of a conversation.
+func (a *Appliance) logOf(t *termination) *slog.Logger {
+	return a.opt.Log.With("inspect", t.inspect.protocol, "interface", t.in.Name, "client", t.client.Src, "server", t.server)
+}
+
 // converse is one conversation from the client's SYN to its end: the server is
 // called first, and the client's handshake completed when it answers.
 func (a *Appliance) converse(t *termination, accept func() (net.Conn, error)) {
-	log := a.opt.Log.With("inspect", t.inspect.protocol, "interface", t.in.Name, "client", t.client.Src, "server", t.server)
+	log := a.logOf(t)
 	var server net.Conn
 	var err error
 	a.during(func(ctx context.Context) { server, err = a.call(ctx, t) })

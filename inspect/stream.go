@@ -271,47 +271,23 @@ func passed(deadline, now time.Time, err error) bool {
 	return !deadline.IsZero() && !now.Before(deadline) && errors.As(err, &late) && late.Timeout()
 }
 
-// inspect passes the whole messages in data through the session. It returns how
-// many bytes of data they were, and dst with what must be written for them,
-// also beside an error.
+// inspect passes the whole messages in data through the session. See Pass.
 func (s *Stream) inspect(dst, data []byte, from nat.End, atEOF bool) (int, []byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	state := &s.ends[from]
-	used := 0
-	for used < len(data) {
-		n, msg, err := s.Engine.Split(data[used:], atEOF)
-		if err != nil {
-			return used, dst, fmt.Errorf("inspect: message %d from %v: %w", state.messages.Load()+1, from, err)
-		}
-		if n < 0 || n > len(data)-used || n == 0 && msg != nil {
-			return used, dst, fmt.Errorf("inspect: split %d bytes from %v into %d and a message of %d", len(data)-used, from, n, len(msg))
-		}
-		if n == 0 {
-			break
-		}
-		used += n
-		if msg == nil {
-			continue
-		}
-		next, err := s.session.Inspect(dst, msg, from)
+	return Pass(s.Engine, s.session, dst, data, from, atEOF, func(msg []byte, err error) {
+		s.Count.Note(err)
 		switch {
 		case err == nil:
-			dst = next
 			state.messages.Add(1)
-			s.Count.passed()
 		case errors.Is(err, ErrDrop):
 			state.dropped.Add(1)
-			s.Count.ended(false)
 			if s.Log != nil && !errors.Is(err, ErrRule) {
 				s.Log.Warn("message dropped", "from", from.String(), "client", s.Client.RemoteAddr(), "bytes", len(msg), "err", err)
 			}
-		default:
-			s.Count.ended(errors.Is(err, ErrReset))
-			return used, dst, fmt.Errorf("inspect: message from %v: %w", from, err)
 		}
-	}
-	return used, dst, nil
+	})
 }
 
 // write sends what from's messages became to the other end.

@@ -8,9 +8,11 @@ import (
 	"patchbay/stack"
 )
 
-// clients counts the connections of each client address, for the limits.
+// clients counts the connections of each client address, for the limits. A
+// limit of 0 is none.
 type clients struct {
-	maxConns, maxEmbryonic, maxHalfOpen int
+	maxConns, maxEmbryonic int // of one client
+	maxHalfOpen            int // in all
 
 	halfOpen atomic.Int64 // embryonic ones of all clients
 	shards   [numShards]clientShard
@@ -23,8 +25,8 @@ type clientShard struct {
 
 type clientCount struct{ conns, embryonic int }
 
-func (s *clients) init(cfg TableConfig) {
-	s.maxConns, s.maxEmbryonic, s.maxHalfOpen = cfg.MaxPerClient, cfg.MaxEmbryonic, cfg.MaxHalfOpen
+func (s *clients) init(maxConns, maxEmbryonic, maxHalfOpen int) {
+	s.maxConns, s.maxEmbryonic, s.maxHalfOpen = maxConns, maxEmbryonic, maxHalfOpen
 	for i := range s.shards {
 		s.shards[i].counts = make(map[netip.Addr]clientCount)
 	}
@@ -46,7 +48,7 @@ func (s *clients) add(f stack.Flow) stack.Verdict {
 		return stack.DropHostLimit
 	}
 	if f.Proto == stack.TCP {
-		if n.embryonic++; n.embryonic > s.maxEmbryonic {
+		if n.embryonic++; s.maxEmbryonic > 0 && n.embryonic > s.maxEmbryonic {
 			return stack.DropEmbryonic
 		}
 		if all := s.halfOpen.Add(1); s.maxHalfOpen > 0 && all > int64(s.maxHalfOpen) {
@@ -58,22 +60,15 @@ func (s *clients) add(f stack.Flow) stack.Verdict {
 	return stack.Forward
 }
 
-// up counts c as embryonic no more.
-func (s *clients) up(c *Conn) {
-	if c.counted.Swap(true) {
-		return
-	}
+// up counts a connection of a as embryonic no more.
+func (s *clients) up(a netip.Addr) {
 	s.halfOpen.Add(-1)
-	a := c.Client().Src.Addr()
 	sh := s.shard(a)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if n, ok := sh.counts[a]; ok {
 		n.embryonic--
 		sh.counts[a] = n
-	}
-	for _, l := range c.limited() {
-		l.up()
 	}
 }
 

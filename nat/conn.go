@@ -86,6 +86,7 @@ type Conn struct {
 
 	table *Table
 	to    [2]stack.Flow // what each end sees, by the end that sees it
+	treat *Treatment    // by service policies, or nil as nearly always
 	lease Lease
 	idle  time.Duration // as the opener wished; 0: by protocol and state
 
@@ -166,11 +167,16 @@ func (c *Conn) Flags() string {
 	return tcpFlags(c.tcp.seen.Load(), c.inbound(), c.Mark)
 }
 
-// Handle takes a packet of c that from sent the rest of its way: state and
+// Handle takes a packet of c that from sent the rest of its way: rates, state and
 // timeout, Handler, and the rewrite to what the other end must see, with p.Out.
 // It allocates nothing.
 func (c *Conn) Handle(p *stack.Packet, from End) stack.Verdict {
 	from &= 1
+	if c.treat != nil {
+		if v := c.police(p, from); v != stack.Forward {
+			return v
+		}
+	}
 	if now := p.Time.UnixNano(); uint64(now-c.seen.Load()) > seenStep {
 		c.seen.Store(now)
 	}
@@ -228,16 +234,20 @@ func (c *Conn) inbound() bool { return c.In.Level < c.Out.Level }
 
 // HandleError translates an ICMP error about a packet of c, which
 // Table.LookupQuoted found: the packet it quotes becomes what its sender sent,
-// and the error goes to that sender, who is the end other than from. It does
-// not keep the connection alive.
+// and the error goes to that sender, who is the end other than from. Where the
+// address of from is translated the error comes from that of the translation,
+// whichever router on the way sent it, so that no address behind NAT is told.
+// (The ASA's command reference, inspect icmp error.) It does not keep the
+// connection alive.
 func (c *Conn) HandleError(p *stack.Packet, from End) stack.Verdict {
 	from &= 1
-	if _, ok := p.Quoted(); !ok {
+	quoted, ok := p.Quoted()
+	if !ok || quoted.Src.Addr() != p.Flow().Dst.Addr() { // RFC 5508, section 4.2: to him who sent it
 		return stack.DropICMP
 	}
 	far, near := c.to[from], c.to[from.Other()].Reverse() // as quoted; as sent
 	outer := p.Flow()
-	if outer.Src.Addr() == far.Dst.Addr() { // the end itself, not a router
+	if near.Dst.Addr() != far.Dst.Addr() {
 		outer.Src = netip.AddrPortFrom(near.Dst.Addr(), 0)
 	}
 	outer.Dst = netip.AddrPortFrom(near.Src.Addr(), 0)
@@ -254,12 +264,27 @@ func (c *Conn) HandleError(p *stack.Packet, from End) stack.Verdict {
 // whether it was the last.
 func (c *Conn) advance(added, all uint32) (over bool) {
 	if added&tcpUp != 0 {
-		c.table.clients.up(c)
+		c.up()
 	}
 	if added&(tcpUp|tcpClientFIN|tcpServerFIN) != 0 {
 		c.limit.Store(int64(c.allowed(c.table.timeouts.Load(), all)))
 	}
 	return tcpOver(all)
+}
+
+// up counts c as embryonic no more.
+func (c *Conn) up() {
+	if c.counted.Swap(true) {
+		return
+	}
+	a := c.Client().Src.Addr()
+	c.table.clients.up(a)
+	if l := c.limits(); l != nil {
+		l.clients.up(a)
+	}
+	for _, l := range c.limited() {
+		l.up()
+	}
 }
 
 // seenStep is how exact the time of the last packet is, in ns: a store for
@@ -274,25 +299,33 @@ const gone = -1 << 63
 
 // allowed returns how long c may be idle when its TCP state is seen.
 func (c *Conn) allowed(to *Timeouts, seen uint32) time.Duration {
+	class := &LimitsConfig{}
+	if l := c.limits(); l != nil {
+		class = &l.cfg
+	}
 	var d time.Duration
 	switch c.Proto() {
 	case stack.TCP:
 		switch {
 		case seen&tcpUp == 0:
-			d = to.Embryonic
+			return or(class.Embryonic, or(to.Embryonic, never))
 		case seen&(tcpClientFIN|tcpServerFIN) != 0:
-			d = to.HalfClosed
-		default:
-			d = or(c.idle, to.Conn)
+			return or(class.HalfClosed, or(to.HalfClosed, never))
 		}
+		return or(class.Idle, or(c.idle, or(to.Conn, never)))
 	case stack.UDP:
-		d = or(c.idle, to.UDP)
+		d = to.UDP
 	case stack.ICMP:
-		d = or(c.idle, to.ICMP)
+		d = to.ICMP
+	case sctp:
+		d = to.SCTP
 	default:
-		d = or(c.idle, to.Other)
+		d = to.Other
 	}
-	return or(d, never)
+	if class.Idle != 0 && !class.IdleTCP {
+		return class.Idle
+	}
+	return or(c.idle, or(d, never))
 }
 
 func or(a, b time.Duration) time.Duration {

@@ -1,150 +1,178 @@
 package nat
 
 import (
-	"net/netip"
-	"sync"
+	"sync/atomic"
+	"time"
 
 	"patchbay/stack"
 )
 
-// Limits are how many connections each host behind a rule may have at once,
-// whoever opens them. Zero is no limit. The rules that one line makes share
-// theirs; NewRules makes Limits ready, and after that they do not change.
-// (ASA before 8.3: "[tcp] MAX [EMBRYONIC] udp MAX" of a static or nat line.)
+// Never is a timeout that never comes, where 0 means something else.
+const Never = never
+
+// A Treatment is what service policies ask of a connection besides inspection.
+// It does not change, and many connections may share one.
+type Treatment struct {
+	Police [2]Policing // by the end that sends the packet
+	Limits *Limits     // of its class for "set connection", or nil
+}
+
+// Policing is the rates that a packet is held to: that of its class on the
+// interface where it arrives, and that on the one by which it leaves. Each may
+// be nil.
+type Policing struct{ Arrive, Leave *stack.Policer }
+
+// take asks the policers about p.
+func (g *Policing) take(p *stack.Packet) stack.Verdict {
+	if g.Arrive != nil {
+		if v := g.Arrive.Take(p); v != stack.Forward {
+			return v
+		}
+	}
+	if g.Leave != nil {
+		return g.Leave.Take(p)
+	}
+	return stack.Forward
+}
+
+// police asks the policers about a packet that from sent, before it counts for
+// anything: one that is refused changes nothing of the connection. The first
+// packet was asked about by Table.Open.
+func (c *Conn) police(p *stack.Packet, from End) stack.Verdict {
+	if from == Client && c.packets[Client].Load() == 0 {
+		return stack.Forward
+	}
+	return c.treat.Police[from].take(p)
+}
+
+// A LimitsConfig is what "set connection" says of a class. (The ASA's command
+// reference, set connection and set connection timeout.)
+type LimitsConfig struct {
+	// Most connections, and of those with half a handshake, in the class and
+	// of one client in it; 0 is no limit.
+	Max, MaxEmbryonic                   int
+	MaxPerClient, MaxEmbryonicPerClient int
+
+	// Times without a packet; 0: as the "timeout" command says; Never.
+	Embryonic, HalfClosed time.Duration
+	Idle                  time.Duration // of an established connection of any protocol
+	IdleTCP               bool          // Idle is for TCP only
+	Reset                 bool          // tell both ends of TCP when it was idle for too long
+}
+
+// Limits is the limits of one class of traffic, and the count of its
+// connections. Any number of goroutines may use it.
 type Limits struct {
-	TCP, UDP  int
-	Embryonic int // TCP connections whose handshake is not complete
-
-	counts *limitCounts
+	cfg     LimitsConfig
+	conns   atomic.Int64
+	clients clients
+	drops   [3]atomic.Uint64 // over Max; over MaxPerClient; embryonic
 }
 
-// limitCounts is the connections of hosts, in shards so that those of different
-// hosts seldom meet.
-type limitCounts [16]struct {
-	mu    sync.Mutex
-	hosts map[netip.Addr]limitCount
+// NewLimits returns the limits of a class without connections.
+func NewLimits(cfg LimitsConfig) *Limits {
+	l := &Limits{cfg: cfg}
+	l.clients.init(cfg.MaxPerClient, cfg.MaxEmbryonicPerClient, cfg.MaxEmbryonic)
+	return l
 }
 
-type limitCount struct{ tcp, udp, embryonic int }
+// A LimitsCount is how a class stands to its limits.
+type LimitsCount struct {
+	Conns, Embryonic int // now
 
-// A limited is a count that a connection has in Limits.
-type limited struct {
-	limits *Limits
-	host   netip.Addr
+	// Packets dropped: over Max, over MaxPerClient, and over either limit of
+	// embryonic connections.
+	Dropped, HostDropped, EmbryonicDropped uint64
 }
 
-// limitedBy returns where the connection of a client and server with real
-// addresses counts: for the host behind the rule of either.
-func limitedBy(src, un *Rule, client, server netip.Addr) (list [2]limited) {
-	if src != nil && src.Limits != nil {
-		list[Client] = limited{src.Limits, client}
+// Config returns what the Limits were made from.
+func (l *Limits) Config() LimitsConfig { return l.cfg }
+
+// Count returns the connections of the class and what its limits refused.
+func (l *Limits) Count() LimitsCount {
+	return LimitsCount{
+		Conns: int(l.conns.Load()), Embryonic: int(l.clients.halfOpen.Load()),
+		Dropped: l.drops[0].Load(), HostDropped: l.drops[1].Load(), EmbryonicDropped: l.drops[2].Load(),
 	}
-	if un != nil && un != src && un.Limits != nil {
-		list[Server] = limited{un.Limits, server}
+}
+
+// add counts a new connection of f's client, or drops it if there are too many.
+func (l *Limits) add(f stack.Flow) stack.Verdict {
+	v := stack.DropLimit
+	if n := l.conns.Add(1); l.cfg.Max == 0 || n <= int64(l.cfg.Max) {
+		v = l.clients.add(f)
 	}
-	return list
+	switch v {
+	case stack.Forward:
+		return v
+	case stack.DropHostLimit:
+		l.drops[1].Add(1)
+	case stack.DropEmbryonic:
+		l.drops[2].Add(1)
+	default:
+		l.drops[0].Add(1)
+	}
+	l.conns.Add(-1)
+	return v
 }
 
-// limited returns where a connection of the client's flow f counts.
-func (o *Opening) limited(f stack.Flow) [2]limited {
-	return limitedBy(o.Source.Rule, o.UnRule, f.Src.Addr(), o.Server.Dst.Addr())
+// remove counts a connection of f's client no more.
+func (l *Limits) remove(f stack.Flow, embryonic bool) {
+	l.conns.Add(-1)
+	l.clients.remove(f.Src.Addr(), embryonic)
 }
 
-// underLimits counts a new connection for the limits of its rules, or drops it.
-func (o *Opening) underLimits(f stack.Flow) stack.Verdict {
-	list := o.limited(f)
-	for i, l := range list {
-		if v := l.add(f.Proto); v != stack.Forward {
-			if i > 0 {
-				list[0].remove(f.Proto, f.Proto == stack.TCP)
-			}
+// admit counts a new connection of f's client, or drops it if there are too
+// many: in all, of the client, in the class of treat.
+func (t *Table) admit(f stack.Flow, treat *Treatment) stack.Verdict {
+	if t.count.Add(1) > int64(t.cfg.MaxConns) {
+		t.count.Add(-1)
+		return stack.DropLimit
+	}
+	if v := t.clients.add(f); v != stack.Forward {
+		t.count.Add(-1)
+		return v
+	}
+	if treat != nil && treat.Limits != nil {
+		if v := treat.Limits.add(f); v != stack.Forward {
+			t.dismiss(f, nil, f.Proto == stack.TCP)
 			return v
 		}
 	}
 	return stack.Forward
 }
 
-// limited returns where c counts for the limits of its rules.
-func (c *Conn) limited() [2]limited {
-	return limitedBy(c.Rule, c.UnRule, c.Client().Src.Addr(), c.Server().Dst.Addr())
-}
-
-// change calls f with the count of the host and keeps what it leaves.
-func (l limited) change(f func(n *limitCount)) {
-	sh := &l.limits.counts[number(l.host)*0x9e3779b1>>28] // 2^32 / golden ratio
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	n := sh.hosts[l.host]
-	f(&n)
-	if n == (limitCount{}) {
-		delete(sh.hosts, l.host)
-		return
-	}
-	if sh.hosts == nil {
-		sh.hosts = make(map[netip.Addr]limitCount)
-	}
-	sh.hosts[l.host] = n
-}
-
-// add counts a new connection, or drops it if there are too many.
-func (l limited) add(proto stack.Proto) (v stack.Verdict) {
-	if l.limits == nil {
-		return stack.Forward
-	}
-	v = stack.Forward
-	l.change(func(n *limitCount) {
-		over := func(n, limit int) bool { return limit > 0 && n >= limit }
-		switch {
-		case proto == stack.TCP && over(n.tcp, l.limits.TCP), proto == stack.UDP && over(n.udp, l.limits.UDP):
-			v = stack.DropLimit
-		case proto == stack.TCP && over(n.embryonic, l.limits.Embryonic):
-			v = stack.DropEmbryonic
-		case proto == stack.TCP:
-			n.tcp++
-			n.embryonic++
-		case proto == stack.UDP:
-			n.udp++
-		}
-	})
-	return v
-}
-
-// up counts a TCP connection as embryonic no more.
-func (l limited) up() {
-	if l.limits != nil {
-		l.change(func(n *limitCount) { n.embryonic-- })
+// dismiss counts a connection no more; embryonic says that it was one.
+func (t *Table) dismiss(f stack.Flow, treat *Treatment, embryonic bool) {
+	t.count.Add(-1)
+	t.clients.remove(f.Src.Addr(), embryonic)
+	if treat != nil && treat.Limits != nil {
+		treat.Limits.remove(f, embryonic)
 	}
 }
 
-// remove counts a connection no more; embryonic says that it was one.
-func (l limited) remove(proto stack.Proto, embryonic bool) {
-	if l.limits == nil {
-		return
+// limits returns the limits of the class of c, or nil.
+func (c *Conn) limits() *Limits {
+	if c.treat == nil {
+		return nil
 	}
-	l.change(func(n *limitCount) {
-		switch proto {
-		case stack.TCP:
-			n.tcp--
-			if embryonic {
-				n.embryonic--
-			}
-		case stack.UDP:
-			n.udp--
-		}
-	})
+	return c.treat.Limits
 }
 
-// Conns returns how many connections count, and how many of them are half-open
-// TCP ones.
-func (l *Limits) Conns() (conns, embryonic int) {
-	for i := range l.counts {
-		sh := &l.counts[i]
-		sh.mu.Lock()
-		for _, n := range sh.hosts {
-			conns += n.tcp + n.udp
-			embryonic += n.embryonic
-		}
-		sh.mu.Unlock()
-	}
-	return conns, embryonic
+// wantsReset reports whether both ends are told that c was idle for too long:
+// those of an established connection, not of one that one end has finished.
+func (c *Conn) wantsReset() bool {
+	l := c.limits()
+	return l != nil && l.cfg.Reset && c.Proto() == stack.TCP &&
+		c.tcp.seen.Load()&(tcpUp|tcpClientFIN|tcpServerFIN) == tcpUp
+}
+
+// AppendReset appends to dst a whole IPv4 packet that ends the TCP connection c
+// for the end to: the segment that the other end could send now, with RST. (RFC
+// 9293, section 3.5.3.)
+func (c *Conn) AppendReset(dst []byte, to End) []byte {
+	to &= 1
+	return stack.AppendTCP(dst, c.to[to], stack.TCPHeader{
+		Flags: stack.FlagRST | stack.FlagACK, Seq: c.tcp.end[to.Other()].Load(), Ack: c.tcp.end[to].Load(),
+	}, nil)
 }

@@ -225,6 +225,9 @@ func (h *Hole) use(p *stack.Packet, f stack.Flow) (*Conn, End, stack.Verdict) {
 	if o.Out == nil {
 		return nil, Client, stack.DropNoRoute
 	}
+	if t.cfg.Treat != nil {
+		o.Treat = t.cfg.Treat(p, stack.Flow{Proto: f.Proto, Src: f.Src, Dst: o.Server.Dst}, o.Out)
+	}
 	c, v := t.open(p, o, h)
 	if v != stack.Forward {
 		if c != nil { // opened meanwhile, by another way

@@ -117,7 +117,7 @@ type Rule struct {
 	RouteLookup bool // "route-lookup": Other does not say where to
 	NetToNet    bool // "net-to-net", for show: addresses always keep their place
 
-	Limits *Limits // of connections; nil: none
+	Limits *HostLimits // of connections; nil: none
 
 	hits           *ruleHits
 	place          int     // in Rules.rules

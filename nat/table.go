@@ -41,8 +41,16 @@ type TableConfig struct {
 	// Route finds the interface toward dst for a pinhole whose Out is nil.
 	Route func(dst netip.Addr) *stack.Interface
 
+	// Treat finds what service policies ask of a connection that a pinhole
+	// opens: p is its first packet, real its flow with the real address at
+	// both ends, out where it goes. It returns nil for nothing.
+	Treat func(p *stack.Packet, real stack.Flow, out *stack.Interface) *Treatment
+
 	Opened func(c *Conn)                // a connection was opened
 	Closed func(c *Conn, reason string) // and has ended
+	// Reset is called before Closed for a TCP connection that was idle for too
+	// long, if its Limits want both ends to hear of it; see Conn.AppendReset.
+	Reset func(c *Conn)
 }
 
 // A Table is the connections and the pinholes. Any number of goroutines may
@@ -116,7 +124,7 @@ func NewTable(cfg TableConfig) (*Table, error) {
 		t.shards[i].conns.init()
 	}
 	t.holes.init(t)
-	t.clients.init(t.cfg)
+	t.clients.init(t.cfg.MaxPerClient, t.cfg.MaxEmbryonic, t.cfg.MaxHalfOpen)
 	return t, nil
 }
 
@@ -212,6 +220,7 @@ type Opening struct {
 	Source  Source           // from Translate; Open takes over its Lease. Zero if not asked
 	Idle    time.Duration    // timeout when established; 0: that of the protocol
 	Mark    string           // letters of the inspection for Conn.Flags
+	Treat   *Treatment       // by service policies, or nil
 }
 
 // openTries bounds how often Open begins anew because an expired connection
@@ -225,9 +234,10 @@ const openTries = 4
 //
 // What cannot be opened is a drop: TCP that does not begin with SYN
 // (DropTCPNotSYN), an ICMP reply or error (DropICMP), too many connections in
-// all or for a rule's Limits (DropLimit) or of the client (DropHostLimit), too
-// many half-open ones (DropEmbryonic), and a server's flow that another
-// connection has (DropNAT).
+// all or for a rule's HostLimits (DropLimit) or of the client (DropHostLimit),
+// too many half-open ones (DropEmbryonic), the same of its class, one over the
+// rate of its class (DropRate), and a server's flow that another connection has
+// (DropNAT).
 func (t *Table) Open(p *stack.Packet, o Opening) (*Conn, End, stack.Verdict) {
 	c, v := t.open(p, o, nil)
 	if v == stack.Forward {
@@ -261,17 +271,16 @@ func (t *Table) open(p *stack.Packet, o Opening, h *Hole) (*Conn, stack.Verdict)
 	if !ok || !ok2 {
 		return nil, stack.DropIPv6
 	}
-	if t.count.Add(1) > int64(t.cfg.MaxConns) {
-		t.count.Add(-1)
-		return nil, stack.DropLimit
+	if o.Treat != nil {
+		if v := o.Treat.Police[Client].take(p); v != stack.Forward {
+			return nil, v // before it leaves anything behind
+		}
 	}
-	if v := t.clients.add(f); v != stack.Forward {
-		t.count.Add(-1)
+	if v := t.admit(f, o.Treat); v != stack.Forward {
 		return nil, v
 	}
 	if v := o.underLimits(f); v != stack.Forward {
-		t.clients.remove(f.Src.Addr(), f.Proto == stack.TCP)
-		t.count.Add(-1)
+		t.dismiss(f, o.Treat, f.Proto == stack.TCP)
 		return nil, v
 	}
 	if t.cfg.PAT != nil {
@@ -282,6 +291,7 @@ func (t *Table) open(p *stack.Packet, o Opening, h *Hole) (*Conn, stack.Verdict)
 		In: p.In, Out: o.Out, Handler: o.Handler, Hole: h, Rule: o.Source.Rule, UnRule: o.UnRule,
 		Mark: o.Mark, Opened: p.Time,
 		table: t, to: [2]stack.Flow{f.Reverse(), o.Server}, lease: o.Source.Lease, idle: o.Idle,
+		treat: o.Treat,
 	}
 	if h != nil {
 		c.Reason = h.Reason
@@ -314,8 +324,7 @@ func (t *Table) open(p *stack.Packet, o Opening, h *Hole) (*Conn, stack.Verdict)
 	for _, l := range o.limited(f) {
 		l.remove(f.Proto, f.Proto == stack.TCP)
 	}
-	t.clients.remove(f.Src.Addr(), f.Proto == stack.TCP)
-	t.count.Add(-1)
+	t.dismiss(f, o.Treat, f.Proto == stack.TCP)
 	return old, stack.DropNAT
 }
 
@@ -408,9 +417,8 @@ func (t *Table) forget(c *Conn) {
 		}
 		s.mu.Unlock()
 	}
-	t.count.Add(-1)
 	embryonic := c.Proto() == stack.TCP && !c.counted.Swap(true)
-	t.clients.remove(c.Client().Src.Addr(), embryonic)
+	t.dismiss(c.Client(), c.treat, embryonic)
 	for _, l := range c.limited() {
 		l.remove(c.Proto(), embryonic)
 	}
@@ -471,6 +479,9 @@ func (t *Table) turn(s *shard, now time.Time, budget int) int {
 	}
 	s.mu.Unlock()
 	for _, c := range due {
+		if t.cfg.Reset != nil && c.wantsReset() {
+			t.cfg.Reset(c)
+		}
 		c.CloseFor(c.idleReason())
 	}
 	clear(due)

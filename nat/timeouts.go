@@ -1,6 +1,10 @@
 package nat
 
-import "time"
+import (
+	"time"
+
+	"patchbay/stack"
+)
 
 // Timeouts are the values of the "timeout" command, each the time without a
 // packet after which its thing ends. Zero is never. (reference/asa-cli.md,
@@ -11,6 +15,7 @@ type Timeouts struct {
 	UDP        time.Duration // udp
 	ICMP       time.Duration // icmp: after an echo request or its reply
 	Embryonic  time.Duration // embryonic: TCP before its handshake is complete
+	SCTP       time.Duration // sctp
 	Other      time.Duration // protocols without a state or a timeout of their own
 
 	// The rest is not looked at here: it is for those who give an Idle to
@@ -25,6 +30,9 @@ type Timeouts struct {
 	TCPProxyReassembly  time.Duration // tcp-proxy-reassembly
 }
 
+// sctp is the protocol of that name, which is forwarded by address. (RFC 9260.)
+const sctp stack.Proto = 132
+
 // DefaultTimeouts returns the ASA's defaults.
 func DefaultTimeouts() Timeouts {
 	return Timeouts{
@@ -33,6 +41,7 @@ func DefaultTimeouts() Timeouts {
 		UDP:        2 * time.Minute,
 		ICMP:       2 * time.Second,
 		Embryonic:  30 * time.Second,
+		SCTP:       2 * time.Minute,
 		Other:      2 * time.Minute,
 
 		Xlate:               3 * time.Hour,

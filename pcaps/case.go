@@ -9,10 +9,12 @@ package pcaps
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +43,8 @@ var Begin = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 type Result struct {
 	Dump, Show []byte
 	Captures   map[string][]byte // pcapng of each interface, by nameif
+	Left       map[string][]byte // the same, of what left only
+	Messages   map[string][]Message
 	Drops      map[stack.Verdict]uint64
 	Count      appliance.ReplayCount
 }
@@ -52,7 +56,7 @@ func Run(dir, flash string) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pcaps: %w", err)
 	}
-	b, err := newBox(text, flash)
+	b, err := newBox(text, flash, "pcaps")
 	if err != nil {
 		return nil, err
 	}
@@ -64,16 +68,28 @@ func Run(dir, flash string) (*Result, error) {
 	return res, ferr
 }
 
-// RunCapture replays one capture through the box of a configuration. Its
-// packets arrive on in, but for those that split, a NAMEIF=PREFIX, says arrive
-// elsewhere. Checksums are made right first, for they often are not, and
-// handshakes that the capture lacks are made up.
-func RunCapture(config []byte, flash, in, capture, split string) (*Result, error) {
-	b, err := newBox(config, flash)
+// A Crossing says how one capture, which was taken without a box, is to be led
+// through one.
+type Crossing struct {
+	In      string // nameif of those that Split has not
+	Capture string // file
+	Split   string // NAMEIF=PREFIX words
+	// Rename gives ends of the capture other addresses, with port 0 whole hosts:
+	// where its packets have been given other addresses than its messages, or
+	// both ends are one host.
+	Rename map[netip.AddrPort]netip.Addr
+	Seed   string
+}
+
+// RunCapture leads a capture through the box of a configuration. Checksums are
+// made right first, for they often are not, and handshakes that the capture
+// lacks are made up.
+func RunCapture(config []byte, flash string, c Crossing) (*Result, error) {
+	b, err := newBox(config, flash, cmp.Or(c.Seed, "pcaps"))
 	if err != nil {
 		return nil, err
 	}
-	err = b.playCapture(in, capture, split)
+	err = b.playCapture(c)
 	res, ferr := b.finish()
 	if err != nil {
 		return nil, fmt.Errorf("pcaps: %w", err)
@@ -82,16 +98,16 @@ func RunCapture(config []byte, flash, in, capture, split string) (*Result, error
 }
 
 // playCapture is RunCapture with the box.
-func (b *box) playCapture(in, capture, split string) error {
-	i := b.Interface(in)
+func (b *box) playCapture(c Crossing) error {
+	i := b.Interface(c.In)
 	if i == nil {
-		return fmt.Errorf("no interface %q", in)
+		return fmt.Errorf("no interface %q", c.In)
 	}
-	prefixes, err := b.ParseSplit(strings.Fields(split))
+	prefixes, err := b.ParseSplit(strings.Fields(c.Split))
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(capture)
+	f, err := os.Open(c.Capture)
 	if err != nil {
 		return err
 	}
@@ -101,9 +117,32 @@ func (b *box) playCapture(in, capture, split string) error {
 		return err
 	}
 	return b.Run(appliance.ReplayCaptures{
-		Sources: []*appliance.ReplaySource{{Name: filepath.Base(capture), In: i, Reader: r}},
-		Split:   prefixes, FixChecksums: true, PickUp: true,
+		Sources: []*appliance.ReplaySource{{Name: filepath.Base(c.Capture), In: i, Reader: r}},
+		Split:   prefixes, FixChecksums: true, PickUp: true, Edit: c.rename,
 	})
+}
+
+// rename gives the ends of p the addresses that c says. Its checksums are made
+// right later. Of a fragment without ports only whole hosts are renamed.
+func (c *Crossing) rename(p *stack.Packet) {
+	const src, dst, end = 12, 16, 20 // of an IPv4 header; RFC 791, section 3.1
+	d := p.Data()
+	if len(c.Rename) == 0 || len(d) < end || d[0]>>4 != 4 {
+		return
+	}
+	p.ChecksumVouched = true
+	p.Parse()
+	f := p.Flow()
+	for at, a := range map[int]netip.AddrPort{src: f.Src, dst: f.Dst} {
+		to, ok := c.Rename[a]
+		if !ok {
+			to, ok = c.Rename[netip.AddrPortFrom(a.Addr(), 0)]
+		}
+		if ok {
+			b := to.As4()
+			copy(d[at:], b[:])
+		}
+	}
 }
 
 // A box is a Replay with everything it says kept.
@@ -111,16 +150,28 @@ type box struct {
 	*appliance.Replay
 	dump, log, shown bytes.Buffer
 	captures         map[string]*capture
+	cast             *cast
 }
 
-// A capture is the pcapng of one interface.
+// A capture is what is kept of one interface.
 type capture struct {
+	all, out recording
+	reader   reader // of what left
+}
+
+// A recording is a pcapng.
+type recording struct {
 	buf bytes.Buffer
 	w   *link.PCAPNG
 }
 
+func (r *recording) begin(name string) {
+	r.w = link.NewPCAPNG(&r.buf)
+	r.w.AddInterface(name)
+}
+
 // newBox makes the box of a configuration.
-func newBox(text []byte, flash string) (*box, error) {
+func newBox(text []byte, flash, seed string) (*box, error) {
 	r, findings := config.Check(ConfigFile, bytes.NewReader(text))
 	if config.Errors(findings) > 0 {
 		return nil, fmt.Errorf("pcaps: %v", findings)
@@ -130,8 +181,9 @@ func newBox(text []byte, flash string) (*box, error) {
 		return nil, fmt.Errorf("pcaps: %w", err)
 	}
 	b := &box{captures: make(map[string]*capture)}
+	b.cast = newCast(b)
 	b.Replay, err = appliance.NewReplay(r, appliance.ReplayOptions{
-		Store: store, Seed: "pcaps", Text: &b.dump, Seen: b.record,
+		Store: store, Seed: seed, Text: &b.dump, Seen: b.record,
 		Log: slog.NewTextHandler(&b.log, nil),
 	})
 	if err != nil {
@@ -139,8 +191,8 @@ func newBox(text []byte, flash string) (*box, error) {
 	}
 	for _, i := range b.Interfaces() {
 		c := &capture{}
-		c.w = link.NewPCAPNG(&c.buf)
-		c.w.AddInterface(i.Name)
+		c.all.begin(i.Name)
+		c.out.begin(i.Name)
 		b.captures[i.Name] = c
 	}
 	return b, nil
@@ -151,12 +203,19 @@ func (b *box) record(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 	i, comment := p.In, ""
 	if dir == link.Out {
 		i = p.Out
+		b.cast.deliver(p)
 	}
 	if v.Dropped() {
 		comment = "drop " + v.String()
 	}
-	if c := b.captures[i.String()]; c != nil {
-		c.w.Packet(0, dir, p, comment)
+	c := b.captures[i.String()]
+	if c == nil {
+		return
+	}
+	c.all.w.Packet(0, dir, p, comment)
+	if dir == link.Out {
+		c.out.w.Packet(0, dir, p, "")
+		c.reader.read(p)
 	}
 }
 
@@ -174,7 +233,7 @@ func (b *box) play(dir string) error {
 		return fmt.Errorf("pcaps: %w", err)
 	}
 	defer f.Close()
-	steps, err := ParseSteps(f)
+	steps, err := ParseSteps(f, os.DirFS(dir))
 	if err != nil {
 		return err
 	}
@@ -201,6 +260,13 @@ func (b *box) playSteps(steps []Step) error {
 	p := stack.NewPacket(stack.MaxPacket)
 	for _, s := range steps {
 		at := Begin.Add(s.At)
+		if s.host != nil {
+			if err := b.cast.play(s, at); err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
+			}
+			continue
+		}
+		b.cast.flush()
 		if s.In == "" {
 			b.Advance(at)
 			if s.Show == "" {
@@ -224,8 +290,13 @@ func (b *box) playSteps(steps []Step) error {
 			p.SetData(data)
 			p.Time, p.In = at, in
 			b.Handle(p)
+			b.cast.now = at
+			if err := b.cast.settle(); err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
+			}
 		}
 	}
+	b.cast.flush()
 	return nil
 }
 
@@ -299,12 +370,14 @@ func (b *box) finish() (*Result, error) {
 	}
 	res := &Result{
 		Show: b.shown.Bytes(), Captures: make(map[string][]byte),
+		Left: make(map[string][]byte), Messages: make(map[string][]Message),
 		Drops: b.Drops(), Count: b.Count(),
 	}
 	errs = append(errs, b.Close())
 	for name, c := range b.captures {
-		errs = append(errs, c.w.Close())
-		res.Captures[name] = c.buf.Bytes()
+		errs = append(errs, c.all.w.Close(), c.out.w.Close())
+		res.Captures[name], res.Left[name] = c.all.buf.Bytes(), c.out.buf.Bytes()
+		res.Messages[name] = c.reader.messages
 	}
 	res.Dump = b.dump.Bytes()
 	return res, errors.Join(errs...)

@@ -3,7 +3,10 @@ package pcaps_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -11,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"patchbay/pcaps"
 	"patchbay/stack"
@@ -19,121 +21,299 @@ import (
 )
 
 const (
-	// sharedDir holds the configuration and the table for captures that are
+	// sharedDir holds the configurations and the table for captures that are
 	// not ours and stay where they are.
 	sharedDir   = "shared"
 	sharedTable = "shared/captures.txt"
 	capturesDir = "../../shared/pcaps"
 )
 
-const tableHead = `# Captures of other people's networks, which are no part of this repository: what
-# comes of each when the box stands between the inside that is named and the rest.
-#
-# capture: split; packets in, out, dropped, made up, local, not IP, truncated; drops by name; connections at the end
-`
+// A row is one line of the table of captures.
+//
+//	NAME[@VARIANT]: pat|static WORD ...; counts; drops; messages; conns N
+//
+// A word is NAMEIF=PREFIX of the split, or ADDR[:PORT]=ADDR: that end of the
+// capture has the other address instead. With pat the inside goes out as the
+// box itself, with static each of its hosts has an address of its own.
+type row struct {
+	name string
+	how  string // before the first semicolon
+	rest string // behind it
+}
+
+func (r *row) file() string {
+	name, _, _ := strings.Cut(r.name, "@")
+	return filepath.Join(capturesDir, name)
+}
+
+// readTable returns the rows, and the text above each by its name; that below
+// the last is under "".
+func readTable(t testing.TB) (rows []row, above map[string]string) {
+	t.Helper()
+	table, err := os.ReadFile(sharedTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	above = make(map[string]string)
+	text := ""
+	for sc := bufio.NewScanner(bytes.NewReader(table)); sc.Scan(); {
+		name, rest, ok := strings.Cut(sc.Text(), ": ")
+		if !ok || strings.HasPrefix(name, "#") {
+			text += sc.Text() + "\n"
+			continue
+		}
+		how, rest, _ := strings.Cut(rest, ";")
+		rows = append(rows, row{name, strings.TrimSpace(how), strings.TrimSpace(rest)})
+		above[name], text = text, ""
+	}
+	above[""] = text
+	return rows, above
+}
+
+// crossing reads how the capture of r is led through the box.
+func (r *row) crossing(t testing.TB) (config []byte, c pcaps.Crossing) {
+	t.Helper()
+	words := strings.Fields(r.how)
+	if len(words) == 0 {
+		t.Fatalf("%s: want pat or static, and a split", r.name)
+	}
+	c = pcaps.Crossing{In: "outside", Capture: r.file() + ".pcap", Rename: make(map[netip.AddrPort]netip.Addr)}
+	var split []string
+	for _, w := range words[1:] {
+		end, to, _ := strings.Cut(w, "=")
+		if a, err := netip.ParseAddr(end); err == nil {
+			c.Rename[netip.AddrPortFrom(a, 0)] = netip.MustParseAddr(to)
+		} else if ap, err := netip.ParseAddrPort(end); err == nil {
+			c.Rename[ap] = netip.MustParseAddr(to)
+		} else {
+			split = append(split, w)
+		}
+	}
+	c.Split = strings.Join(split, " ")
+	base, err := os.ReadFile(filepath.Join(sharedDir, pcaps.ConfigFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range inside(c.Split) {
+		mask := net.IP(net.CIDRMask(p.Bits(), 32))
+		config = fmt.Appendf(config, "route inside %v %v 10.20.0.2 1\n", p.Addr(), mask)
+		config = fmt.Appendf(config, "object network inside-%d\n subnet %v %v\n", i, p.Addr(), mask)
+		switch words[0] {
+		case "pat":
+			config = append(config, " nat (inside,outside) dynamic interface\n"...)
+		case "static":
+			config = fmt.Appendf(config, "object network outside-%d\n subnet 203.0.113.%d %v\n", i, 32*(i+1), mask)
+			config = fmt.Appendf(config, "object network inside-%d\n nat (inside,outside) static outside-%d\n", i, i)
+		default:
+			t.Fatalf("%s: %q is neither pat nor static", r.name, words[0])
+		}
+	}
+	return append(config, base...), c
+}
+
+// inside returns the prefixes that a split has on the inside.
+func inside(split string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, w := range strings.Fields(split) {
+		if text, ok := strings.CutPrefix(w, "inside="); ok {
+			all = append(all, netip.MustParsePrefix(text))
+		}
+	}
+	return all
+}
+
+func isInside(split string, a netip.Addr) bool {
+	return slices.ContainsFunc(inside(split), func(p netip.Prefix) bool { return p.Contains(a) })
+}
 
 // The captures that are not ours, where they are present: counts as in the
-// table, and nothing from inside leaves under its own address.
+// table, the messages of the capture on the other side in their order, and
+// nothing from inside under its own address.
 func TestShared(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(capturesDir, "*.pcap"))
 	if len(files) == 0 {
 		t.Skip("no captures in " + capturesDir)
 	}
-	want := make(map[string]string)
-	table, err := os.ReadFile(sharedTable)
-	if err != nil && !*update {
-		t.Fatal(err)
-	}
-	for sc := bufio.NewScanner(bytes.NewReader(table)); sc.Scan(); {
-		if name, rest, ok := strings.Cut(sc.Text(), ": "); ok && !strings.HasPrefix(name, "#") {
-			want[name] = rest
-		}
-	}
-	config, err := os.ReadFile(filepath.Join(sharedDir, pcaps.ConfigFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := tableHead
+	rows, above := readTable(t)
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".pcap")
-		t.Run(name, func(t *testing.T) {
-			inside, _, _ := strings.Cut(want[name], ";")
-			if inside == "" {
-				inside = "inside=" + firstClient(t, file).String() + "/32"
-			}
-			res, err := pcaps.RunCapture(append(routeTo(inside), config...), t.TempDir(), "outside", file, inside)
+		if !slices.ContainsFunc(rows, func(r row) bool { return r.file() == filepath.Join(capturesDir, name) }) {
+			t.Errorf("%s is not in %s", name, sharedTable)
+		}
+	}
+	var out bytes.Buffer
+	for _, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			config, c := r.crossing(t)
+			res, err := pcaps.RunCapture(config, t.TempDir(), c)
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := res.Count
-			var drops []string
-			for v, n := range res.Drops {
-				drops = append(drops, fmt.Sprintf("%v %d", v, n))
+			got := summary(t, &r, c, res)
+			fmt.Fprintf(&out, "%s%s: %s; %s\n", above[r.name], r.name, r.how, got)
+			if !*update && got != r.rest {
+				t.Errorf("%s: %s\n got %s\nwant %s", r.name, r.how, got, r.rest)
 			}
-			slices.Sort(drops)
-			conns, _, _ := strings.Cut(strings.TrimPrefix(string(res.Show), "-- show conn\n"), " ")
-			got := fmt.Sprintf("%s; in %d out %d dropped %d made-up %d local %d not-ip %d truncated %d; %s; conns %s",
-				inside, c.In, c.Out, c.Dropped, c.PickedUp, c.Local, c.NotIP, c.Truncated, strings.Join(drops, ", "), conns)
-			out += name + ": " + got + "\n"
-			if !*update && got != want[name] {
-				t.Errorf("%s\n got %s\nwant %s", name, got, want[name])
-			}
-			hidden(t, res.Captures["outside"], inside)
+			hidden(t, res.Left["outside"], c.Split)
 		})
 	}
-	if *update {
-		if err := os.WriteFile(sharedTable, []byte(out), 0o644); err != nil {
+	out.WriteString(above[""])
+	if *update && !t.Failed() {
+		if err := os.WriteFile(sharedTable, out.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// routeTo returns the route to the inside of a split.
-func routeTo(split string) []byte {
-	_, text, _ := strings.Cut(split, "=")
-	p := netip.MustParsePrefix(text)
-	if p.Addr().IsLoopback() {
-		return nil
+// summary is what the table says of a result.
+func summary(t *testing.T, r *row, c pcaps.Crossing, res *pcaps.Result) string {
+	n := res.Count
+	s := fmt.Sprintf("in %d out %d dropped %d", n.In, n.Out, n.Dropped)
+	for _, x := range []struct {
+		name string
+		n    uint64
+	}{{"to-box", n.Terminated}, {"not-replayed", n.Terminated - n.Served}, {"made-up", n.PickedUp}, {"local", n.Local}, {"not-ip", n.NotIP}, {"truncated", n.Truncated}} {
+		if x.n > 0 {
+			s += fmt.Sprintf(" %s %d", x.name, x.n)
+		}
 	}
-	mask := net.IP(net.CIDRMask(p.Bits(), 32))
-	return fmt.Appendf(nil, "route inside %v %v 10.20.0.2 1\n", p.Addr(), mask)
+	var drops []string
+	for v, n := range res.Drops {
+		drops = append(drops, fmt.Sprintf("%v %d", v, n))
+	}
+	slices.Sort(drops)
+	conns, _, _ := strings.Cut(strings.TrimPrefix(string(res.Show), "-- show conn\n"), " ")
+	return strings.Join([]string{s, strings.Join(drops, ", "), sameCalls(t, r, c, res), "conns " + conns}, "; ")
 }
 
-// firstClient returns who is taken for the inside of a capture that the table
-// does not have yet: of the first two hosts the one with the higher port, or
-// else the first to speak.
-func firstClient(t *testing.T, file string) netip.Addr {
+// A truthMessage is a message as TShark read it in a capture.
+type truthMessage struct {
+	Type, Src, Dst string
+
+	Method string // of SIP
+	Status int
+	CallID string `json:"call_id"`
+	CSeq   string
+	ID     uint32 // of SCCP
+	Op     string // of TFTP
+	Block  string
+}
+
+// key is the Key of the message, "" if it is of no protocol that we read.
+func (m *truthMessage) key() string {
+	switch m.Type {
+	case "sip":
+		if m.Status != 0 {
+			return pcaps.SIPKey(fmt.Sprint(m.Status), m.CSeq, m.CallID)
+		}
+		return pcaps.SIPKey(m.Method, m.CSeq, m.CallID)
+	case "sccp":
+		return fmt.Sprintf("%#06x", m.ID)
+	case "tftp":
+		switch m.Op {
+		case "DATA", "ACK":
+			return m.Op + " " + m.Block
+		}
+		return m.Op
+	}
+	return ""
+}
+
+// sameCalls compares the messages that left by each side with those that the
+// truth has from the other side, in their order, and counts both: "outside sip
+// 12/14" is that 12 of 14 messages from inside came out.
+func sameCalls(t *testing.T, r *row, c pcaps.Crossing, res *pcaps.Result) string {
 	t.Helper()
-	f, err := os.Open(file)
+	want := make(map[string][]string) // by side and protocol
+	for _, m := range readTruth(t, r.file()+".truth.jsonl") {
+		key := m.key()
+		if key == "" {
+			continue
+		}
+		src, dst := renamed(c, m.Src), renamed(c, m.Dst)
+		if isInside(c.Split, src) == isInside(c.Split, dst) {
+			continue
+		}
+		side := "inside"
+		if isInside(c.Split, src) {
+			side = "outside"
+		}
+		want[side+" "+m.Type] = append(want[side+" "+m.Type], key)
+	}
+	got := make(map[string][]string)
+	for side, list := range res.Messages {
+		for _, m := range list {
+			got[side+" "+m.Protocol] = append(got[side+" "+m.Protocol], m.Key)
+		}
+	}
+	var all []string
+	for _, side := range []string{"outside", "inside"} {
+		for _, protocol := range []string{"sip", "sccp", "tftp"} {
+			k := side + " " + protocol
+			if len(want[k])+len(got[k]) == 0 {
+				continue
+			}
+			if extra := missing(want[k], got[k]); len(extra) > 0 {
+				t.Errorf("%s: out of %s came messages that the capture does not have there, or in another order: %q", r.name, side, extra)
+			}
+			all = append(all, fmt.Sprintf("%s %d/%d", k, len(got[k]), len(want[k])))
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// missing returns what is left of got when it is taken out of want in order.
+func missing(want, got []string) []string {
+	for len(got) > 0 {
+		i := slices.Index(want, got[0])
+		if i < 0 {
+			return got
+		}
+		want, got = want[i+1:], got[1:]
+	}
+	return nil
+}
+
+// renamed returns the address of an end in the truth, as c has it.
+func renamed(c pcaps.Crossing, end string) netip.Addr {
+	ap, err := netip.ParseAddrPort(end)
+	if err != nil {
+		return netip.Addr{}
+	}
+	if to, ok := c.Rename[ap]; ok {
+		return to
+	}
+	if to, ok := c.Rename[netip.AddrPortFrom(ap.Addr(), 0)]; ok {
+		return to
+	}
+	return ap.Addr()
+}
+
+// readTruth reads what TShark found in a capture; where it found nothing there
+// is no such file.
+func readTruth(t *testing.T, file string) []truthMessage {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	r, err := link.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := stack.NewPacket(stack.MaxPacket)
-	for {
-		if _, err := r.Next(p); err != nil {
-			return netip.AddrFrom4([4]byte{10, 0, 0, 0})
+	var all []truthMessage
+	for line := range bytes.Lines(data) {
+		var m truthMessage
+		if err := json.Unmarshal(line, &m); err != nil {
+			t.Fatalf("%s: %v", file, err)
 		}
-		p.ChecksumVouched = true
-		v := p.Parse()
-		switch f := p.Flow(); {
-		case v == stack.Forward && f.Src.Port() < f.Dst.Port():
-			return f.Dst.Addr()
-		case f.Src.Addr().Is4():
-			return f.Src.Addr()
-		}
+		all = append(all, m)
 	}
+	return all
 }
 
 // hidden checks that no packet outside has an inside address in its header.
 func hidden(t *testing.T, capture []byte, split string) {
 	t.Helper()
-	_, text, _ := strings.Cut(split, "=")
-	inside := netip.MustParsePrefix(text)
 	r, err := link.NewReader(bytes.NewReader(capture))
 	if err != nil {
 		t.Fatal(err)
@@ -144,46 +324,9 @@ func hidden(t *testing.T, capture []byte, split string) {
 			return
 		}
 		p.Parse()
-		if f := p.Flow(); f.Src.Addr().IsValid() && inside.Contains(f.Src.Addr()) {
+		if f := p.Flow(); f.Src.Addr().IsValid() && isInside(split, f.Src.Addr()) {
 			t.Errorf("packet %d outside is from %v", n, f.Src)
 			return
 		}
 	}
-}
-
-// BenchmarkReplay carries a capture of 4,096 packets of one connection through
-// the box, with text and captures made.
-func BenchmarkReplay(b *testing.B) {
-	config, err := os.ReadFile(filepath.Join(sharedDir, pcaps.ConfigFile))
-	if err != nil {
-		b.Fatal(err)
-	}
-	const packets = 4096
-	var buf bytes.Buffer
-	w := link.NewPCAPNG(&buf)
-	w.AddInterface("x")
-	p := stack.NewPacket(2048)
-	p.SetData(stack.AppendUDP(nil, stack.Flow{
-		Src: netip.MustParseAddrPort("10.20.0.50:5000"), Dst: netip.MustParseAddrPort("192.0.2.5:5000"),
-	}, make([]byte, 172)))
-	for i := range packets {
-		p.Time = pcaps.Begin.Add(time.Duration(i) * time.Millisecond)
-		w.Packet(0, link.In, p, "")
-	}
-	if err := w.Close(); err != nil {
-		b.Fatal(err)
-	}
-	file := filepath.Join(b.TempDir(), "capture.pcapng")
-	if err := os.WriteFile(file, buf.Bytes(), 0o644); err != nil {
-		b.Fatal(err)
-	}
-	flash := b.TempDir()
-	b.ResetTimer()
-	for range b.N {
-		res, err := pcaps.RunCapture(config, flash, "outside", file, "inside=10.20.0.0/24")
-		if err != nil || res.Count.Out != packets {
-			b.Fatalf("%+v, %v", res, err)
-		}
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*packets), "ns/packet")
 }

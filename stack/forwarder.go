@@ -201,6 +201,23 @@ func (f *Forwarder) Handle(p *Packet) {
 	f.idle.Put(w)
 }
 
+// Send has p, which the box made itself and which fits in the MTU, leave by
+// p.Out: whoever is told about a connection that has ended has no packet to be
+// answered. p must have been parsed.
+func (f *Forwarder) Send(p *Packet) {
+	w := f.idle.Get().(*worker)
+	switch o := w.output(p.Out); {
+	case o == nil:
+		f.drop(p, DropInterface)
+	case !w.route(p, o):
+		f.drop(p, DropNoRoute)
+	default:
+		w.queue(p, o)
+	}
+	w.flush()
+	f.idle.Put(w)
+}
+
 // drop counts p and shows it to whoever wants to see drops.
 func (f *Forwarder) drop(p *Packet, v Verdict) {
 	f.drops[v].Add(1)

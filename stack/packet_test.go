@@ -366,7 +366,7 @@ func TestClampMSS(t *testing.T) {
 		{"larger", withOptions(FlagSYN, 2, 4, 0x05, 0xb4), true, 42},
 		{"odd offset", withOptions(FlagSYN, 1, 2, 4, 0x05, 0xb4), true, 43},
 		{"behind another option", withOptions(FlagSYN|FlagACK, 3, 3, 7, 1, 2, 4, 0x05, 0xb4), true, 46},
-		{"smaller", withOptions(FlagSYN, 2, 4, 0x02, 0x00), false, 0},
+		{"smaller", withOptions(FlagSYN, 2, 4, 0x04, 0x00), false, 0},
 		{"no SYN", withOptions(FlagACK, 2, 4, 0x05, 0xb4), false, 0},
 		{"after the end", withOptions(FlagSYN, 0, 2, 4, 0x05, 0xb4), false, 0},
 		{"length 0", withOptions(FlagSYN, 3, 0, 2, 4, 0x05, 0xb4), false, 0},
@@ -377,7 +377,7 @@ func TestClampMSS(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := parsed(t, tt.data)
-			if got := p.ClampMSS(1200); got != tt.want {
+			if got := p.ClampMSS(1000, 1200); got != tt.want {
 				t.Fatalf("ClampMSS = %v, want %v", got, tt.want)
 			}
 			valid(t, p.Data())
@@ -389,6 +389,11 @@ func TestClampMSS(t *testing.T) {
 			}
 		})
 	}
+	small := parsed(t, withOptions(FlagSYN, 2, 4, 0x02, 0x00))
+	if got := small.ClampMSS(1000, 1200); !got || binary.BigEndian.Uint16(small.Data()[42:]) != 1000 {
+		t.Errorf("512 bytes: ClampMSS = %v, size %d; want 1000", got, binary.BigEndian.Uint16(small.Data()[42:]))
+	}
+	valid(t, small.Data())
 }
 
 func TestSetPayload(t *testing.T) {
@@ -428,7 +433,7 @@ func TestString(t *testing.T) {
 		{"echo", AppendICMPEcho(nil, flowOf(ICMP, phone, 5, ucm, 0), 1, make([]byte, 56)), nil,
 			"12:00:00.000000 outside icmp 198.51.100.7 > 10.20.0.11 echo id 5 seq 1 len 56"},
 		{"error", AppendICMPError(nil, parsed(t, udp), netip.MustParseAddr(box), 3, 4, 1400), nil,
-			"12:00:00.000000 outside icmp 203.0.113.10 > 198.51.100.7 type 3 code 4 about udp 198.51.100.7:5000 > 203.0.113.10:69 len 48"},
+			"12:00:00.000000 outside icmp 203.0.113.10 > 198.51.100.7 type 3 code 4 mtu 1400 about udp 198.51.100.7:5000 > 203.0.113.10:69 len 48"},
 		{"fragment", edit(udp, func(b []byte) { b[6], b[7] = 0x20, 2 }), nil,
 			"12:00:00.000000 outside udp 198.51.100.7 > 203.0.113.10 frag 0@16+ len 28"},
 		{"other", edit(udp, func(b []byte) { b[9] = 47 }), nil,
@@ -468,7 +473,7 @@ func FuzzParse(f *testing.F) {
 		p.ChecksumVouched = vouched
 		v := p.Parse()
 		_ = p.String()
-		p.ClampMSS(500)
+		p.ClampMSS(0, 500)
 		p.IsICMPError()
 		if q, ok := p.Quoted(); ok {
 			p.SetQuoted(q.Reverse())
@@ -520,7 +525,7 @@ func TestPacketAllocations(t *testing.T) {
 	n := testing.AllocsPerRun(1000, func() {
 		p.Parse()
 		p.SetFlow(g)
-		p.ClampMSS(1300)
+		p.ClampMSS(0, 1300)
 		p.SetFlow(f)
 		line = AppendText(line[:0], p)
 	})

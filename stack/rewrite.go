@@ -106,9 +106,10 @@ const (
 	optMSSLen = 4 // bytes: kind, length, 16-bit size
 )
 
-// ClampMSS lowers the maximum segment size that a TCP SYN offers to mss bytes,
-// if it offers more, and reports whether it did. Other packets are left alone.
-func (p *Packet) ClampMSS(mss uint16) bool {
+// ClampMSS brings the maximum segment size that a TCP SYN offers within least
+// and most bytes, and reports whether it had to. A SYN without that option, and
+// other packets, are left alone. (RFC 9293, section 3.7.1.)
+func (p *Packet) ClampMSS(least, most uint16) bool {
 	if p.TCPFlags()&FlagSYN == 0 {
 		return false
 	}
@@ -134,7 +135,8 @@ func (p *Packet) ClampMSS(mss uint16) bool {
 			continue
 		}
 		old := binary.BigEndian.Uint16(seg[i+2:])
-		if old <= mss {
+		mss := min(max(old, least), most)
+		if old == mss {
 			return false
 		}
 		binary.BigEndian.PutUint16(seg[i+2:], mss)
@@ -145,4 +147,14 @@ func (p *Packet) ClampMSS(mss uint16) bool {
 		return true
 	}
 	return false
+}
+
+// SetTCPAck puts ack and window in place of those of a parsed TCP segment and
+// corrects its checksum.
+func (p *Packet) SetTCPAck(ack uint32, window uint16) {
+	seg := p.Transport()
+	c := delta32(binary.BigEndian.Uint32(seg[tcpAck:]), ack) + delta16(binary.BigEndian.Uint16(seg[tcpWindow:]), window)
+	binary.BigEndian.PutUint32(seg[tcpAck:], ack)
+	binary.BigEndian.PutUint16(seg[tcpWindow:], window)
+	applyDelta(seg[tcpSum:], c)
 }

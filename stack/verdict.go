@@ -53,6 +53,7 @@ const (
 	DropRTCPVersion           // inspect-rtcp-invalid-version
 	DropRTCPPayload           // inspect-rtcp-invalid-payload-type
 	DropNoTranslation         // no-translation-group: nat-control, and no rule for the host (the ASA's message 305005)
+	DropRate                  // rate-exceeded: over the rate of a police command
 	DropICMPSequence          // inspect-icmp-seq-num-not-matched: an echo reply that no request waits for
 	numVerdicts
 )
@@ -105,6 +106,7 @@ var verdictNames = [numVerdicts]string{
 	DropRTCPVersion:   "inspect-rtcp-invalid-version",
 	DropRTCPPayload:   "inspect-rtcp-invalid-payload-type",
 	DropNoTranslation: "no-translation-group",
+	DropRate:          "rate-exceeded",
 	DropICMPSequence:  "inspect-icmp-seq-num-not-matched",
 }
 

@@ -269,13 +269,7 @@ var unsupportedFaults = []struct {
 		"ctl-file c\n record-entry cucm trustpoint t address ucm.example.com\n", 7},
 	{"phones without a certificate", "tls-proxy t\n no server authenticate-client\n", 2},
 	{"TLS toward the call manager", "tls-proxy t\n client cipher-suite aes128-sha1\n", 2},
-	{"management-only", "interface Management0/0\n nameif mgmt\n management-only\n", 3},
-	{"ip verify reverse-path", twoInterfaces + "ip verify reverse-path interface outside\n", 7},
-	{"sysopt connection tcpmss", "sysopt connection tcpmss 1300\n", 1},
 	{"NAT of answers of the DNS", twoInterfaces + "object network a\n host 10.20.0.9\n nat (inside,outside) static 203.0.113.10 dns\n", 9},
-	{"class-default", "policy-map p\n class class-default\n", 2},
-	{"police", "class-map c\n match any\npolicy-map p\n class c\n  police input 8000 1000\n", 5},
-	{"set connection", "class-map c\n match any\npolicy-map p\n class c\n  set connection conn-max 5\n", 5},
 	{"mask as the action of a match", "policy-map type inspect sip s\n match content type sdp\n  mask\n", 3},
 	{"two maps of one engine for one phone proxy", "policy-map type inspect sip s\nclass-map a\n match port tcp eq 5061\nclass-map b\n match port tcp eq 5062\n" +
 		"phone-proxy pp\npolicy-map p\n class a\n  inspect sip phone-proxy pp\n class b\n  inspect sip s phone-proxy pp\n", 11},

@@ -27,6 +27,7 @@ type SetConnection struct {
 	EmbryonicTimeout                    time.Duration // Unset, or 0: never, or 30 seconds and so on
 	HalfClosedTimeout                   time.Duration // Unset: by the timeout command
 	IdleTimeout                         time.Duration // Unset: by the timeout command
+	IdleTCP                             bool          // of TCP only: it was written "tcp", as before 8.2
 	IdleReset                           bool          // both ends get a reset when the connection was idle too long
 }
 
@@ -62,6 +63,9 @@ func policingCommands() []command {
 				if a.Has(name) {
 					*where, _ = parseTime(a.Get(name))
 				}
+			}
+			if a.Has("t.idle") {
+				s.IdleTCP = a.Has("tcp")
 			}
 			s.IdleReset = s.IdleReset || a.Has("reset")
 		}),

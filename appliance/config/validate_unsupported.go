@@ -65,25 +65,6 @@ var unsupported = []feature{
 		}
 	}},
 
-	// Interfaces.
-	{name: "management-only", find: func(v *validator, hit func(int, string)) {
-		for _, i := range v.run.Interfaces {
-			if i.ManagementOnly && i.Name != "" && !i.Shutdown {
-				hit(v.below(i.Line, "management-only"), "management-only")
-			}
-		}
-	}},
-	{name: "ip verify reverse-path", find: func(v *validator, hit func(int, string)) {
-		for _, r := range v.run.ReversePaths {
-			hit(r.Line, "reverse-path")
-		}
-	}},
-	{name: "sysopt connection tcpmss", find: func(v *validator, hit func(int, string)) {
-		if v.run.TCPMSS.Line > 0 {
-			hit(v.run.TCPMSS.Line, "tcpmss")
-		}
-	}},
-
 	// NAT.
 	{name: "NAT of answers of the DNS", find: eachRule(func(n *NATRule) string {
 		if n.DNS {
@@ -93,21 +74,6 @@ var unsupported = []feature{
 	})},
 
 	// Policies.
-	{name: "class-default", find: eachClass(func(c *PolicyClass, hit func(int, string)) {
-		if c.Class == "class-default" {
-			hit(c.Line, c.Class)
-		}
-	})},
-	{name: "police", find: eachClass(func(c *PolicyClass, hit func(int, string)) {
-		for _, p := range c.Police {
-			hit(p.Line, "police")
-		}
-	})},
-	{name: "set connection", find: eachClass(func(c *PolicyClass, hit func(int, string)) {
-		if c.Set != nil {
-			hit(c.Set.Line, "connection")
-		}
-	})},
 	{name: "mask as the action of a match", find: func(v *validator, hit func(int, string)) {
 		for _, m := range v.run.PolicyMaps {
 			if m.SIP == nil {

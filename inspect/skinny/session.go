@@ -202,9 +202,18 @@ const (
 	serverWideData = 360 // bytes of data in the wide form
 )
 
-// serverRes tells the phone how it knows each call manager. Empty places stay
-// empty.
+// serverRes tells the phone how it knows each call manager.
 func (s *session) serverRes(m Message) error {
+	err := eachServer(m, func(a netip.AddrPort) netip.AddrPort { return s.binder.Signal(a, nat.Server) })
+	if err != nil {
+		return drop(m, err)
+	}
+	return nil
+}
+
+// eachServer puts what f says in place of each call manager in a ServerRes.
+// Empty places stay empty.
+func eachServer(m Message, f func(netip.AddrPort) netip.AddrPort) error {
 	d := m.Data()
 	if len(d) <= serverAddr {
 		return nil
@@ -214,7 +223,7 @@ func (s *session) serverRes(m Message) error {
 		size = serverWide
 	}
 	if len(d) < serverAddr+servers*size {
-		return drop(m, errCut)
+		return errCut
 	}
 	for i := range servers {
 		port, addr := d[serverPort+4*i:], d[serverAddr+size*i:]
@@ -222,9 +231,9 @@ func (s *session) serverRes(m Message) error {
 		if !ip.IsValid() || ip.IsUnspecified() || n > 0xffff {
 			continue
 		}
-		a := s.binder.Signal(netip.AddrPortFrom(ip, uint16(n)), nat.Server)
+		a := f(netip.AddrPortFrom(ip, uint16(n)))
 		if err := writeIP(addr, wide, a.Addr()); err != nil {
-			return drop(m, err)
+			return err
 		}
 		binary.LittleEndian.PutUint32(port, uint32(a.Port()))
 	}
