@@ -1,6 +1,8 @@
 package appliance
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -23,10 +25,6 @@ const (
 	tftpPort = 69
 	// tftpWait is how long the pinhole for a transfer's port stays open.
 	tftpWait = 30 * time.Second
-
-	// aclLogInterval is how long an access-list entry is silent after it has
-	// logged. (reference/asa-cli.md, section 6: "log" interval 300 s.)
-	aclLogInterval = 300 * time.Second
 
 	ipTCPHeader = 40 // bytes: what an MTU leaves to the MSS
 )
@@ -236,7 +234,7 @@ func (d *Dataplane) answer(p *stack.Packet, pl *plan) stack.Verdict {
 
 // count counts hits of the access lists that were asked, and logs what their
 // entries say to log: the first hit, and after that a count at most every
-// aclLogInterval.
+// the entry's interval.
 func (d *Dataplane) count(x *decision, p *stack.Packet) {
 	for i := range x.asked[:x.asks] {
 		a := &x.asked[i]
@@ -257,7 +255,7 @@ func (d *Dataplane) logEntry(a *asked, x *decision, p *stack.Packet) {
 	due := !p.Time.Before(last.next)
 	hits := a.entry.Hits()
 	if due {
-		d.logged[a.entry] = aclLog{p.Time.Add(aclLogInterval), hits}
+		d.logged[a.entry] = aclLog{p.Time.Add(a.entry.LogInterval), hits}
 	}
 	d.mu.Unlock()
 	if due {
@@ -265,6 +263,21 @@ func (d *Dataplane) logEntry(a *asked, x *decision, p *stack.Packet) {
 		if a.entry.Permit {
 			verb = "permitted"
 		}
-		d.log.Info("%ASA-6-106100: access-list "+a.list.Name+" "+verb, "flow", x.real, "interface", p.In.Name, "hits", hits-last.hits)
+		d.log.Log(context.Background(), severity(a.entry.LogLevel),
+			fmt.Sprintf("%%ASA-%d-106100: access-list %s %s", a.entry.LogLevel, a.list.Name, verb),
+			"flow", x.real, "interface", p.In.Name, "hits", hits-last.hits)
 	}
+}
+
+// severity is the log's level for one of syslog's, 0 to 7.
+func severity(syslog int) slog.Level {
+	switch {
+	case syslog <= 3:
+		return slog.LevelError
+	case syslog == 4:
+		return slog.LevelWarn
+	case syslog == 7:
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }

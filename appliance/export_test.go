@@ -51,3 +51,7 @@ func (a *Appliance) ConnIDs(proto stack.Proto) (ids []uint64) {
 	slices.Sort(ids)
 	return ids
 }
+
+// Table returns the connections of the box, PAT what its rules have given away.
+func (r *Replay) Table() *nat.Table { return r.box.table }
+func (r *Replay) PAT() *nat.PAT     { return r.box.data.pat }

@@ -47,10 +47,12 @@ type Entry struct {
 	ICMPType           *uint8      // nil: every type
 	ICMPCode           *uint8      // nil: every code
 
-	Log      bool       // "log": the caller logs each hit
-	Inactive bool       // "inactive": matches nothing
-	When     *TimeRange // "time-range": matches at these times only; nil: always
-	Text     string     // the line, for "show access-list" and the trace
+	Log         bool          // "log": the caller logs hits
+	LogLevel    int           // "log LEVEL": syslog severity
+	LogInterval time.Duration // "interval": between two messages
+	Inactive    bool          // "inactive": matches nothing
+	When        *TimeRange    // "time-range": matches at these times only; nil: always
+	Text        string        // the line, for "show access-list" and the trace
 
 	hits     atomic.Uint64
 	elements []atomic.Uint64 // by Element; nil: there is one, or too many
@@ -276,6 +278,15 @@ func portSpans(ranges []PortRange) []span {
 type Levels struct {
 	Inter bool // permit inter-interface: between interfaces of the same level
 	Intra bool // permit intra-interface: out by the interface it came in by
+}
+
+// Same reports whether in and out are one interface or of one level, and l does
+// not allow that.
+func (l Levels) Same(in, out *stack.Interface) bool {
+	if in == out {
+		return !l.Intra
+	}
+	return in.Level == out.Level && !l.Inter
 }
 
 // Permit says Forward for traffic from a higher level to a lower one and for
