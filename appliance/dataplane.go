@@ -200,10 +200,16 @@ func (d *Dataplane) through(p *stack.Packet, x *decision) (*nat.Conn, nat.End, s
 func (d *Dataplane) end(p *stack.Packet, x *decision) (*nat.Conn, nat.End, stack.Verdict) {
 	o := nat.Opening{Out: d.identity, Server: x.flow, UnRule: x.un}
 	o.Treat = d.plan.Load().treat(p.In, x.out, x.real, p.Time)
+	var t *termination
 	if x.inspect != nil && !x.inspect.phoneProxy {
-		o.Source, o.Handler = x.source, d.terminate(x)
+		t = d.terminate(x)
+		o.Source, o.Handler = x.source, t
 	}
-	return d.table.Open(p, o)
+	c, from, v := d.table.Open(p, o)
+	if t != nil && v == stack.Forward && c.Handler == t {
+		t.enter(c)
+	}
+	return c, from, v
 }
 
 // expectTransfer books the pinhole for the port that the TFTP server of

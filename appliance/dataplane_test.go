@@ -276,6 +276,42 @@ func TestAccessListLog(t *testing.T) {
 	}
 }
 
+// A conversation that the box would have ended is forgotten when its connection
+// ends, and not kept when that was refused.
+func TestEndedConversations(t *testing.T) {
+	q := newPlane(t, func(string) string {
+		return benchHead + benchTail[:strings.Index(benchTail, "access-group")] + `route outside 0.0.0.0 0.0.0.0 203.0.113.1 1
+class-map inspection_default
+ match default-inspection-traffic
+class-map few
+ match any
+policy-map global_policy
+ class inspection_default
+  inspect sip
+ class few
+  set connection conn-max 3
+service-policy global_policy global
+`
+	})
+	refused := 0
+	for port := range 10 {
+		f := stack.Flow{Proto: stack.TCP, Src: netip.AddrPortFrom(netip.MustParseAddr(someHost), uint16(5000+port)), Dst: netip.MustParseAddrPort("192.0.2.5:5060")}
+		if v, _ := q.admit("inside", packet(f)); v != stack.Forward {
+			refused++
+		}
+	}
+	if got, want := q.d.ended.len(), 10-refused; refused != 7 || got != want {
+		t.Errorf("10 connections, %d refused: %d conversations are kept, want %d of 7 refused", refused, got, want)
+	}
+	q.d.table.Conns(func(c *nat.Conn) bool {
+		c.Close()
+		return true
+	})
+	if got := q.d.ended.len(); got != 0 {
+		t.Errorf("without connections %d conversations are kept", got)
+	}
+}
+
 // A media packet between two remote phones comes back to the box's own inside
 // address and leaves again by outside: one Admit.
 func TestHairpin(t *testing.T) {

@@ -29,15 +29,23 @@ func (a *Appliance) Pinholes() int { return a.table.Pinholes() }
 // Drops returns how many packets were dropped, by reason.
 func (a *Appliance) Drops() map[stack.Verdict]uint64 { return a.forward.Drops() }
 
-// InUse returns how many connections, pinholes and dynamic translations there
-// are.
-func (r *Replay) InUse() (conns, holes, leases int) { return r.box.InUse() }
+// InUse returns how many connections, pinholes, dynamic translations and
+// conversations that wait to be ended there are.
+func (r *Replay) InUse() (conns, holes, leases, ended int) { return r.box.InUse() }
 
-// InUse returns how many connections, pinholes and dynamic translations there
-// are.
-func (a *Appliance) InUse() (conns, holes, leases int) {
+// InUse is that of a Replay.
+func (a *Appliance) InUse() (conns, holes, leases, ended int) {
 	used, lingering := a.data.pat.Len()
-	return a.table.Len(), a.table.Pinholes(), used + lingering
+	return a.table.Len(), a.table.Pinholes(), used + lingering, a.data.ended.len()
+}
+
+// len returns how many conversations can be found by their first packet.
+func (s *terminations) len() (n int) {
+	s.byFlow.Range(func(any, any) bool {
+		n++
+		return true
+	})
+	return n
 }
 
 // ConnIDs returns which connections of a protocol there are, by rising number.
