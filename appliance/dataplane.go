@@ -210,8 +210,8 @@ func (d *Dataplane) end(p *stack.Packet, x *decision) (*nat.Conn, nat.End, stack
 
 // expectTransfer books the pinhole for the port that the TFTP server of
 // request will answer from, toward the client whose own flow was client.
-func (d *Dataplane) expectTransfer(p *stack.Packet, out *stack.Interface, request, client stack.Flow) {
-	d.table.Expect(nat.Pinhole{
+func (d *Dataplane) expectTransfer(p *stack.Packet, out *stack.Interface, request, client stack.Flow) *nat.Hole {
+	return d.table.Expect(nat.Pinhole{
 		In: out,
 		Match: stack.Flow{Proto: stack.UDP,
 			Src: netip.AddrPortFrom(request.Dst.Addr(), 0), Dst: request.Src},

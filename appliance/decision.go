@@ -38,7 +38,7 @@ type decision struct {
 
 	inspect  *inspection // whose conversation it is, or nil
 	files    *tftpServer // of the phone proxy that it asks, or nil
-	transfer bool        // a TFTP request: its server answers from another port
+	transfer bool        // a TFTP request of the box: its server answers from another port
 	source   nat.Source  // what the server sees of the client
 }
 
@@ -117,7 +117,6 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 	case x.inspect != nil && x.flow.Proto == stack.TCP:
 		x.fate = fateEnded
 	}
-	x.transfer = x.inspect != nil && x.inspect.protocol == "tftp"
 	x.source, x.verdict = pl.rules.Translate(p.In, x.out, x.real, un, pat)
 	if pl.mapped && x.verdict == stack.Forward && !x.permitOut(pl, p, x.server()) {
 		x.source.Lease.Cancel()

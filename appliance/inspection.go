@@ -26,6 +26,7 @@ type inspection struct {
 
 	datagrams *inspect.Datagrams // of SIP over UDP
 	echoes    *echoes            // of ICMP
+	transfers *Dataplane         // of TFTP: where their pinholes go
 	engine    inspect.Engine     // of TCP
 	options   inspect.Options    // of the binders of TCP
 	limits    inspect.Limits     // of TCP
@@ -68,6 +69,8 @@ func (x *inspection) start(d *Dataplane, n *inspect.NAT, t config.Timeouts, now 
 	case "skinny":
 		x.options, x.limits = skinnyOptions(x.skinny), skinnyLimits(x.skinny, t)
 		x.engine = skinnyEngine(x.skinny, log)
+	case "tftp":
+		x.transfers = d
 	case "icmp":
 		x.echoes = &echoes{data: d, inspected: true}
 	}
@@ -81,6 +84,8 @@ func (x *inspection) watch(o *nat.Opening) {
 		o.Handler, o.Idle, o.Mark = x.datagrams, x.idle, "T"
 	case x.echoes != nil:
 		o.Handler = x.echoes.begin()
+	case x.transfers != nil:
+		o.Handler = &transfers{data: x.transfers}
 	}
 }
 

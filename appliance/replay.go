@@ -288,8 +288,9 @@ func (r *Replay) showDeparture(q departure) {
 //
 //	in  00:00:00.000000 inside udp 10.20.0.50:5000 > 192.0.2.5:53 len 5
 //	in  00:00:01.000000 outside udp 192.0.2.9:53 > 203.0.113.2:5001 len 5 drop no-service
+//	in  00:00:02.000000 inside udp 10.20.0.50:5060 > 192.0.2.5:5060 len 300 "OPTIONS sip:192.0.2.5 SIP/2.0"
 func appendArrival(dst []byte, p *stack.Packet, v stack.Verdict) []byte {
-	dst = stack.AppendText(append(dst, "in  "...), p)
+	dst = appendTitle(stack.AppendText(append(dst, "in  "...), p), p.Payload())
 	switch {
 	case v.Dropped():
 		dst = append(append(dst, " drop "...), v.String()...)
@@ -300,9 +301,12 @@ func appendArrival(dst []byte, p *stack.Packet, v stack.Verdict) []byte {
 }
 
 // appendDeparture appends the line about q, which left. It is below what it
-// came from, with its TTL, and with the payload if that is another.
+// came from, with its TTL, and with what was changed in its payload.
 //
 //	out 00:00:00.000000 inside>outside udp 203.0.113.2:5000 > 192.0.2.5:53 len 5 ttl 63
+//	out 00:00:02.000000 inside>outside udp 203.0.113.2:5060 > 192.0.2.5:5060 len 301 ttl 63
+//	   - Via: SIP/2.0/UDP 10.20.0.50;branch=z9hG4bK1
+//	   + Via: SIP/2.0/UDP 203.0.113.2;branch=z9hG4bK1
 func (r *Replay) appendDeparture(dst []byte, q departure) []byte {
 	p := q.Packet
 	dst = stack.AppendText(append(dst, "out "...), p)
@@ -325,7 +329,7 @@ func (r *Replay) appendDeparture(dst []byte, q departure) []byte {
 		}
 	}
 	if pay := p.Payload(); string(pay) != string(r.arrived.Payload()) && !(p.In.IsIdentity() && len(pay) == 0) {
-		dst = strconv.AppendQuote(append(dst, " payload "...), string(pay))
+		dst = appendPayload(dst, r.arrived.Payload(), pay)
 	}
 	return dst
 }

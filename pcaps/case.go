@@ -42,9 +42,11 @@ var Begin = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 // A Result is what came of a case.
 type Result struct {
 	Dump, Show []byte
-	Captures   map[string][]byte // pcapng of each interface, by nameif
-	Left       map[string][]byte // the same, of what left only
-	Messages   map[string][]Message
+	Captures   map[string][]byte    // pcapng of each interface, by nameif
+	Left       map[string][]byte    // the same, of what left only
+	Messages   map[string][]Message // that left
+	Said       []Message            // that arrived, as their senders said them
+	box        *box
 	Drops      map[stack.Verdict]uint64
 	Count      appliance.ReplayCount
 }
@@ -150,12 +152,14 @@ type box struct {
 	*appliance.Replay
 	dump, log, shown bytes.Buffer
 	captures         map[string]*capture
+	cast             *cast
 }
 
 // A capture is what is kept of one interface.
 type capture struct {
 	all, out recording
 	reader   reader // of what left
+	said     reader // of what arrived
 }
 
 // A recording is a pcapng.
@@ -180,6 +184,7 @@ func newBox(text []byte, flash, seed string) (*box, error) {
 		return nil, fmt.Errorf("pcaps: %w", err)
 	}
 	b := &box{captures: make(map[string]*capture)}
+	b.cast = newCast(b)
 	b.Replay, err = appliance.NewReplay(r, appliance.ReplayOptions{
 		Store: store, Seed: seed, Text: &b.dump, Seen: b.record,
 		Log: slog.NewTextHandler(&b.log, nil),
@@ -201,6 +206,7 @@ func (b *box) record(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 	i, comment := p.In, ""
 	if dir == link.Out {
 		i = p.Out
+		b.cast.deliver(p)
 	}
 	if v.Dropped() {
 		comment = "drop " + v.String()
@@ -214,7 +220,10 @@ func (b *box) record(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 	if dir == link.Out {
 		c.out.w.Packet(0, dir, p, "")
 		c.reader.read(p)
+		return
 	}
+	c.said.see(p)
+	c.said.read(p)
 }
 
 // play replays what the case in dir has.
@@ -231,7 +240,7 @@ func (b *box) play(dir string) error {
 		return fmt.Errorf("pcaps: %w", err)
 	}
 	defer f.Close()
-	steps, err := ParseSteps(f)
+	steps, err := ParseSteps(f, os.DirFS(dir))
 	if err != nil {
 		return err
 	}
@@ -258,6 +267,13 @@ func (b *box) playSteps(steps []Step) error {
 	p := stack.NewPacket(stack.MaxPacket)
 	for _, s := range steps {
 		at := Begin.Add(s.At)
+		if s.host != nil {
+			if err := b.cast.play(s, at); err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
+			}
+			continue
+		}
+		b.cast.flush()
 		if s.In == "" {
 			b.Advance(at)
 			if s.Show == "" {
@@ -281,8 +297,13 @@ func (b *box) playSteps(steps []Step) error {
 			p.SetData(data)
 			p.Time, p.In = at, in
 			b.Handle(p)
+			b.cast.now = at
+			if err := b.cast.settle(); err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
+			}
 		}
 	}
+	b.cast.flush()
 	return nil
 }
 
@@ -355,7 +376,7 @@ func (b *box) finish() (*Result, error) {
 		fmt.Fprintf(&b.shown, "-- log\n%s", b.log.Bytes())
 	}
 	res := &Result{
-		Show: b.shown.Bytes(), Captures: make(map[string][]byte),
+		box: b, Show: b.shown.Bytes(), Captures: make(map[string][]byte),
 		Left: make(map[string][]byte), Messages: make(map[string][]Message),
 		Drops: b.Drops(), Count: b.Count(),
 	}

@@ -80,7 +80,7 @@ func TestRunCaptures(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer list.Close()
-	steps, err := pcaps.ParseSteps(list)
+	steps, err := pcaps.ParseSteps(list, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,6 @@ func golden(t *testing.T, file string, got []byte) {
 var unreached = map[string]string{
 	"unspecified":                          "a path that forgot to decide",
 	"interface-down":                       "a link that failed",
-	"inspect-failed":                       "an inspected conversation",
 	"inspect-srtp-validate-authtag-failed": "media of the phone proxy, which its signaling opens",
 	"inspect-srtp-replay":                  "media of the phone proxy",
 	"inspect-srtp-no-media-session":        "media of the phone proxy",
@@ -191,7 +190,7 @@ func TestParseSteps(t *testing.T) {
 3 tick
 3 show conn
 `
-	steps, err := pcaps.ParseSteps(strings.NewReader(good))
+	steps, err := pcaps.ParseSteps(strings.NewReader(good), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +228,7 @@ func TestParseSteps(t *testing.T) {
 		"1 inside icmp 10.20.0.50 > 192.0.2.5 ping", "1 inside icmp 10.20.0.50 > 192.0.2.5 type 3 code 1 about sctp",
 		"1 inside proto 256 10.20.0.50 > 192.0.2.5", "1 inside raw zz", "2 tick\n1 tick",
 	} {
-		if s, err := pcaps.ParseSteps(strings.NewReader(bad)); err == nil {
+		if s, err := pcaps.ParseSteps(strings.NewReader(bad), nil); err == nil {
 			t.Errorf("%q: no error, %d steps", bad, len(s))
 		}
 	}
@@ -248,7 +247,7 @@ func FuzzParseSteps(f *testing.F) {
 		if strings.Contains(s, "repeat") || strings.Contains(s, "ports") {
 			return // as many as it says
 		}
-		steps, err := pcaps.ParseSteps(strings.NewReader(s))
+		steps, err := pcaps.ParseSteps(strings.NewReader(s), nil)
 		if err != nil {
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -29,11 +30,13 @@ type Step struct {
 	Quiet   bool          // not for the dump
 
 	Show string // one of shows: list it into the dump; "" with no packets: only time passes
+
+	host *hostLine // what a host does; the packets follow from what it has heard
 }
 
 // ParseSteps reads a packet list: one step on each line, or several with
 // "repeat". What follows a # outside quotes is a comment. Times are in seconds
-// and do not go back.
+// and do not go back. files are those that @NAME may name; nil: none.
 //
 //	0.0  inside  udp 10.20.0.50:5000 > 192.0.2.5:53 "query"
 //	0.1  inside  tcp 10.20.0.50:4000 > 192.0.2.5:80 S seq 1 mss 1460
@@ -44,7 +47,9 @@ type Step struct {
 //	9.0  tick
 //	9.0  show conn
 //
-// A payload is "quoted as in Go", hex:… or zero N. These change a packet:
+// A payload is "quoted as in Go", hex:…, zero N or @FILE, a file of the case:
+// its line ends become CRLF, and "Content-Length: auto" becomes the number.
+// These change a packet:
 //
 //	ttl N   id N   df   option     IP header; option adds four bytes of no-operation
 //	length N                       total length in the IP header
@@ -54,11 +59,54 @@ type Step struct {
 //	repeat N every SECONDS         the same packet N times
 //	ports N every SECONDS          the same with N source ports, counting up
 //	quiet                          not for the dump
-func ParseSteps(r io.Reader) ([]Step, error) {
+//
+// Conversations are between hosts, which know what has come to them, do by
+// themselves what TCP owes, and are written by name:
+//
+//	0.0  host a inside  udp  10.20.0.50:5060         a SIP phone
+//	0.0  host b outside tcp  192.0.2.5:5060          one over TCP
+//	0.0  host p inside  sccp 10.20.0.60:50000 v17    a Skinny phone, or a call manager
+//	1.0  a INVITE > b@192.0.2.5 sdp 20000            a request to somebody
+//	1.1  b 183 sdp 30000                             the answer to the last that came
+//	1.2  b 200 INVITE                                the answer to the last INVITE
+//	1.3  a ACK                                       in the dialog
+//	1.4  a rtp                                       media to where the other end said
+//	1.4  a rtcp
+//	1.5  a send "text" > 192.0.2.5:5060              other bytes
+//	1.6  a again                                     the last bytes once more
+//	2.0  p connect 192.0.2.11:2000
+//	2.1  p sccp OpenReceiveChannelAck party=2 addr=10.20.0.60:24000
+//	2.2  p close
+//	2.3  p reset
+//
+// A SIP message has these:
+//
+//	call ID                   Call-ID; without it "1"
+//	sdp [ADDR:]PORT           a session description: media there
+//	c ADDR   rtcp [ADDR:]PORT   line "a=sendonly"     in it
+//	with "Name: value"        in place of the field of that name
+//	add "Name: value"         besides it
+//	less NAME                 without it
+//	body "text"   tag TAG
+//
+// {ID.target}, {ID.id}, {ID.local} and {ID.remote} in these and in the address
+// are the URI and the tags of the sender's dialog ID. Over UDP the words that
+// change a packet hold; over TCP these do:
+//
+//	cut N   at 10,20          segments of N bytes each, or that end there
+//	order 3,1,2   overlap N   those only, in that order; each begins N bytes early
+//	cuts                      the message once for each place to cut it in two
+//	first N                   its first bytes only
+//	join                      it goes with what is said next
+//	repeat N every SECONDS    the message N times
+//	on N                      the host's Nth connection; without it, that of the call or the last
+//	quiet
+func ParseSteps(r io.Reader, files fs.FS) ([]Step, error) {
 	var all []Step
 	sc := bufio.NewScanner(r)
 	sc.Buffer(nil, 1<<20)
 	last := time.Duration(0)
+	hosts := make(map[string]kind)
 	for n := 1; sc.Scan(); n++ {
 		words, err := split(sc.Text())
 		if err == nil && len(words) == 0 {
@@ -66,7 +114,7 @@ func ParseSteps(r io.Reader) ([]Step, error) {
 		}
 		var steps []Step
 		if err == nil {
-			steps, err = parseLine(words)
+			steps, err = parseLine(&lineParser{words: words, files: files, hosts: hosts})
 		}
 		if err == nil && steps[0].At < last {
 			err = fmt.Errorf("%v is before the step above", steps[0].At)
@@ -114,6 +162,8 @@ func split(line string) ([]string, error) {
 // A lineParser takes the words of a line one by one. Its first error stays.
 type lineParser struct {
 	words []string
+	files fs.FS
+	hosts map[string]kind // declared so far
 	err   error
 }
 
@@ -202,10 +252,13 @@ func (l *lineParser) flow(proto stack.Proto) stack.Flow {
 }
 
 // parseLine makes the steps of a line.
-func parseLine(words []string) ([]Step, error) {
-	l := &lineParser{words: words}
+func parseLine(l *lineParser) ([]Step, error) {
 	s := Step{At: l.seconds()}
 	switch {
+	case l.take("host"):
+		s.host = l.declare()
+	case l.hosts[l.peek()] != "":
+		s.host = l.hostLine()
 	case l.take("tick"):
 	case l.take("show"):
 		s.Show = l.next()
@@ -357,6 +410,9 @@ func (l *lineParser) option(r *recipe) {
 			l.fail("%s: %v", w, err)
 		}
 		r.payload = b
+		return
+	case w[0] == '@':
+		r.payload = l.file(w[1:])
 		return
 	}
 	switch w {

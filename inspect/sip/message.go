@@ -185,11 +185,12 @@ func (m *message) parseStart(line []byte) error {
 	return nil
 }
 
-// parseCSeq reads "314159 INVITE". (RFC 3261, section 20.16.)
+// parseCSeq reads "314159 INVITE", with any white space between the two, also
+// a folded line. (RFC 3261, sections 20.16 and 25.1.)
 func (m *message) parseCSeq(value []byte) error {
-	number, method, _ := bytes.Cut(value, []byte(" "))
-	method = bytes.TrimSpace(method)
-	n, err := strconv.ParseUint(string(number), 10, 32)
+	end := max(bytes.IndexAny(value, " \t\r\n"), 0)
+	method := bytes.TrimSpace(value[end:])
+	n, err := strconv.ParseUint(string(value[:end]), 10, 32)
 	if err != nil || len(method) == 0 || m.isRequest() && !bytes.Equal(method, m.method) {
 		return fmt.Errorf("sip: CSeq %.40q: %w", value, ErrMalformed)
 	}

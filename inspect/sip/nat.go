@@ -58,6 +58,12 @@ func (s *session) contactRole() role {
 		m.isMethod("ACK") || m.status >= 300:
 		return target
 	}
+	switch c := s.calls.byID[string(m.callID)]; {
+	case m.isMethod("INVITE") && !m.isRequest() && (c == nil || c.invite[s.from.Other()].cseq != m.cseq):
+		return target // it answers nothing
+	case c != nil && c.stage == ended:
+		return target // it crossed the end of the call: nobody goes on there
+	}
 	return dialog
 }
 

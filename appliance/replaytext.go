@@ -1,0 +1,99 @@
+package appliance
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// maxDiffLines bounds the lines of a message that is shown by what changed in
+// it; the longest of a call have about 60.
+const maxDiffLines = 1000
+
+// appendPayload appends the payload of a packet that leaves otherwise than it
+// arrived: of a text in lines those that changed, each on its own line, or all
+// if what arrived was none; what is no text in quotes.
+func appendPayload(dst, was, is []byte) []byte {
+	switch {
+	case isLines(is) && isLines(was):
+		return AppendChange(dst, was, is)
+	case isLines(is): // put together from fragments
+		return AppendChange(dst, nil, is)
+	}
+	return strconv.AppendQuote(append(dst, " payload "...), string(is))
+}
+
+// appendTitle appends the start line of a SIP message, in quotes, so that a
+// packet is known for what it carries. (RFC 3261, section 7.)
+func appendTitle(dst, payload []byte) []byte {
+	first, _, ok := bytes.Cut(payload, []byte("\r\n"))
+	if !ok || bytes.IndexByte(first, 0) >= 0 || !bytes.HasPrefix(first, []byte("SIP/2.0 ")) && !bytes.HasSuffix(first, []byte(" SIP/2.0")) {
+		return dst
+	}
+	return strconv.AppendQuote(append(dst, ' '), string(first))
+}
+
+// AppendChange appends what became of a message in lines, each on a line of
+// its own: those that are gone after "   - ", those that are new after "   + ".
+// Nothing is appended where nothing changed.
+func AppendChange(dst, was, is []byte) []byte {
+	a, b := splitLines(was), splitLines(is)
+	for len(a) > 0 && len(b) > 0 && bytes.Equal(a[0], b[0]) {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && bytes.Equal(a[len(a)-1], b[len(b)-1]) {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	// common[i][j] is the length of the longest common subsequence of a[i:]
+	// and b[j:].
+	common := make([][]int, len(a)+1)
+	for i := range common {
+		common[i] = make([]int, len(b)+1)
+	}
+	for i := len(a) - 1; i >= 0; i-- {
+		for j := len(b) - 1; j >= 0; j-- {
+			if bytes.Equal(a[i], b[j]) {
+				common[i][j] = common[i+1][j+1] + 1
+			} else {
+				common[i][j] = max(common[i+1][j], common[i][j+1])
+			}
+		}
+	}
+	for i, j := 0, 0; i < len(a) || j < len(b); {
+		switch {
+		case i < len(a) && j < len(b) && bytes.Equal(a[i], b[j]):
+			i, j = i+1, j+1
+		case j == len(b) || i < len(a) && common[i+1][j] >= common[i][j+1]:
+			dst = appendLine(append(dst, "\n   - "...), a[i])
+			i++
+		default:
+			dst = appendLine(append(dst, "\n   + "...), b[j])
+			j++
+		}
+	}
+	return dst
+}
+
+func splitLines(b []byte) [][]byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return bytes.Split(b, []byte("\r\n"))
+}
+
+// appendLine appends a line as it is, or in quotes if it holds what a terminal
+// would not show.
+func appendLine(dst, line []byte) []byte {
+	for _, c := range line {
+		if c < ' ' || c >= 0x7f {
+			return strconv.AppendQuote(dst, string(line))
+		}
+	}
+	return append(dst, line...)
+}
+
+// isLines reports whether a payload is a text in lines that end as those of
+// SIP do. (RFC 3261, section 7.)
+func isLines(b []byte) bool {
+	n := bytes.Count(b, []byte("\r\n"))
+	return n > 0 && n < maxDiffLines && bytes.IndexByte(b, 0) < 0
+}
