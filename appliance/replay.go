@@ -499,6 +499,3 @@ func fixChecksums(p *stack.Packet) {
 	}
 	binary.BigEndian.PutUint16(d[10:], ^uint16(sum))
 }
-
-// Drops returns how many packets were dropped for each reason that occurred.
-func (r *Replay) Drops() map[stack.Verdict]uint64 { return r.box.forward.Drops() }
