@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"patchbay/pcaps"
 	"patchbay/stack"
@@ -159,7 +160,7 @@ func TestVerifyFinds(t *testing.T) {
 		return fmt.Appendf(nil, "%sCall-ID: x@%s\r\nCSeq: 1 INVITE\r\nContent-Type: application/sdp\r\nContent-Length: %d\r\n\r\n%s",
 			head.String(), hidden, len(sdp), sdp)
 	}
-	c.Capture = capture(t, stack.AppendUDP(nil, stack.Flow{
+	c.Capture = capture(t, 0, stack.AppendUDP(nil, stack.Flow{
 		Src: netip.MustParseAddrPort("10.20.0.50:5060"), Dst: netip.MustParseAddrPort("192.0.2.5:9"),
 	}, []byte("x")))
 	res, err := pcaps.RunCapture(config, t.TempDir(), c) // for its addresses
@@ -169,7 +170,7 @@ func TestVerifyFinds(t *testing.T) {
 	said := map[netip.Addr]bool{netip.MustParseAddr("192.0.2.5"): true}
 	for leaky := -1; leaky < len(lines); leaky++ {
 		msg := message(leaky)
-		file := capture(t, stack.AppendUDP(nil, stack.Flow{
+		file := capture(t, 0, stack.AppendUDP(nil, stack.Flow{
 			Src: netip.MustParseAddrPort("203.0.113.2:5060"), Dst: netip.MustParseAddrPort("192.0.2.5:5060"),
 		}, msg))
 		got, err := pcaps.DecodeFile(program, file)
@@ -213,7 +214,7 @@ func TestVerifyFinds(t *testing.T) {
 			msg[12+8] = 7
 		}
 		f := stack.Flow{Src: netip.MustParseAddrPort("203.0.113.2:5060"), Dst: netip.MustParseAddrPort("192.0.2.5:2000")}
-		got, err := pcaps.DecodeFile(program, capture(t,
+		got, err := pcaps.DecodeFile(program, capture(t, 0,
 			stack.AppendTCP(nil, f, stack.TCPHeader{Seq: 1, Flags: stack.FlagSYN, Window: 100}, nil),
 			stack.AppendTCP(nil, f, stack.TCPHeader{Seq: 2, Ack: 1, Flags: stack.FlagACK | stack.FlagPSH, Window: 100}, msg)))
 		if err != nil {
@@ -225,16 +226,16 @@ func TestVerifyFinds(t *testing.T) {
 	}
 }
 
-// capture writes packets to a file.
-func capture(t testing.TB, packets ...[]byte) string {
+// capture writes packets to a file, one each step.
+func capture(t testing.TB, step time.Duration, packets ...[]byte) string {
 	t.Helper()
 	var buf bytes.Buffer
 	w := link.NewPCAPNG(&buf)
 	w.AddInterface("x")
-	for _, b := range packets {
+	for i, b := range packets {
 		p := stack.NewPacket(len(b))
 		p.SetData(b)
-		p.Time = pcaps.Begin
+		p.Time = pcaps.Begin.Add(time.Duration(i) * step)
 		w.Packet(0, link.In, p, "")
 	}
 	if err := w.Close(); err != nil {
