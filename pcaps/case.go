@@ -277,8 +277,14 @@ func (b *box) playSteps(steps []Step) error {
 			continue
 		}
 		b.cast.flush()
+		b.cast.now = at
 		if s.In == "" {
+			b.Mute(false)
 			b.Advance(at)
+			if err := b.cast.settle(); err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
+			}
+			b.cast.flush()
 			if s.Exec == "" {
 				continue
 			}
@@ -296,13 +302,12 @@ func (b *box) playSteps(steps []Step) error {
 		if in == nil {
 			return fmt.Errorf("pcaps: no interface %q", s.In)
 		}
-		b.Mute(s.Quiet)
 		for _, data := range s.Packets {
+			b.Mute(s.Quiet)
 			p.Reset()
 			p.SetData(data)
 			p.Time, p.In = at, in
 			b.Handle(p)
-			b.cast.now = at
 			if err := b.cast.settle(); err != nil {
 				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
 			}
