@@ -30,6 +30,21 @@ func NewAccessList(name string, entries []*Entry) *AccessList {
 	return l
 }
 
+// Inherit takes over the hit counts of entries that old has by the same text.
+// It must be called before l is in use.
+func (l *AccessList) Inherit(old *AccessList) {
+	hits := make(map[string][]*Entry, len(old.Entries)) // of one text in order
+	for _, e := range old.Entries {
+		hits[e.Text] = append(hits[e.Text], e)
+	}
+	for _, e := range l.Entries {
+		if was := hits[e.Text]; len(was) > 0 {
+			e.hits.Store(was[0].Hits())
+			hits[e.Text] = was[1:]
+		}
+	}
+}
+
 // PortRange is the ports From to To, both included.
 type PortRange struct{ From, To uint16 }
 
