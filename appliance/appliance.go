@@ -139,6 +139,9 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	a.data = newDataplane(a.plan, a.table, pat, a.identity, opt.Log)
 	a.forward = stack.NewForwarder(append([]*stack.Interface{a.identity}, a.plan.interfaces...)...)
 	a.forward.SetRoutes(a.plan.routes)
+	for i, g := range a.plan.guards {
+		a.forward.Fragments(i).SetLimits(g.fragments)
+	}
 	a.forward.SetPolicy(a.data)
 	if opt.OnDrop != nil {
 		a.forward.SetOnDrop(opt.OnDrop)

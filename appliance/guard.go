@@ -1,9 +1,11 @@
 package appliance
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"patchbay/appliance/config"
 	"patchbay/stack"
@@ -14,6 +16,8 @@ type guard struct {
 	reverse    bool          // ip verify reverse-path
 	refused    atomic.Uint64 // packets whose source is not behind it
 	management bool          // management-only
+
+	fragments stack.FragmentLimits // fragment
 }
 
 // compileGuards finds what interfaces refuse.
@@ -27,6 +31,16 @@ func (p *plan) compileGuards(r *config.Running, byName map[string]*stack.Interfa
 	for _, v := range r.ReversePaths {
 		if g := p.guards[byName[v.Interface]]; g != nil {
 			g.reverse = true
+		}
+	}
+	for _, f := range r.Fragments {
+		for i, g := range p.guards {
+			if f.Interface == "" || f.Interface == i.Name {
+				g.fragments = stack.FragmentLimits{
+					Size: cmp.Or(f.Size, g.fragments.Size), Chain: cmp.Or(f.Chain, g.fragments.Chain),
+					Timeout: cmp.Or(f.Timeout, g.fragments.Timeout),
+				}
+			}
 		}
 	}
 	p.leastMSS, p.mostMSS = r.TCPMSS.Minimum, r.TCPMSS.Maximum
@@ -75,6 +89,17 @@ func (p *plan) limitMSS(q *stack.Packet) {
 	}
 	most = min(max(most, 0), stack.MaxPacket)
 	q.ClampMSS(uint16(min(p.leastMSS, most)), uint16(most))
+}
+
+// showFragments writes what became of fragments on each interface. (The ASA's
+// command reference, show fragment.)
+func (a *Appliance) showFragments(w io.Writer, now time.Time) {
+	for _, i := range a.plan.interfaces {
+		r := a.forward.Fragments(i)
+		l, n := r.Limits(), r.Count(now)
+		fmt.Fprintf(w, "Interface: %s\n    Size: %d, Chain: %d, Timeout: %d\n    Queue: %d, Assembled: %d, Fail: %d, Overflow: %d, Timed out: %d\n",
+			i.Name, l.Size, l.Chain, l.Timeout/time.Second, n.Queue, n.Assembled, n.Failed, n.Overflowed, n.TimedOut)
+	}
 }
 
 // showVerify writes how many packets each interface refused for their source.

@@ -20,6 +20,7 @@ import (
 //	xlate            translations in use, and how often each rule was
 //	drop             how many packets were dropped for each reason
 //	service-policy   what police and set connection did, class by class
+//	fragment         the limits of fragments, and what became of them
 //	verify           what ip verify reverse-path refused, by interface
 //
 // The lines follow the ASA's, and say more where a test wants to know.
@@ -35,10 +36,12 @@ func (r *Replay) Show(w io.Writer, what string) error {
 		r.showDrops(b)
 	case "service-policy":
 		r.box.plan.showServicePolicy(b, r.now)
+	case "fragment":
+		r.box.showFragments(b, r.now)
 	case "verify":
 		r.box.plan.showVerify(b)
 	default:
-		return fmt.Errorf("appliance: replay: show %q: want conn, xlate, drop, service-policy or verify", what)
+		return fmt.Errorf("appliance: replay: show %q: want conn, xlate, drop, service-policy, fragment or verify", what)
 	}
 	return b.Flush()
 }

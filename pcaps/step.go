@@ -20,7 +20,7 @@ import (
 const maxRepeat = 100_000
 
 // shows is what a list can show. (appliance.Replay.Show.)
-var shows = []string{"conn", "xlate", "drop", "service-policy", "verify"}
+var shows = []string{"conn", "xlate", "drop", "service-policy", "fragment", "verify"}
 
 // A Step is one line of a packet list.
 type Step struct {
