@@ -43,9 +43,10 @@ func services(r *config.Running, pp *config.PhoneProxy, log *slog.Logger) map[st
 	// The box is an end of both halves: it knows nothing but SIP in them, and
 	// leaves the calls' time to the call manager.
 	tls.Client, tls.NAT, tls.Map.NonSIP = sip.TLS, false, false
-	tls.InviteTimeout, tls.DisconnectTimeout = 0, 0
+	tls.InviteTimeout, tls.DisconnectTimeout, tls.Timeout = 0, 0, 0
 	sccp := skinnyEngine(skinnyMap, log)
 	sccp.MaxVersion, sccp.Video = pp.SCCPVersionMax, false // its relay has no keys for pictures
+	sccp.MediaTimeout = 0
 	return map[string]phoneproxy.Service{
 		"skinny": {Name: "skinny", Offset: skinnyOffset, Engine: sccp},
 		"sip":    {Name: "sip", Offset: sipOffset, SDES: true, Engine: tls},

@@ -456,8 +456,8 @@ func (b *fuzzBox) finish() {
 	conns, holes, leases := b.r.InUse()
 	if conns != 0 || holes != 0 || leases != 0 {
 		var s bytes.Buffer
-		b.r.Show(&s, "conn")
-		b.r.Show(&s, "xlate")
+		b.r.Exec(&s, "show conn")
+		b.r.Exec(&s, "show xlate")
 		b.fail("hours later there are %d connections, %d pinholes and %d translations:\n%s", conns, holes, leases, &s)
 	}
 	if err := b.r.Close(); err != nil {

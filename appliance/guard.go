@@ -2,10 +2,7 @@ package appliance
 
 import (
 	"cmp"
-	"fmt"
-	"io"
 	"sync/atomic"
-	"time"
 
 	"patchbay/appliance/config"
 	"patchbay/stack"
@@ -89,25 +86,4 @@ func (p *plan) limitMSS(q *stack.Packet) {
 	}
 	most = min(max(most, 0), stack.MaxPacket)
 	q.ClampMSS(uint16(min(p.leastMSS, most)), uint16(most))
-}
-
-// showFragments writes what became of fragments on each interface. (The ASA's
-// command reference, show fragment.)
-func (a *Appliance) showFragments(w io.Writer, now time.Time) {
-	for _, i := range a.plan.interfaces {
-		r := a.forward.Fragments(i)
-		l, n := r.Limits(), r.Count(now)
-		fmt.Fprintf(w, "Interface: %s\n    Size: %d, Chain: %d, Timeout: %d\n    Queue: %d, Assembled: %d, Fail: %d, Overflow: %d, Timed out: %d\n",
-			i.Name, l.Size, l.Chain, l.Timeout/time.Second, n.Queue, n.Assembled, n.Failed, n.Overflowed, n.TimedOut)
-	}
-}
-
-// showVerify writes how many packets each interface refused for their source.
-// (The ASA's command reference, show ip verify statistics.)
-func (p *plan) showVerify(w io.Writer) {
-	for _, i := range p.interfaces {
-		if g := p.guards[i]; g.reverse {
-			fmt.Fprintf(w, "interface %s: %d unicast rpf drops\n", i.Name, g.refused.Load())
-		}
-	}
 }

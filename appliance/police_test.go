@@ -72,7 +72,7 @@ func TestReferencePolice(t *testing.T) {
 		t.Errorf("%d connections for %d requests that passed", got, n.Terminated)
 	}
 	var show bytes.Buffer
-	if err := box.Show(&show, "service-policy"); err != nil {
+	if err := box.Exec(&show, "show service-policy police"); err != nil {
 		t.Fatal(err)
 	}
 	want := fmt.Sprintf(`Interface inside:

@@ -51,6 +51,12 @@ type Clock interface {
 	Now() time.Time
 }
 
+// A Watcher is a Binder that knows whether media flows: a call that nobody ends
+// is over when it does not.
+type Watcher interface {
+	Flows(call, stream string) bool
+}
+
 // A NAT is what the Binders of plain inspection share: the rules, the
 // connections, and who is reached under which address. Fill the fields, call
 // SetRules, then use it from any number of goroutines.
@@ -80,6 +86,7 @@ type NAT struct {
 	byReal   map[place]*contact // by the interface they are behind and the real address
 	mapped   map[place]*leg     // dynamic media by its mapped address
 	lasting  int                // contacts of registrations
+	streams  int                // of all binders
 }
 
 // A place is an address as one interface knows it.
@@ -125,6 +132,13 @@ func (n *NAT) Contacts() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return len(n.contacts)
+}
+
+// Streams returns how many media streams are held.
+func (n *NAT) Streams() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.streams
 }
 
 // Expire ends what is over at now: registrations above all. The pinholes end
@@ -222,6 +236,7 @@ var (
 	_ Reacher = (*NATBinder)(nil)
 	_ Clock   = (*NATBinder)(nil)
 	_ Placer  = (*NATBinder)(nil)
+	_ Watcher = (*NATBinder)(nil)
 )
 
 type streamKey struct{ call, stream string }

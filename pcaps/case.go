@@ -268,30 +268,37 @@ func (b *box) playSteps(steps []Step) error {
 			continue
 		}
 		b.cast.flush()
+		b.cast.now = at
 		if s.In == "" {
+			b.Mute(false)
 			b.Advance(at)
-			if s.Show == "" {
+			if err := b.cast.settle(); err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
+			}
+			b.cast.flush()
+			if s.Exec == "" {
 				continue
 			}
-			var out bytes.Buffer
-			if err := b.Show(&out, s.Show); err != nil {
-				return err
+			out, err := b.exec(s.Exec)
+			if err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
 			}
-			b.Note(fmt.Sprintf("-- %s show %s", at.Format("15:04:05.000000"), s.Show))
-			b.Note(strings.TrimSuffix(out.String(), "\n"))
+			b.Note(fmt.Sprintf("-- %s %s", at.Format("15:04:05.000000"), s.Exec))
+			if out != "" {
+				b.Note(strings.TrimSuffix(out, "\n"))
+			}
 			continue
 		}
 		in := b.Interface(s.In)
 		if in == nil {
 			return fmt.Errorf("pcaps: no interface %q", s.In)
 		}
-		b.Mute(s.Quiet)
 		for _, data := range s.Packets {
+			b.Mute(s.Quiet)
 			p.Reset()
 			p.SetData(data)
 			p.Time, p.In = at, in
 			b.Handle(p)
-			b.cast.now = at
 			if err := b.cast.settle(); err != nil {
 				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
 			}
@@ -299,6 +306,23 @@ func (b *box) playSteps(steps []Step) error {
 	}
 	b.cast.flush()
 	return nil
+}
+
+// exec returns the output of a command, without the legend of flags, which is
+// always the same.
+func (b *box) exec(line string) (string, error) {
+	var out bytes.Buffer
+	if err := b.Exec(&out, line); err != nil {
+		return "", err
+	}
+	var kept strings.Builder
+	legend := false
+	for line := range strings.Lines(out.String()) {
+		if legend = strings.HasPrefix(line, "Flags: ") || legend && line[0] == ' '; !legend {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String(), nil
 }
 
 // playSplit replays the packets of a list as one capture.
@@ -362,10 +386,13 @@ func (b *box) playCaptures(dir string, prefixes []appliance.SplitPrefix) error {
 // finish writes the lists at the end, and ends the box.
 func (b *box) finish() (*Result, error) {
 	var errs []error
-	for _, what := range []string{"conn", "xlate", "drop"} {
-		fmt.Fprintf(&b.shown, "-- show %s\n", what)
-		errs = append(errs, b.Show(&b.shown, what))
+	for _, line := range []string{"show conn detail", "show xlate", "show nat", "show asp drop frame"} {
+		out, err := b.exec(line)
+		fmt.Fprintf(&b.shown, "-- %s\n%s", line, out)
+		errs = append(errs, err)
 	}
+	fmt.Fprintln(&b.shown, "-- packets")
+	errs = append(errs, b.WriteCount(&b.shown))
 	if b.log.Len() > 0 {
 		fmt.Fprintf(&b.shown, "-- log\n%s", b.log.Bytes())
 	}

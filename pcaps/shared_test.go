@@ -188,7 +188,7 @@ func summary(t *testing.T, r *row, c pcaps.Crossing, res *pcaps.Result) string {
 		drops = append(drops, fmt.Sprintf("%v %d", v, n))
 	}
 	slices.Sort(drops)
-	conns, _, _ := strings.Cut(strings.TrimPrefix(string(res.Show), "-- show conn\n"), " ")
+	conns, _, _ := strings.Cut(strings.TrimPrefix(string(res.Show), "-- show conn detail\n"), " ")
 	return strings.Join([]string{s, strings.Join(drops, ", "), sameCalls(t, r, c, res), "conns " + conns}, "; ")
 }
 

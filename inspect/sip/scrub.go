@@ -45,7 +45,7 @@ func (s *session) scrub() {
 			stop--
 		}
 		at = stop - 1
-		if stop < end && isWord(b[stop]) {
+		if after := b[stop:end]; len(after) > 0 && isWord(after[0]) && (after[0] != '.' || len(after) > 1 && isWord(after[1])) {
 			continue
 		}
 		if addr, ok := sdp.ParseAddr(b[start:stop]); ok && !addr.IsUnspecified() && !addr.IsMulticast() && !addr.IsLoopback() {
