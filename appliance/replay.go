@@ -135,10 +135,10 @@ func NewReplay(r *config.Running, opt ReplayOptions) (*Replay, error) {
 }
 
 // Interface returns the interface of a nameif, or nil.
-func (r *Replay) Interface(name string) *stack.Interface { return r.box.plan.named(name) }
+func (r *Replay) Interface(name string) *stack.Interface { return r.box.plan().named(name) }
 
 // Interfaces returns the interfaces in the order of the configuration.
-func (r *Replay) Interfaces() []*stack.Interface { return r.box.plan.interfaces }
+func (r *Replay) Interfaces() []*stack.Interface { return r.box.plan().interfaces }
 
 // Count returns what went through so far.
 func (r *Replay) Count() ReplayCount { return r.count }
