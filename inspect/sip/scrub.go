@@ -11,7 +11,7 @@ import (
 
 // scrub translates the IPv4 addresses that no field's own rules have: in
 // Warning, maddr, the parameters and escaped headers of URIs, http: URIs,
-// a=candidate, XML and text bodies, and what nobody has thought of. Whatever
+// a=candidate, bodies that programs read, and what nobody has thought of. Whatever
 // the box would translate in a packet it translates here, so that no address
 // leaves that must not.
 //
@@ -19,10 +19,9 @@ import (
 // one, tags, branches, and what a digest covers. (RFC 3261, sections 8.1.1.4,
 // 19.3 and 22.4.)
 func (s *session) scrub() {
-	b, m := s.msg.raw, &s.msg
-	end := len(b)
-	if m.encoded || bytes.IndexByte(b[m.body:], 0) >= 0 {
-		end = m.body // nobody can read it
+	b, end := s.msg.raw, s.msg.body
+	if s.readsBody() {
+		end = len(b)
 	}
 	for at := 0; at < end; at++ {
 		dot := bytes.IndexByte(b[at:end], '.')
@@ -46,13 +45,24 @@ func (s *session) scrub() {
 			stop--
 		}
 		at = stop - 1
-		if stop < end && isWord(b[stop]) {
+		if after := b[stop:end]; len(after) > 0 && isWord(after[0]) && (after[0] != '.' || len(after) > 1 && isWord(after[1])) {
 			continue
 		}
 		if addr, ok := sdp.ParseAddr(b[start:stop]); ok && !addr.IsUnspecified() && !addr.IsMulticast() && !addr.IsLoopback() {
 			s.scrubAddr(inspect.Span{Off: start, Len: stop - start}, addr, end)
 		}
 	}
+}
+
+// readsBody reports whether the body is one that a program reads, an
+// application/ type or a message/sipfrag; what people write to each other is not
+// the box's to change. Nobody can read it if it is compressed or binary.
+func (s *session) readsBody() bool {
+	m := &s.msg
+	kind, _ := mediaType(m.raw, m.ctype)
+	n := bytes.IndexByte(kind, '/')
+	return n >= 0 && (equalFold(kind[:n], "application") || equalFold(kind, "message/sipfrag")) &&
+		!m.encoded && bytes.IndexByte(m.raw[m.body:], 0) < 0
 }
 
 // isWord reports whether c beside an address makes it part of a longer word: a
@@ -98,7 +108,12 @@ func (s *session) scrubbed(a netip.AddrPort) netip.AddrPort {
 			return x.after
 		}
 	}
-	after := s.binder.Signal(a, s.from)
+	var after netip.AddrPort
+	if r, ok := s.binder.(rewriter); ok {
+		after = r.f(a, inspect.ForText)
+	} else {
+		after = s.binder.Signal(a, s.from)
+	}
 	if !after.IsValid() {
 		after = a
 	}
