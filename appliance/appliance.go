@@ -89,8 +89,12 @@ type Appliance struct {
 	conns    sync.WaitGroup // connections being served
 	speaking sync.WaitGroup // what the box itself says being carried
 
-	mu  sync.Mutex
-	ctx context.Context // of what is being served; nil: nothing is
+	started  time.Time
+	captures captures
+
+	mu      sync.Mutex
+	ctx     context.Context // of what is being served; nil: nothing is
+	cleared aspCleared
 }
 
 // New makes the box that r describes. r must have passed Validate. On error
@@ -105,7 +109,7 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Appliance{opt: opt, running: r}
+	a := &Appliance{opt: opt, running: r, started: opt.Now()}
 	if a.plan, err = compile(r, opt.Links); err != nil {
 		return nil, err
 	}

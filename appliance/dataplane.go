@@ -243,7 +243,7 @@ func (d *Dataplane) count(x *decision, p *stack.Packet) {
 		if a.entry == nil {
 			continue
 		}
-		a.entry.Hit()
+		a.entry.Hit(&x.real)
 		if a.entry.Log {
 			d.logEntry(a, x, p)
 		}

@@ -1,8 +1,6 @@
 package appliance
 
 import (
-	"fmt"
-	"io"
 	"sync/atomic"
 
 	"patchbay/appliance/config"
@@ -75,14 +73,4 @@ func (p *plan) limitMSS(q *stack.Packet) {
 	}
 	most = min(max(most, 0), stack.MaxPacket)
 	q.ClampMSS(uint16(min(p.leastMSS, most)), uint16(most))
-}
-
-// showVerify writes how many packets each interface refused for their source.
-// (The ASA's command reference, show ip verify statistics.)
-func (p *plan) showVerify(w io.Writer) {
-	for _, i := range p.interfaces {
-		if g := p.guards[i]; g.reverse {
-			fmt.Fprintf(w, "interface %s: %d unicast rpf drops\n", i.Name, g.refused.Load())
-		}
-	}
 }

@@ -17,6 +17,7 @@ type plan struct {
 	routes      *stack.Routes
 	rules       *nat.Rules
 	levels      nat.Levels
+	lists       map[string]*nat.AccessList           // all there are, by name
 	in, out     map[*stack.Interface]*nat.AccessList // access-group
 	global      *nat.AccessList                      // access-group NAME global
 	mapped      bool                                 // lists and classes are about addresses as packets carry them, as before 8.3

@@ -23,6 +23,7 @@ func compileRules(r *config.Running, byName map[string]*stack.Interface) (*nat.R
 			clear(limits)
 		}
 		rule := compileRule(n, byName)
+		rule.Ref = i
 		if l := (nat.HostLimits{TCP: n.ConnMax, UDP: n.UDPMax, Embryonic: n.EmbryonicMax}); l != (nat.HostLimits{}) {
 			if limits[l] == nil {
 				limits[l] = &l

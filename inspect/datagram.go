@@ -99,8 +99,9 @@ var (
 	errTooLong   = errors.New("inspect: message has no room in its packet")
 )
 
-// inspect passes the messages of a datagram, one as a rule, through the
-// session, and changes p.
+// inspect passes the message of a datagram, behind the line ends that may stand
+// before it, through the session, and changes p. What follows a message is
+// nothing and does not leave. (RFC 3261, sections 7.5 and 18.3.)
 func (d *Datagrams) inspect(s seat, p *stack.Packet, data []byte, from nat.End) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,9 +113,6 @@ func (d *Datagrams) inspect(s seat, p *stack.Packet, data []byte, from nat.End) 
 	for used := 0; used < len(data); {
 		n, msg, err := d.Engine.Split(data[used:], true)
 		if n <= 0 || err != nil || n > len(data)-used {
-			if used > 0 {
-				break // what follows a message is nothing (RFC 3261, section 18.3)
-			}
 			return errors.Join(errNoMessage, err)
 		}
 		used += n
@@ -123,6 +121,9 @@ func (d *Datagrams) inspect(s seat, p *stack.Packet, data []byte, from nat.End) 
 			return err
 		}
 		out = next
+		if len(bytes.Trim(msg, "\r\n")) > 0 {
+			break
+		}
 	}
 	s.out = out[:0]
 	if cap(out) > maxIdleRoom {

@@ -78,6 +78,9 @@ func (b *NATBinder) Media(m Media, from nat.End) (Media, error) {
 			return m, err
 		}
 	}
+	if m.Final {
+		b.forgetPrior(st, from)
+	}
 	if st.rtp != nil {
 		st.rtp.signaled(m)
 	}

@@ -23,6 +23,9 @@ type AccessList struct {
 // NewAccessList returns a compiled list of the entries, which it keeps.
 func NewAccessList(name string, entries []*Entry) *AccessList {
 	l := &AccessList{Name: name, Entries: entries}
+	for _, e := range entries {
+		e.countElements()
+	}
 	l.Compile()
 	return l
 }
@@ -49,17 +52,12 @@ type Entry struct {
 	When     *TimeRange // "time-range": matches at these times only; nil: always
 	Text     string     // the line, for "show access-list" and the trace
 
-	hits atomic.Uint64
+	hits     atomic.Uint64
+	elements []atomic.Uint64 // by Element; nil: there is one, or too many
 }
 
 // Hits returns how many first packets e decided about.
 func (e *Entry) Hits() uint64 { return e.hits.Load() }
-
-// Hit counts one more, for a packet that Find has found e for.
-func (e *Entry) Hit() { e.hits.Add(1) }
-
-// ClearHits sets the hit count to 0.
-func (e *Entry) ClearHits() { e.hits.Store(0) }
 
 // Active reports whether e matches anything at now: it is not inactive, and
 // its time range, if it has one, holds now.
@@ -96,7 +94,7 @@ func (l *AccessList) Decide(q *Query) (bool, *Entry) {
 	if e == nil {
 		return false, nil
 	}
-	e.Hit()
+	e.Hit(&q.Flow)
 	return e.Permit, e
 }
 

@@ -113,6 +113,10 @@ type Rule struct {
 
 	Limits *HostLimits // of connections; nil: none
 
+	// Ref is the caller's own, to find again what the rule was made of. Rules
+	// that differ in it only are the same to Inherit.
+	Ref int
+
 	hits           *ruleHits
 	place          int     // in Rules.rules
 	pool, overload *ranges // of a dynamic rule: MappedSource or the interface, and More; Overload
@@ -124,6 +128,12 @@ type ruleHits struct{ translate, untranslate atomic.Uint64 }
 // and with their destination un-NATed by it.
 func (r *Rule) Hits() (translate, untranslate uint64) {
 	return r.hits.translate.Load(), r.hits.untranslate.Load()
+}
+
+// ClearHits sets both counts of Hits to 0.
+func (r *Rule) ClearHits() {
+	r.hits.translate.Store(0)
+	r.hits.untranslate.Store(0)
 }
 
 // Other returns the interface of r across from i, where a packet that r
@@ -408,7 +418,7 @@ func (rs *Rules) Inherit(old *Rules) {
 // key is the same for the same commands.
 func (r *Rule) key() string {
 	k := *r
-	k.hits, k.place, k.pool, k.overload, k.Limits = nil, 0, nil, nil, nil
+	k.hits, k.place, k.pool, k.overload, k.Limits, k.Ref = nil, 0, nil, nil, nil, 0
 	return fmt.Sprintf("%#v", k) // addresses and interfaces by identity
 }
 

@@ -213,6 +213,7 @@ func (b *box) record(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 		return
 	}
 	c.all.w.Packet(0, dir, p, comment)
+	c.reader.see(p)
 	if dir == link.Out {
 		c.out.w.Packet(0, dir, p, "")
 		c.reader.read(p)
@@ -269,15 +270,17 @@ func (b *box) playSteps(steps []Step) error {
 		b.cast.flush()
 		if s.In == "" {
 			b.Advance(at)
-			if s.Show == "" {
+			if s.Exec == "" {
 				continue
 			}
-			var out bytes.Buffer
-			if err := b.Show(&out, s.Show); err != nil {
-				return err
+			out, err := b.exec(s.Exec)
+			if err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
 			}
-			b.Note(fmt.Sprintf("-- %s show %s", at.Format("15:04:05.000000"), s.Show))
-			b.Note(strings.TrimSuffix(out.String(), "\n"))
+			b.Note(fmt.Sprintf("-- %s %s", at.Format("15:04:05.000000"), s.Exec))
+			if out != "" {
+				b.Note(strings.TrimSuffix(out, "\n"))
+			}
 			continue
 		}
 		in := b.Interface(s.In)
@@ -298,6 +301,23 @@ func (b *box) playSteps(steps []Step) error {
 	}
 	b.cast.flush()
 	return nil
+}
+
+// exec returns the output of a command, without the legend of flags, which is
+// always the same.
+func (b *box) exec(line string) (string, error) {
+	var out bytes.Buffer
+	if err := b.Exec(&out, line); err != nil {
+		return "", err
+	}
+	var kept strings.Builder
+	legend := false
+	for line := range strings.Lines(out.String()) {
+		if legend = strings.HasPrefix(line, "Flags: ") || legend && line[0] == ' '; !legend {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String(), nil
 }
 
 // playSplit replays the packets of a list as one capture.
@@ -361,10 +381,13 @@ func (b *box) playCaptures(dir string, prefixes []appliance.SplitPrefix) error {
 // finish writes the lists at the end, and ends the box.
 func (b *box) finish() (*Result, error) {
 	var errs []error
-	for _, what := range []string{"conn", "xlate", "drop"} {
-		fmt.Fprintf(&b.shown, "-- show %s\n", what)
-		errs = append(errs, b.Show(&b.shown, what))
+	for _, line := range []string{"show conn detail", "show xlate", "show nat", "show asp drop frame"} {
+		out, err := b.exec(line)
+		fmt.Fprintf(&b.shown, "-- %s\n%s", line, out)
+		errs = append(errs, err)
 	}
+	fmt.Fprintln(&b.shown, "-- packets")
+	errs = append(errs, b.WriteCount(&b.shown))
 	if b.log.Len() > 0 {
 		fmt.Fprintf(&b.shown, "-- log\n%s", b.log.Bytes())
 	}

@@ -188,7 +188,7 @@ func TestParseSteps(t *testing.T) {
 1 inside udp 10.20.0.50:1 > 192.0.2.5:2 zero 40 id 9 cut 24 order 2,1
 2 inside udp 10.20.0.50:1 > 192.0.2.5:2 ports 2 every 0.25
 3 tick
-3 show conn
+3 show conn detail # of all
 `
 	steps, err := pcaps.ParseSteps(strings.NewReader(good), nil)
 	if err != nil {
@@ -196,7 +196,7 @@ func TestParseSteps(t *testing.T) {
 	}
 	var got []string
 	for _, s := range steps {
-		line := s.In + s.Show
+		line := s.In + s.Exec
 		for _, b := range s.Packets {
 			p := stack.NewPacket(len(b))
 			p.SetData(b)
@@ -213,13 +213,13 @@ func TestParseSteps(t *testing.T) {
 			" fragment-reassembly-failed 00:00:01.000000 none udp 10.20.0.50 > 192.0.2.5 frag 9@0+ len 24",
 		"inside forward 00:00:02.000000 none udp 10.20.0.50:1 > 192.0.2.5:2 len 0",
 		"inside forward 00:00:02.250000 none udp 10.20.0.50:2 > 192.0.2.5:2 len 0",
-		"", "conn",
+		"", "show conn detail",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 	for _, bad := range []string{
-		"x inside udp 10.20.0.50:1 > 192.0.2.5:2", "-1 tick", "1e99 tick", "NaN tick", "1 tick tock", "1 show version", "1",
+		"x inside udp 10.20.0.50:1 > 192.0.2.5:2", "-1 tick", "1e99 tick", "NaN tick", "1 tick tock", "1",
 		"1 inside", "1 inside udp 10.20.0.50 > 192.0.2.5:2", "1 inside udp 10.20.0.50:1 < 192.0.2.5:2",
 		"1 inside udp [::1]:1 > 192.0.2.5:2", "1 inside udp 10.20.0.50:1 > 192.0.2.5:2 sideways",
 		`1 inside udp 10.20.0.50:1 > 192.0.2.5:2 "open`, "1 inside udp 10.20.0.50:1 > 192.0.2.5:2 hex:0",

@@ -19,8 +19,8 @@ import (
 // maxRepeat bounds the packets of one line.
 const maxRepeat = 100_000
 
-// shows is what a list can show. (appliance.Replay.Show.)
-var shows = []string{"conn", "xlate", "drop", "service-policy", "verify"}
+// execWords begin the commands of EXEC mode that a step may do.
+var execWords = []string{"show", "clear", "capture", "no", "copy", "packet-tracer"}
 
 // A Step is one line of a packet list.
 type Step struct {
@@ -29,7 +29,7 @@ type Step struct {
 	Packets [][]byte      // whole IP packets, at the same time
 	Quiet   bool          // not for the dump
 
-	Show string // one of shows: list it into the dump; "" with no packets: only time passes
+	Exec string // a command of EXEC mode, whose output goes into the dump; "" with no packets: only time passes
 
 	host *hostLine // what a host does; the packets follow from what it has heard
 }
@@ -45,7 +45,8 @@ type Step struct {
 //	0.4  inside  proto 47 10.20.0.50 > 192.0.2.5 zero 100
 //	0.5  inside  raw 60000000
 //	9.0  tick
-//	9.0  show conn
+//	9.0  show conn detail
+//	9.0  packet-tracer input inside udp 10.20.0.50 5000 192.0.2.5 53
 //
 // A payload is "quoted as in Go", hex:…, zero N or @FILE, a file of the case:
 // its line ends become CRLF, and "Content-Length: auto" becomes the number.
@@ -260,11 +261,8 @@ func parseLine(l *lineParser) ([]Step, error) {
 	case l.hosts[l.peek()] != "":
 		s.host = l.hostLine()
 	case l.take("tick"):
-	case l.take("show"):
-		s.Show = l.next()
-		if !slices.Contains(shows, s.Show) {
-			l.fail("show %q: want one of %s", s.Show, strings.Join(shows, ", "))
-		}
+	case slices.Contains(execWords, l.peek()):
+		s.Exec, l.words = strings.Join(l.words, " "), nil
 	default:
 		return l.packets(s)
 	}

@@ -38,6 +38,7 @@ type Forwarder struct {
 	routes atomic.Pointer[Routes]
 	ports  atomic.Pointer[[]*port]
 	onDrop atomic.Pointer[func(*Packet, Verdict)]
+	tap    atomic.Pointer[func(*Packet, *Interface, bool)]
 	drops  [numVerdicts]atomic.Uint64
 	idle   sync.Pool // of *worker
 
@@ -52,6 +53,8 @@ type port struct {
 	errors   allowance // of ICMP errors about packets that came in here
 
 	inPackets, inBytes, outPackets, outBytes atomic.Uint64
+
+	drops [numVerdicts]atomic.Uint64 // of packets that came in here
 }
 
 // NewForwarder returns a Forwarder between the interfaces ifs. Until SetPolicy
@@ -102,11 +105,36 @@ func (f *Forwarder) SetOnDrop(fn func(p *Packet, v Verdict)) {
 	f.onDrop.Store(&fn)
 }
 
+// SetTap makes fn see each packet that arrives on an interface (out is false),
+// once Parse has looked at it and before anything else, and each that leaves by
+// one, as it leaves: what is cut up is seen in pieces. nil ends that, and then
+// it costs next to nothing. The packet is borrowed, and on is not always its In
+// or Out. fn is called by several goroutines at once.
+func (f *Forwarder) SetTap(fn func(p *Packet, on *Interface, out bool)) {
+	if fn == nil {
+		f.tap.Store(nil)
+		return
+	}
+	f.tap.Store(&fn)
+}
+
 // Drops returns how many packets were dropped for each reason that occurred.
-func (f *Forwarder) Drops() map[Verdict]uint64 {
+func (f *Forwarder) Drops() map[Verdict]uint64 { return counted(&f.drops) }
+
+// DropsOn is Drops of the packets that came in by i. ClearDrops leaves them.
+func (f *Forwarder) DropsOn(i *Interface) map[Verdict]uint64 {
+	p := f.port(i)
+	if p == nil {
+		return nil
+	}
+	return counted(&p.drops)
+}
+
+// counted returns the counts that are not zero.
+func counted(drops *[numVerdicts]atomic.Uint64) map[Verdict]uint64 {
 	m := make(map[Verdict]uint64)
-	for v := range f.drops {
-		if n := f.drops[v].Load(); n != 0 {
+	for v := range drops {
+		if n := drops[v].Load(); n != 0 {
 			m[Verdict(v)] = n
 		}
 	}
@@ -221,6 +249,9 @@ func (f *Forwarder) Send(p *Packet) {
 // drop counts p and shows it to whoever wants to see drops.
 func (f *Forwarder) drop(p *Packet, v Verdict) {
 	f.drops[v].Add(1)
+	if in := f.port(p.In); in != nil {
+		in.drops[v].Add(1)
+	}
 	if fn := f.onDrop.Load(); fn != nil {
 		(*fn)(p, v)
 	}

@@ -204,8 +204,9 @@ func (s *session) settle(c *call) {
 		st := &c.stream[i]
 		if len(m.raw) == m.body {
 			for _, f := range st.forks {
-				if f.end == s.from && bytes.Equal(f.tag, m.toTag) && st.now[s.from] != f.said {
+				if f.end == s.from && bytes.Equal(f.tag, m.toTag) {
 					st.now[s.from], st.agreed[s.from] = f.said, f.said
+					f.said.Final = true
 					_, _ = s.binder.Media(f.said, s.from) // an error leaves the stream silent
 				}
 			}

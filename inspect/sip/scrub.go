@@ -11,7 +11,7 @@ import (
 
 // scrub translates the IPv4 addresses that no field's own rules have: in
 // Warning, maddr, the parameters and escaped headers of URIs, http: URIs,
-// a=candidate, XML and text bodies, and what nobody has thought of. Whatever
+// a=candidate, bodies that programs read, and what nobody has thought of. Whatever
 // the box would translate in a packet it translates here, so that no address
 // leaves that must not.
 //
@@ -19,12 +19,15 @@ import (
 // one, tags, branches, and what a digest covers. (RFC 3261, sections 8.1.1.4,
 // 19.3 and 22.4.)
 func (s *session) scrub() {
-	b, m := s.msg.raw, &s.msg
-	end := len(b)
-	if m.encoded || bytes.IndexByte(b[m.body:], 0) >= 0 {
-		end = m.body // nobody can read it
+	s.scrubSpan(inspect.Span{Len: s.msg.body})
+	for _, body := range s.readable {
+		s.scrubSpan(body)
 	}
-	for at := 0; at < end; at++ {
+}
+
+func (s *session) scrubSpan(span inspect.Span) {
+	b, end := s.msg.raw, span.End()
+	for at := span.Off; at < end; at++ {
 		dot := bytes.IndexByte(b[at:end], '.')
 		if dot < 0 {
 			return
@@ -52,6 +55,17 @@ func (s *session) scrub() {
 		if addr, ok := sdp.ParseAddr(b[start:stop]); ok && !addr.IsUnspecified() && !addr.IsMulticast() && !addr.IsLoopback() {
 			s.scrubAddr(inspect.Span{Off: start, Len: stop - start}, addr, end)
 		}
+	}
+}
+
+// noteBody has scrub read a body, or a part of one, that programs read: of an
+// application/ type, or a message/sipfrag. What people write to each other is
+// not the box's to change, and nobody can read what is compressed or binary.
+func (s *session) noteBody(kind []byte, encoded bool, body inspect.Span) {
+	n := bytes.IndexByte(kind, '/')
+	if n >= 0 && (equalFold(kind[:n], "application") || equalFold(kind, "message/sipfrag")) &&
+		!encoded && bytes.IndexByte(body.Of(s.msg.raw), 0) < 0 {
+		s.readable = append(s.readable, body)
 	}
 }
 

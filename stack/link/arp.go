@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -97,6 +98,43 @@ func (e *Ethernet) resolveLocked(hop netip.Addr, a *addrs, frame []byte, now tim
 		e.askLocked(n, broadcast, hop, a, now)
 	}
 	return MAC{}, false
+}
+
+// A Neighbour is a station on the link whose address is known.
+type Neighbour struct {
+	Addr netip.Addr
+	MAC  MAC
+	Age  time.Duration // since it was last confirmed
+}
+
+// Neighbours returns those that are known, by address.
+func (e *Ethernet) Neighbours() []Neighbour {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.now()
+	var all []Neighbour
+	for addr, n := range e.neighbours.m {
+		if age := now.Sub(n.since); n.known && age < arpLifetime {
+			all = append(all, Neighbour{addr, n.mac, max(0, age)})
+		}
+	}
+	slices.SortFunc(all, func(a, b Neighbour) int { return a.Addr.Compare(b.Addr) })
+	return all
+}
+
+// ForgetNeighbours forgets those that are known, so that they are asked again
+// when they are needed. It returns how many.
+func (e *Ethernet) ForgetNeighbours() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	count := 0
+	for addr, n := range e.neighbours.m {
+		if n.known {
+			delete(e.neighbours.m, addr)
+			count++
+		}
+	}
+	return count
 }
 
 // insertLocked adds an entry for addr that is not known yet. It returns nil if

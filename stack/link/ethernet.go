@@ -108,6 +108,14 @@ func (a *addrs) isBroadcast(addr netip.Addr) bool {
 // MAC returns the address of the device.
 func (e *Ethernet) MAC() MAC { return e.mac }
 
+// Driver returns the name of the device below, as Open takes it, or what it is.
+func (e *Ethernet) Driver() string {
+	if d, ok := e.dev.(interface{ Driver() string }); ok {
+		return d.Driver()
+	}
+	return "ethernet"
+}
+
 // MTU implements stack.Link.
 func (e *Ethernet) MTU() int { return e.dev.MTU() }
 

@@ -369,6 +369,9 @@ func (d *packetDevice) WriteFrames(frames [][]byte) (dropped int, err error) {
 // MAC implements FrameDevice.
 func (d *packetDevice) MAC() MAC { return d.mac }
 
+// Driver returns what Open takes: "packet:eth0".
+func (d *packetDevice) Driver() string { return "packet:" + d.name }
+
 // MTU implements FrameDevice.
 func (d *packetDevice) MTU() int { return d.mtu }
 
