@@ -29,6 +29,7 @@ type session struct {
 	self  [2]netip.AddrPort // how the other end knows each end
 	edits inspect.Edits
 	text  []byte // scratch
+	vias  []byte // of a request, a line each
 	desc  sdp.Description
 	media mediaEdit
 
