@@ -22,16 +22,17 @@ import (
 
 // What a message may have at most, and a conversation keep.
 const (
-	MaxHeader       = 64 * 1024 // bytes before the body, start line included
-	MaxBody         = 64 * 1024 // bytes of a body
-	MaxFields       = 512       // header fields of one message that we read
-	MaxCallID       = 256       // bytes of a Call-ID
-	MaxCalls        = 64        // calls of a conversation when Engine.MaxCalls is 0
-	MaxTransactions = 32        // requests of a conversation whose Via is remembered
-	MaxNames        = 8         // names of itself that an end may have
-	MaxVia          = 1024      // bytes of a Via that is remembered
-	maxAsked        = 16        // addresses of a message that are asked about once
-	MaxName         = 256       // bytes of a host or user that is remembered
+	MaxHeader       = 64 * 1024  // bytes before the body, start line included
+	MaxBody         = 64 * 1024  // bytes of a body
+	MaxFields       = 512        // header fields of one message that we read
+	MaxCallID       = 256        // bytes of a Call-ID
+	MaxCalls        = 64         // calls of a conversation when Engine.MaxCalls is 0
+	MaxTransactions = 32         // requests of a conversation whose Via is remembered
+	MaxNames        = 8          // names of itself that an end may have
+	MaxVia          = 16 * 1024  // bytes of the Vias of a request that are remembered
+	maxViaBytes     = 512 * 1024 // of all Vias that a conversation remembers
+	maxAsked        = 16         // addresses of a message that are asked about once
+	MaxName         = 256        // bytes of a host or user that is remembered
 )
 
 // Why Split fails, wrapped with the value.

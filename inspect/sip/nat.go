@@ -143,11 +143,12 @@ func (s *session) Expire(now time.Time) {
 		return
 	}
 	s.looked = now
-	for id, c := range s.calls.byID {
+	for c := s.calls.first; c != nil; {
+		next := c.next
 		if s.isOver(c, now.Sub(c.heard)) {
-			c.end(s.binder)
-			delete(s.calls.byID, id)
+			s.calls.forget(c, s.binder)
 		}
+		c = next
 	}
 }
 
