@@ -168,8 +168,8 @@ func (s *tcpState) copy() *tcpState {
 	return c
 }
 
-// ForeseeSource is Translate, with no lease in the Source. A port that would be
-// chosen by chance is 0, and sure is false.
+// ForeseeSource is Translate, with no lease in the Source. A port that chance
+// would choose is 0, and sure is false.
 func (rs *Rules) ForeseeSource(in, out *stack.Interface, f stack.Flow, un *Rule, pat *PAT) (s Source, sure bool, v stack.Verdict) {
 	s, v = rs.Translate(in, out, f, un, nil)
 	if v != stack.Forward || s.Rule == nil || s.Rule.Kind != Dynamic {
@@ -344,3 +344,14 @@ func (t *PAT) foreseeAddr(real netip.Addr, mapped *ranges, avoid func(netip.Addr
 	}
 	return netip.Addr{}, false
 }
+
+// Reverse returns the rule that would translate the answers to f, which goes from
+// in to out and whose destination is real; nil if none would. See Translate,
+// which wants it to be the rule that un-NATed f.
+func (rs *Rules) Reverse(in, out *stack.Interface, f stack.Flow) *Rule {
+	src, _ := rs.sourceRule(in, out, f)
+	return rs.reverse(in, out, f, src)
+}
+
+// NextID returns the number that the next connection will have.
+func (t *Table) NextID() uint64 { return t.lastID.Load() + 1 }
