@@ -42,8 +42,8 @@ type decision struct {
 	source   nat.Source  // what the server sees of the client
 
 	// foresee is set before decide for a trace: nothing is taken, and source is
-	// what it would be. If chance would choose its port, that is 0.
-	foresee bool
+	// what it would be. chance says that its port would be chosen by chance.
+	foresee, chance bool
 }
 
 // An asked is an access list that was asked, and the entry that decided; nil is
@@ -122,7 +122,7 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 		x.fate = fateEnded
 	}
 	if x.foresee && pat != nil {
-		x.source, _, x.verdict = pl.rules.ForeseeSource(p.In, x.out, x.real, un, pat)
+		x.source, x.chance, x.verdict = pl.rules.ForeseeSource(p.In, x.out, x.real, un, pat)
 	} else {
 		x.source, x.verdict = pl.rules.Translate(p.In, x.out, x.real, un, pat)
 	}

@@ -104,7 +104,7 @@ func (d *Dataplane) foresee(t *trace, p *stack.Packet) stack.Verdict {
 	}
 	t.opened, t.opening = true, d.opening(p, &t.decision)
 	t.out, t.flow = t.opening.Out, t.opening.Server
-	return d.table.ForeseeOpen(p, t.opening)
+	return d.table.ForeseeOpen(p, t.opening, t.chance && t.opening.Source.Rule != nil && t.fate == fateThrough)
 }
 
 // follow foresees a packet of a connection that is open.

@@ -420,7 +420,7 @@ func (r *traceReport) translation(t *trace) bool {
 			p.subtype = "identity"
 		}
 		to := r.end(d.flow.Proto, s.Mapped)
-		if s.Mapped.Port() == 0 && d.flow.Src.Port() != 0 && (d.flow.Proto == stack.TCP || d.flow.Proto == stack.UDP) {
+		if d.chance {
 			to = fmt.Sprintf("%v, any free port", s.Mapped.Addr())
 		}
 		p.info = []string{fmt.Sprintf("%s translate %s to %s", how, r.end(d.flow.Proto, d.flow.Src), to)}

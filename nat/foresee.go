@@ -49,14 +49,14 @@ func (t *Table) ForeseeClaim(p *stack.Packet) (*Hole, Opening, stack.Verdict) {
 		if t.cfg.Treat != nil {
 			o.Treat = t.cfg.Treat(p, stack.Flow{Proto: f.Proto, Src: f.Src, Dst: o.Server.Dst}, o.Out)
 		}
-		return h, o, t.ForeseeOpen(p, o)
+		return h, o, t.ForeseeOpen(p, o, false)
 	}
 	return nil, Opening{}, stack.Forward
 }
 
-// ForeseeOpen is Open: Forward, or why p cannot open a connection. If the port
-// of o.Server.Src is 0 where there has to be one, it is taken to be free.
-func (t *Table) ForeseeOpen(p *stack.Packet, o Opening) stack.Verdict {
+// ForeseeOpen is Open: Forward, or why p cannot open a connection. If chance is
+// to choose the port of o.Server.Src, that is taken to be free.
+func (t *Table) ForeseeOpen(p *stack.Packet, o Opening, chance bool) stack.Verdict {
 	f := p.Flow()
 	if v := mayOpen(p, f); v != stack.Forward {
 		return v
@@ -88,10 +88,8 @@ func (t *Table) ForeseeOpen(p *stack.Packet, o Opening) stack.Verdict {
 			return v
 		}
 	}
-	if f.Proto == stack.TCP || f.Proto == stack.UDP {
-		if o.Server.Src.Port() == 0 && f.Src.Port() != 0 {
-			return stack.Forward
-		}
+	if chance {
+		return stack.Forward
 	}
 	for _, k := range [...]key{ck, sk} {
 		if e := t.find(k, t.seed.hash(k)); e != nil && !e.c.over.Load() && !e.c.expired(p.Time.UnixNano()) {
@@ -168,18 +166,19 @@ func (s *tcpState) copy() *tcpState {
 	return c
 }
 
-// ForeseeSource is Translate, with no lease in the Source. A port that chance
-// would choose is 0, and sure is false.
-func (rs *Rules) ForeseeSource(in, out *stack.Interface, f stack.Flow, un *Rule, pat *PAT) (s Source, sure bool, v stack.Verdict) {
+// ForeseeSource is Translate, with no lease in the Source. chance says that the
+// port would be chosen by chance; it is 0.
+func (rs *Rules) ForeseeSource(in, out *stack.Interface, f stack.Flow, un *Rule, pat *PAT) (s Source, chance bool, v stack.Verdict) {
 	s, v = rs.Translate(in, out, f, un, nil)
 	if v != stack.Forward || s.Rule == nil || s.Rule.Kind != Dynamic {
-		return s, true, v
+		return s, false, v
 	}
-	var ok bool
-	if s.Mapped, sure, ok = rs.foreseeGive(s.Rule, out, f, pat); !ok {
-		return Source{}, true, stack.DropNAT
+	mapped, sure, ok := rs.foreseeGive(s.Rule, out, f, pat)
+	if !ok {
+		return Source{}, false, stack.DropNAT
 	}
-	return s, sure, v
+	s.Mapped = mapped
+	return s, !sure, v
 }
 
 // foreseeGive is give.
