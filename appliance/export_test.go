@@ -1,8 +1,11 @@
 package appliance
 
 import (
+	"slices"
+
 	"patchbay/appliance/media"
 	"patchbay/appliance/phoneproxy"
+	"patchbay/nat"
 	"patchbay/stack"
 )
 
@@ -25,3 +28,26 @@ func (a *Appliance) Pinholes() int { return a.table.Pinholes() }
 
 // Drops returns how many packets were dropped, by reason.
 func (a *Appliance) Drops() map[stack.Verdict]uint64 { return a.forward.Drops() }
+
+// InUse returns how many connections, pinholes and dynamic translations there
+// are.
+func (r *Replay) InUse() (conns, holes, leases int) { return r.box.InUse() }
+
+// InUse returns how many connections, pinholes and dynamic translations there
+// are.
+func (a *Appliance) InUse() (conns, holes, leases int) {
+	used, lingering := a.data.pat.Len()
+	return a.table.Len(), a.table.Pinholes(), used + lingering
+}
+
+// ConnIDs returns which connections of a protocol there are, by rising number.
+func (a *Appliance) ConnIDs(proto stack.Proto) (ids []uint64) {
+	a.table.Conns(func(c *nat.Conn) bool {
+		if c.Proto() == proto {
+			ids = append(ids, c.ID)
+		}
+		return true
+	})
+	slices.Sort(ids)
+	return ids
+}

@@ -53,6 +53,7 @@ type Replay struct {
 	text  *bufio.Writer
 	mute  bool
 	now   time.Time
+	begun bool  // now is that of a packet
 	sec   int64 // Unix time up to which idle things were ended
 	count ReplayCount
 
@@ -145,14 +146,15 @@ func (r *Replay) Count() ReplayCount { return r.count }
 // Advance sets the clock, which never goes back, and ends what has been idle
 // for too long.
 func (r *Replay) Advance(now time.Time) {
-	if now.After(r.now) {
-		r.now = now
+	if now.After(r.now) || !r.begun {
+		r.now, r.begun = now, true // captures may be older than certificates
 	}
 	if r.now.Unix() == r.sec {
 		return
 	}
 	r.sec = r.now.Unix()
-	r.begin()                              // what leaves now is no answer to a packet
+	// What leaves now is no answer to a packet.
+	r.begin()
 	for n := -1; n != r.box.table.Len(); { // one Expire does a bounded part
 		n = r.box.table.Len()
 		r.box.Expire(r.now)
@@ -406,8 +408,7 @@ type ReplayCaptures struct {
 	// capture lacks, so that the rest is not refused. Only with Split.
 	PickUp bool
 
-	// Edit changes each packet as it is read, before its checksums are made
-	// right; nil: none is.
+	// Edit changes each packet as it is read; nil: none is.
 	Edit func(*stack.Packet)
 
 	// FixChecksums makes right the checksums of what is read: a capture
@@ -438,11 +439,14 @@ func (r *Replay) Run(c ReplayCaptures) error {
 		}
 		p := next.head
 		p.In = next.In
-		if c.Edit != nil {
-			c.Edit(p)
-		}
 		if c.FixChecksums {
 			fixChecksums(p)
+		}
+		if c.Edit != nil {
+			c.Edit(p)
+			if c.FixChecksums {
+				fixChecksums(p)
+			}
 		}
 		if s == nil {
 			r.Handle(p)

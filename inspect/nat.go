@@ -307,6 +307,10 @@ func (b *NATBinder) signalLocked(addr netip.AddrPort, from nat.End) (netip.AddrP
 	if real, ok := rules.RealOf(addr, b.on(from), proto); ok && !b.isOn(from, real.Addr()) {
 		return withPort(real, addr.Port()), back
 	}
+	if theirs := b.Self(to).Addr(); addr.Addr() == theirs && theirs != b.self(to).Addr() {
+		// A port that nothing is leased for kept its number on the way out.
+		return netip.AddrPortFrom(b.self(to).Addr(), addr.Port()), back
+	}
 	if b.isOn(to, addr.Addr()) {
 		return addr, stays // it is the other side's own already
 	}

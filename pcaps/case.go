@@ -213,6 +213,7 @@ func (b *box) record(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 		return
 	}
 	c.all.w.Packet(0, dir, p, comment)
+	c.reader.see(p)
 	if dir == link.Out {
 		c.out.w.Packet(0, dir, p, "")
 		c.reader.read(p)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"net"
@@ -27,6 +28,8 @@ const (
 	sharedTable = "shared/captures.txt"
 	capturesDir = "../../shared/pcaps"
 )
+
+var dump = flag.Bool("dump", false, "log what came of each capture that is not ours, packet by packet")
 
 // A row is one line of the table of captures.
 //
@@ -155,6 +158,9 @@ func TestShared(t *testing.T) {
 				t.Errorf("%s: %s\n got %s\nwant %s", r.name, r.how, got, r.rest)
 			}
 			hidden(t, res.Left["outside"], c.Split)
+			if *dump {
+				t.Logf("%s%s", res.Dump, res.Show)
+			}
 		})
 	}
 	out.WriteString(above[""])

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,9 +33,8 @@ import (
 )
 
 var (
-	sippFor     = flag.Duration("sipp.for", 2*time.Second, "how long SIPp begins calls")
-	sippRate    = flag.Int("sipp.rate", 50, "calls that SIPp begins in a second")
-	sippCompare = flag.Bool("sipp.compare", false, "run SIPp through the kernel's NAT and through no NAT, too")
+	sippFor  = flag.Duration("sipp.for", 2*time.Second, "how long SIPp begins calls")
+	sippRate = flag.Int("sipp.rate", 50, "calls that SIPp begins in a second")
 )
 
 // The media of SIPp's calls: a stretch of RTP whenever a scenario plays, to a
@@ -57,7 +57,7 @@ var sippTransports = []struct{ name, t string }{
 // TestSIPp has SIPp call from inside, through dynamic PAT and the plain "inspect
 // sip", a SIPp outside: with early media, hold and a re-INVITE that moves the
 // media. No call may fail, and in each the media must arrive in both directions
-// before and after it moved. With -sipp.compare the kernel does the same.
+// before and after it moved. With -compare the kernel does the same.
 func TestSIPp(t *testing.T) {
 	for _, tr := range sippTransports {
 		t.Run(tr.name, func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestSIPp(t *testing.T) {
 				box = n.sipp(t, tr.t, b.cmd.Process.Pid)
 				box.check(t, boxAddr)
 			})
-			if !*sippCompare {
+			if !*compare {
 				return
 			}
 			t.Run("kernel without NAT", func(t *testing.T) {
@@ -243,7 +243,7 @@ func (n *testNet) sipp(t testing.TB, transport string, pid int) *sippResult {
 	spent := cpuTime(t, pid) + kernelThreads(t)
 	ended := [2]chan error{make(chan error, 1), make(chan error, 1)}
 	must(t, startDying(called, func(err error) { ended[0] <- err }))
-	n.awaitPort(t, transport[:1])
+	n.awaitListener(t, n.out, map[byte]string{'u': "udp", 't': "tcp"}[transport[0]], 5060)
 	began := time.Now()
 	must(t, startDying(caller, func(err error) { ended[1] <- err }))
 	callerErr := <-ended[1]
@@ -273,14 +273,18 @@ func (n *testNet) sipp(t testing.TB, transport string, pid int) *sippResult {
 	return r
 }
 
-// awaitPort waits until something has port 5060 outside.
-func (n *testNet) awaitPort(t testing.TB, transport string) {
+// awaitListener waits until something in the namespace listens at the port of
+// "udp" or "tcp".
+func (n *testNet) awaitListener(t testing.TB, ns, transport string, port uint16) {
 	t.Helper()
-	file := map[string]string{"u": "/proc/thread-self/net/udp", "t": "/proc/thread-self/net/tcp"}[transport]
-	eventually(t, "the called SIPp listens", func() (up bool) {
-		n.within(t, n.out, func() error {
-			text, err := os.ReadFile(file)
-			up = strings.Contains(string(text), fmt.Sprintf(":%04X ", 5060))
+	// Local address and port, a remote one of zeros, and the state: TCP_LISTEN
+	// and TCP_CLOSE of the kernel's tcp_states.h.
+	state := map[string]string{"tcp": "0A", "udp": "07"}[transport]
+	listens := regexp.MustCompile(fmt.Sprintf(`:%04X 0+:0000 %s `, port, state))
+	eventually(t, fmt.Sprintf("something listens at %s port %d", transport, port), func() (up bool) {
+		n.within(t, ns, func() error {
+			text, err := os.ReadFile("/proc/thread-self/net/" + transport)
+			up = listens.Match(text)
 			return err
 		})
 		return up

@@ -59,7 +59,7 @@ func (s *session) contactRole() role {
 		return target
 	}
 	switch c := s.calls.byID[string(m.callID)]; {
-	case c == nil && m.isMethod("INVITE") && !m.isRequest():
+	case m.isMethod("INVITE") && !m.isRequest() && (c == nil || c.invite[s.from.Other()].cseq != m.cseq):
 		return target // it answers nothing
 	case c != nil && c.stage == ended:
 		return target // it crossed the end of the call: nobody goes on there
