@@ -265,7 +265,7 @@ func TestExecARP(t *testing.T) {
 	other := link.NewEthernet(there, link.Options{Now: now})
 	defer own.Close()
 	defer other.Close()
-	inside := b.plan.named("inside")
+	inside := b.plan().named("inside")
 	inside.Link = own
 	own.SetAddrs(inside.Addr, nil)
 	other.SetAddrs(netip.MustParsePrefix("10.20.0.50/24"), nil)
@@ -443,7 +443,7 @@ func TestCaptureAllocations(t *testing.T) {
 	c := b.captures.list()
 	p := b.arrive("inside", data)
 	p.Parse()
-	inside, outside := b.plan.named("inside"), b.plan.named("outside")
+	inside, outside := b.plan().named("inside"), b.plan().named("outside")
 	n := testing.AllocsPerRun(1000, func() {
 		for _, c := range c {
 			c.pass(p, inside, false)

@@ -93,7 +93,7 @@ func newTracedBox(t testing.TB, text string, store *pki.Store) *tracedBox {
 func (b *tracedBox) arrive(in string, data []byte) *stack.Packet {
 	p := stack.NewPacket(2048)
 	p.SetData(data)
-	p.Time, p.In = b.now, b.plan.named(in)
+	p.Time, p.In = b.now, b.plan().named(in)
 	return p
 }
 
