@@ -237,6 +237,51 @@ func withoutHashes(s string) string {
 	return b.String()
 }
 
+// clear service-policy sets counts to 0, of one interface or all, and leaves
+// connections and the bucket.
+func TestExecServicePolicy(t *testing.T) {
+	store, err := pki.Open(t.TempDir(), pki.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newTracedBox(t, baseConfig+`
+route outside 0.0.0.0 0.0.0.0 203.0.113.1 1
+class-map icmp
+ match any
+policy-map global_policy
+ class icmp
+  inspect icmp
+  set connection conn-max 1
+policy-map edge
+ class icmp
+  police input 8000 1000
+service-policy global_policy global
+service-policy edge interface inside
+`, store)
+	if b == nil {
+		t.Fatal("the configuration is refused")
+	}
+	ping := stack.AppendICMPEcho(nil, flow(stack.ICMP, "10.20.0.50:7", "192.0.2.5:0"), 1, make([]byte, 572))
+	b.send("inside", ping, stack.Forward)
+	b.send("inside", ping, stack.DropRate)
+	b.send("inside", udpPacket("10.20.0.50:1", "192.0.2.5:1", 0), stack.DropLimit)
+	shown := func(want ...string) {
+		t.Helper()
+		got := b.do("show service-policy")
+		for _, s := range want {
+			if !strings.Contains(got, s) {
+				t.Errorf("show service-policy lacks %q:\n%s", s, got)
+			}
+		}
+	}
+	shown("Inspect: icmp, packet 1, drop 0", "current conns 1, drop 1", "conformed 2 packets, 628 bytes", "exceeded 1 packets, 600 bytes")
+	b.do("clear service-policy interface inside")
+	shown("Inspect: icmp, packet 1, drop 0", "current conns 1, drop 1", "conformed 0 packets, 0 bytes", "exceeded 0 packets, 0 bytes")
+	b.do("clear service-policy")
+	shown("Inspect: icmp, packet 0, drop 0", "current conns 1, drop 0")
+	b.send("inside", ping, stack.DropRate) // the bucket is as empty as before
+}
+
 func TestExecSystem(t *testing.T) {
 	b := execBox(t)
 	b.now = b.now.Add(26 * time.Hour)

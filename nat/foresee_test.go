@@ -26,7 +26,10 @@ func TestForeseeSource(t *testing.T) {
 		"one to one": func(r *nat.Rule) {
 			r.MappedSource, r.Pool, r.MappedInterface = hosts("203.0.113.10", "203.0.113.12"), nat.OneToOne, true
 		},
-		"extended": func(r *nat.Rule) { r.MappedSource = hosts("203.0.113.10", "203.0.113.10"); r.Extended, r.Flat = true, true },
+		"extended": func(r *nat.Rule) {
+			r.MappedSource = hosts("203.0.113.10", "203.0.113.10")
+			r.Extended, r.Flat = true, true
+		},
 	} {
 		rule := base
 		edit(&rule)

@@ -99,6 +99,13 @@ func (l *Limits) Count() LimitsCount {
 	}
 }
 
+// ClearDrops sets what the limits refused to 0.
+func (l *Limits) ClearDrops() {
+	for i := range l.drops {
+		l.drops[i].Store(0)
+	}
+}
+
 // add counts a new connection of f's client, or drops it if there are too many. If
 // dry it only says which.
 func (l *Limits) add(f stack.Flow, dry bool) stack.Verdict {
