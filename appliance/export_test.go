@@ -12,13 +12,13 @@ import (
 // What tests of the whole box look at.
 
 // MediaSessions returns the media sessions that are open.
-func (a *Appliance) MediaSessions() []*media.Session { return a.relay.Sessions() }
+func (a *Appliance) MediaSessions() []*media.Session { return a.plan().service.relay.Sessions() }
 
 // PhoneSessions returns the phones' signaling connections.
-func (a *Appliance) PhoneSessions() []phoneproxy.Session { return a.proxy.Sessions() }
+func (a *Appliance) PhoneSessions() []phoneproxy.Session { return a.plan().service.proxy.Sessions() }
 
 // Phones returns the secure-phone database.
-func (a *Appliance) Phones() *phoneproxy.Phones { return a.phones }
+func (a *Appliance) Phones() *phoneproxy.Phones { return a.plan().service.phones }
 
 // Conns returns the number of connections in the table, Pinholes of pinholes.
 func (a *Appliance) Conns() int { return a.table.Len() }
@@ -59,3 +59,7 @@ func (a *Appliance) ConnIDs(proto stack.Proto) (ids []uint64) {
 	slices.Sort(ids)
 	return ids
 }
+
+// Table returns the connections of the box, PAT what its rules have given away.
+func (r *Replay) Table() *nat.Table { return r.box.table }
+func (r *Replay) PAT() *nat.PAT     { return r.box.data.pat }

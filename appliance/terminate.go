@@ -185,7 +185,7 @@ func (a *Appliance) converse(t *termination, accept func() (net.Conn, error)) {
 	log := a.logOf(t)
 	var server net.Conn
 	var err error
-	a.during(func(ctx context.Context) { server, err = a.call(ctx, t) })
+	a.during(func(run *life) { server, err = a.call(run.ctx, t) })
 	if server == nil {
 		if err != nil {
 			log.Info("server does not answer", "as", t.mapped, "reason", err)
@@ -198,7 +198,7 @@ func (a *Appliance) converse(t *termination, accept func() (net.Conn, error)) {
 		server.Close()
 		return
 	}
-	a.during(func(ctx context.Context) { a.pass(ctx, t, client, server, log) }, client, server)
+	a.during(func(run *life) { a.pass(run.ctx, t, client, server, log) }, client, server)
 }
 
 // pass passes the messages of a conversation, until it ends, and closes both

@@ -83,6 +83,11 @@ type Engine struct {
 	// time is that of the Binder's inspect.Clock.
 	InviteTimeout, DisconnectTimeout time.Duration
 
+	// Timeout is how long an answered call may be silent when no media of it
+	// flows any more, as the Binder's inspect.Watcher knows ("timeout sip");
+	// 0 is for ever.
+	Timeout time.Duration
+
 	Log *slog.Logger // for the action Log; nil for none
 }
 

@@ -45,7 +45,7 @@ func (s *session) scrub() {
 			stop--
 		}
 		at = stop - 1
-		if stop < end && isWord(b[stop]) {
+		if after := b[stop:end]; len(after) > 0 && isWord(after[0]) && (after[0] != '.' || len(after) > 1 && isWord(after[1])) {
 			continue
 		}
 		if addr, ok := sdp.ParseAddr(b[start:stop]); ok && !addr.IsUnspecified() && !addr.IsMulticast() && !addr.IsLoopback() {
@@ -108,7 +108,12 @@ func (s *session) scrubbed(a netip.AddrPort) netip.AddrPort {
 			return x.after
 		}
 	}
-	after := s.binder.Signal(a, s.from)
+	var after netip.AddrPort
+	if r, ok := s.binder.(rewriter); ok {
+		after = r.f(a, inspect.ForText)
+	} else {
+		after = s.binder.Signal(a, s.from)
+	}
 	if !after.IsValid() {
 		after = a
 	}

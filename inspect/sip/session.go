@@ -32,6 +32,8 @@ type session struct {
 	desc  sdp.Description
 	media mediaEdit
 
+	registrations []registration // in order of age
+
 	expires time.Duration  // of the registration at hand
 	display bool           // the field at hand only shows somebody
 	masked  []inspect.Span // lines of the message that do not leave
