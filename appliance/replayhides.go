@@ -11,7 +11,7 @@ import (
 // shows others of one of them. A rule for one port alone says nothing of its
 // host.
 func (r *Replay) Hides(i *stack.Interface, a netip.Addr) bool {
-	pl := r.box.plan
+	pl := r.box.plan()
 	end := netip.AddrPortFrom(a, 0)
 	behind, _, ok := pl.routes.Lookup(a)
 	if ok && behind != i {
@@ -38,7 +38,7 @@ func (r *Replay) Hides(i *stack.Interface, a netip.Addr) bool {
 // Owns reports whether a is an address of the box on i: its own, or one that
 // NAT shows there.
 func (r *Replay) Owns(i *stack.Interface, a netip.Addr) bool {
-	pl := r.box.plan
+	pl := r.box.plan()
 	if i.Addr.Addr() == a || pl.isMTA(a) != nil || pl.rules.Owns(i, a) {
 		return true
 	}

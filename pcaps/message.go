@@ -20,9 +20,10 @@ type Message struct {
 	Raw      []byte
 }
 
-// A reader finds the messages in what leaves by one interface, in the order
-// in which they are complete.
+// A reader finds the messages in what passes one interface one way, in the
+// order in which they are complete.
 type reader struct {
+	room     *stack.Packet
 	frags    stack.Reassembler
 	streams  map[stack.Flow]*stream
 	clients  map[netip.AddrPort]bool // of TFTP, as they are known there
@@ -60,8 +61,15 @@ const (
 	tftpPort   = 69
 )
 
-// read takes a packet that left.
-func (r *reader) read(p *stack.Packet) {
+// read takes a packet. It is borrowed, and stays as it is.
+func (r *reader) read(borrowed *stack.Packet) {
+	if r.room == nil {
+		r.room = stack.NewPacket(stack.MaxPacket)
+	}
+	p := r.room
+	p.Reset()
+	p.SetData(borrowed.Data())
+	p.Time, p.In, p.ChecksumVouched = borrowed.Time, borrowed.In, true
 	if p.Parse() == stack.DropFragment {
 		if p, _ = r.frags.Add(p); p == nil {
 			return
