@@ -44,7 +44,6 @@ func (r *reader) see(p *stack.Packet) {
 type stream struct {
 	protocol string
 	next     uint32
-	begun    bool
 	buf      []byte
 	dead     bool // it is nothing that we read
 }
