@@ -25,6 +25,8 @@ var unverified = map[string]string{
 	"default-inspection-interface": "one interface is not inspected",
 	"sip-other-port":               "what is on another port is not inspected",
 	"sip-interface-policy":         "what is on another port is not inspected",
+	"sip-tcp-not-inspected":        "nothing is inspected",
+	"skinny-not-inspected":         "nothing is inspected",
 	"sip-torture-bad":              "what does not begin as SIP is none",
 }
 
@@ -32,6 +34,11 @@ var verifyAll = flag.Bool("verify", false, "have TShark read what left the box i
 
 // verifyFew are the cases that are verified without -verify: a minute less.
 var verifyFew = []string{"split-sip", "split-sip-tcp", "split-skinny"}
+
+// unread are the cases in which TShark does not find every message, and why.
+var unread = map[string]string{
+	"sip-tcp-joined": "it reads none behind a line end that keeps the connection alive",
+}
 
 // tshark returns the program, and skips without.
 func tshark(t *testing.T) string {
@@ -82,23 +89,6 @@ func TestVerify(t *testing.T) {
 // verify reads what left by each interface.
 func verify(t *testing.T, program, name string, res *pcaps.Result) {
 	t.Helper()
-	said := make(map[netip.Addr]bool)
-	note := func(all []pcaps.Finding) {
-		for _, f := range all {
-			said[f.Addr] = true
-		}
-	}
-	for side, messages := range res.Said {
-		note(pcaps.Text(messages))
-		if !slices.ContainsFunc(messages, func(m pcaps.Message) bool { return m.Protocol == "sccp" }) {
-			continue
-		}
-		r, err := pcaps.Decode(program, t.TempDir(), res.Arrived[side])
-		if err != nil {
-			t.Fatal(err)
-		}
-		note(r.Found)
-	}
 	for side, left := range res.Left {
 		messages := res.Messages[side]
 		if len(messages) == 0 {
@@ -117,10 +107,10 @@ func verify(t *testing.T, program, name string, res *pcaps.Result) {
 				sccp++
 			}
 		}
-		if r.SIP < sip || r.SCCP != sccp {
+		if (r.SIP < sip || r.SCCP != sccp) && unread[name] == "" {
 			t.Errorf("%s: TShark finds %d messages of SIP and %d of SCCP, we %d and %d", side, r.SIP, r.SCCP, sip, sccp)
 		}
-		leaks := res.Leaks(side, append(r.Found, pcaps.Text(messages)...), said)
+		leaks := res.Leaks(side, append(r.Found, pcaps.Text(messages)...))
 		t.Logf("%s: %d messages of SIP, %d of SCCP, %d addresses", side, r.SIP, r.SCCP, len(r.Found))
 		if why, ok := unverified[name]; ok {
 			t.Logf("not held against it: %s", why)
@@ -174,12 +164,11 @@ func TestVerifyFinds(t *testing.T) {
 	}
 	c.Capture = capture(t, 0, stack.AppendUDP(nil, stack.Flow{
 		Src: netip.MustParseAddrPort("10.20.0.50:5060"), Dst: netip.MustParseAddrPort("192.0.2.5:9"),
-	}, []byte("x")))
+	}, []byte("OPTIONS sip:192.0.2.5 SIP/2.0\r\nVia: SIP/2.0/UDP 10.20.0.50\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\n\r\n")))
 	res, err := pcaps.RunCapture(config, t.TempDir(), c) // for its addresses
 	if err != nil {
 		t.Fatal(err)
 	}
-	said := map[netip.Addr]bool{netip.MustParseAddr("192.0.2.5"): true}
 	out := stack.Flow{Src: netip.MustParseAddrPort("203.0.113.2:5060"), Dst: netip.MustParseAddrPort("192.0.2.5:5060")}
 	var packets [][]byte // the first leaks nothing, the others their line
 	for leaky := -1; leaky < len(lines); leaky++ {
@@ -198,7 +187,7 @@ func TestVerifyFinds(t *testing.T) {
 			t.Fatalf("TShark finds no address in message %d", n+1)
 		}
 		found = append(found, pcaps.Text([]pcaps.Message{{Protocol: "sip", Raw: message(n - 1)}})...)
-		leaks := res.Leaks("outside", found, said)
+		leaks := res.Leaks("outside", found)
 		switch {
 		case n == 0 && len(leaks) > 0:
 			t.Errorf("where nothing leaks: %v", leaks)
@@ -214,8 +203,7 @@ func TestVerifyFinds(t *testing.T) {
 		{"outside", "192.0.2.77", 1}, {"outside", "192.0.2.5", 0}, {"outside", "203.0.113.2", 0}, {"outside", "10.20.0.1", 1},
 		{"inside", "203.0.113.2", 1}, {"inside", "10.20.0.50", 0}, {"inside", "0.0.0.0", 0},
 	} {
-		said := map[netip.Addr]bool{netip.MustParseAddr("192.0.2.5"): true, netip.MustParseAddr("10.20.0.50"): true}
-		if leaks := res.Leaks(tt.side, []pcaps.Finding{{Addr: netip.MustParseAddr(tt.addr)}}, said); len(leaks) != tt.want {
+		if leaks := res.Leaks(tt.side, []pcaps.Finding{{Addr: netip.MustParseAddr(tt.addr)}}); len(leaks) != tt.want {
 			t.Errorf("%s on %s: %v", tt.addr, tt.side, leaks)
 		}
 	}
@@ -233,7 +221,7 @@ func TestVerifyFinds(t *testing.T) {
 	if got, err = pcaps.DecodeFile(program, capture(t, time.Millisecond, packets...)); err != nil {
 		t.Fatal(err)
 	}
-	if leaks := res.Leaks("outside", got.Found, said); got.SCCP != 2 || len(leaks) != 2 {
+	if leaks := res.Leaks("outside", got.Found); got.SCCP != 2 || len(leaks) != 2 {
 		t.Errorf("%d messages of SCCP, leaks %v", got.SCCP, leaks)
 	}
 }
