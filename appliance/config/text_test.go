@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -48,11 +49,8 @@ func load(t testing.TB, text string) config.Text {
 func TestFixedPoint(t *testing.T) {
 	for name, text := range texts(t) {
 		t.Run(name, func(t *testing.T) {
-			c, found := config.Load(name, strings.NewReader(text), true)
+			c, _ := config.Load(name, strings.NewReader(text), true)
 			once := c.String()
-			if d := os.Getenv("DUMP"); d != "" {
-				os.WriteFile(filepath.Join(d, name), []byte(once), 0o644)
-			}
 			again, more := config.Load(name, strings.NewReader(once), false)
 			if config.Errors(more) > 0 {
 				t.Fatalf("of what was rendered: %v\n%s", more, once)
@@ -60,7 +58,22 @@ func TestFixedPoint(t *testing.T) {
 			if !again.Equal(c) || again.String() != once {
 				t.Errorf("Load(Render) is another text:\n%s\nwant\n%s", again, once)
 			}
-			_ = found
+			var all strings.Builder
+			if err := c.Render(&all, true); err != nil {
+				t.Fatal(err)
+			}
+			again, more = config.Load(name, strings.NewReader(all.String()), false)
+			if config.Errors(more) > 0 {
+				t.Fatalf("of what was rendered with defaults: %v\n%s", more, &all)
+			}
+			var diff strings.Builder
+			config.Diff(&diff, c, again)
+			for line := range strings.Lines(diff.String()) { // the ASA prints timeouts also when they are the defaults
+				if !strings.HasPrefix(line, "+timeout ") {
+					t.Errorf("Load(Render with defaults) differs:\n%s", &diff)
+					break
+				}
+			}
 		})
 	}
 }
@@ -298,4 +311,30 @@ func BenchmarkLoad(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/line")
 		})
 	}
+}
+
+// TestTogether uses one Text in many goroutines at once, for the race detector.
+func TestTogether(t *testing.T) {
+	c := load(t, strings.Join(base(t), "\n"))
+	var wait sync.WaitGroup
+	for i := range 8 {
+		wait.Go(func() {
+			at := config.Place{}
+			d := c
+			for _, line := range []string{"name 10.20.0.11 ucm-real", "access-list b permit ip host ucm-real any", "object network x", "host 10.20.9." + strconv.Itoa(i), "no name 10.20.0.11"} {
+				e := d.Enter(at, line)
+				if config.Errors(e.Findings) > 0 {
+					t.Error(e.Findings)
+				}
+				d, at = e.Text, e.At
+				d.Help(at, "no ")
+				c.Complete(config.Place{}, "access-list outside_in ")
+				c.Running()
+			}
+			if !strings.Contains(d.String(), "host 10.20.9."+strconv.Itoa(i)) || strings.Contains(c.String(), "ucm-real") {
+				t.Errorf("goroutine %d: %s", i, d)
+			}
+		})
+	}
+	wait.Wait()
 }
