@@ -132,7 +132,7 @@ func TestComplete(t *testing.T) {
 	}{
 		{"s", []cli.Candidate{{"server", "", "", ""}, {"show", "Show", "", ""}, {"shutdown", "Stop", "", ""}, {"static", "", "", ""}}},
 		{"h", []cli.Candidate{{"hostname", "Name the box", "", ""}}},
-		{"no ", []cli.Candidate{{"shutdown", "", "", ""}}},
+		{"no ", []cli.Candidate{{"shutdown", "Stop", "", ""}}},
 		{"permit any ", []cli.Candidate{{"any", "", "", ""}, {"eq", "", "", ""}, {"host", "", "", ""}}},
 		{"crypto ca e", []cli.Candidate{{"enroll", "", "", ""}, {"export", "", "", ""}}},
 		{"timeout conn 1 ", []cli.Candidate{{"<cr>", "", "", ""}, {"conn", "", "", ""}, {"uauth", "", "", ""}, {"udp", "", "", ""}}},

@@ -32,7 +32,7 @@ const MaxWords = 512
 // line matches it.
 type Rule[T any] struct {
 	Syntax string
-	Help   string // one line for the list of commands, may be empty
+	Help   string // one line; of the last of the keywords that Syntax begins with; may be empty
 	Do     T
 }
 

@@ -49,21 +49,9 @@ func cmd(syntax string, f form, do func(p *parser, a cli.Args)) command {
 // of puts the first keywords of syntax in place of one.
 func (f form) of(syntax string) form {
 	if f.item == one.item {
-		f.item = strings.Join(firstKeywords(syntax), " ")
+		f.item = strings.Join(cli.Lead(syntax), " ")
 	}
 	return f
-}
-
-// firstKeywords returns the keywords that a syntax begins with, but for "no".
-func firstKeywords(syntax string) []string {
-	var list []string
-	for _, w := range strings.Fields(strings.TrimPrefix(strings.TrimPrefix(syntax, "[no] "), "no ")) {
-		if strings.ContainsAny(w, "<{[|=") {
-			break
-		}
-		list = append(list, w)
-	}
-	return list
 }
 
 // inert are commands that are known and have no effect here because of why.

@@ -90,7 +90,7 @@ func (e *entry) negative() {
 // keywords that the command begins with, and a word more where it has many lines.
 func enough(matches []cli.Match[action], words []cli.Token, rest string) ([]cli.Match[action], *cli.Error) {
 	matches = slices.DeleteFunc(matches, func(m cli.Match[action]) bool {
-		need := len(firstKeywords(m.Rule.Syntax))
+		need := len(cli.Lead(m.Rule.Syntax))
 		if item := m.Rule.Do.form.item; (item == "" || strings.Contains(item, "$")) && strings.ContainsAny(m.Rule.Syntax, "<{[") {
 			need++
 		}
