@@ -22,7 +22,9 @@ type execFunc func(x *execution, a cli.Args) error
 // An execution is one command being done.
 type execution struct {
 	*Appliance
-	*bufio.Writer // what it shows; its first error stays
+	*bufio.Writer                 // what it shows; its first error stays
+	plan          *plan           // as the command began
+	running       *config.Running // the same
 }
 
 func (x *execution) printf(format string, args ...any) { fmt.Fprintf(x.Writer, format, args...) }
@@ -64,7 +66,8 @@ func (a *Appliance) Exec(w io.Writer, line string) error {
 		return &Refusal{Line: line, Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
 	}
 	b := bufio.NewWriter(w)
-	if err := m.Rule.Do(&execution{a, b}, m.Args); err != nil {
+	pl := a.plan()
+	if err := m.Rule.Do(&execution{a, b, pl, pl.running}, m.Args); err != nil {
 		b.Flush()
 		return err
 	}
@@ -101,11 +104,11 @@ func (a *Appliance) checkWord(kind, word string) (err error) {
 	case "icmptype":
 		_, err = config.ParseICMPType(word)
 	case "if", "anyif":
-		if a.plan.named(word) == nil && (kind == "if" || word != a.identity.Name) {
+		if a.plan().named(word) == nil && (kind == "if" || word != a.identity.Name) {
 			err = fmt.Errorf("there is no interface %.80s; there are %s", word, strings.Join(a.interfaceNames(), ", "))
 		}
 	case "acl":
-		if a.running.AccessList(word) == nil {
+		if a.plan().running.AccessList(word) == nil {
 			err = fmt.Errorf("there is no access-list %.80s", word)
 		}
 	case "reason":
@@ -125,7 +128,7 @@ func (a *Appliance) checkWord(kind, word string) (err error) {
 // interfaceNames are the nameifs, in the order of the configuration.
 func (a *Appliance) interfaceNames() []string {
 	var names []string
-	for _, i := range a.plan.interfaces {
+	for _, i := range a.plan().interfaces {
 		names = append(names, i.Name)
 	}
 	return names
@@ -133,7 +136,7 @@ func (a *Appliance) interfaceNames() []string {
 
 // execAddr reads an address, or a label of a "name" line for one.
 func (a *Appliance) execAddr(word string) (netip.Addr, error) {
-	if addr, ok := a.running.Names[word]; ok {
+	if addr, ok := a.plan().running.Names[word]; ok {
 		return addr, nil
 	}
 	addr, err := netip.ParseAddr(word)
@@ -146,7 +149,7 @@ func (a *Appliance) execAddr(word string) (netip.Addr, error) {
 // execAddrs reads "A" or "A-B".
 func (a *Appliance) execAddrs(word string) (from, to netip.Addr, err error) {
 	first, last, isRange := strings.Cut(word, "-")
-	if _, label := a.running.Names[word]; label || !isRange {
+	if _, label := a.plan().running.Names[word]; label || !isRange {
 		first, last = word, word
 	}
 	if from, err = a.execAddr(first); err == nil {

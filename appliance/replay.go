@@ -135,10 +135,10 @@ func NewReplay(r *config.Running, opt ReplayOptions) (*Replay, error) {
 }
 
 // Interface returns the interface of a nameif, or nil.
-func (r *Replay) Interface(name string) *stack.Interface { return r.box.plan.named(name) }
+func (r *Replay) Interface(name string) *stack.Interface { return r.box.plan().named(name) }
 
 // Interfaces returns the interfaces in the order of the configuration.
-func (r *Replay) Interfaces() []*stack.Interface { return r.box.plan.interfaces }
+func (r *Replay) Interfaces() []*stack.Interface { return r.box.plan().interfaces }
 
 // Count returns what went through so far.
 func (r *Replay) Count() ReplayCount { return r.count }
@@ -290,7 +290,10 @@ func (r *Replay) showDeparture(q departure) {
 //	in  00:00:01.000000 outside udp 192.0.2.9:53 > 203.0.113.2:5001 len 5 drop no-service
 //	in  00:00:02.000000 inside udp 10.20.0.50:5060 > 192.0.2.5:5060 len 300 "OPTIONS sip:192.0.2.5 SIP/2.0"
 func appendArrival(dst []byte, p *stack.Packet, v stack.Verdict) []byte {
-	dst = appendTitle(stack.AppendText(append(dst, "in  "...), p), p.Payload())
+	dst = stack.AppendText(append(dst, "in  "...), p)
+	if f := p.Flow(); f.Src.Port() != 0 {
+		dst = appendTitle(dst, p.Payload())
+	}
 	switch {
 	case v.Dropped():
 		dst = append(append(dst, " drop "...), v.String()...)
@@ -328,7 +331,10 @@ func (r *Replay) appendDeparture(dst []byte, q departure) []byte {
 			dst = strconv.AppendUint(append(dst, " mss "...), uint64(mss), 10)
 		}
 	}
-	if pay := p.Payload(); string(pay) != string(r.arrived.Payload()) && !(p.In.IsIdentity() && len(pay) == 0) {
+	switch pay := p.Payload(); {
+	case p.In.IsIdentity():
+		dst = appendContent(dst, pay)
+	case string(pay) != string(r.arrived.Payload()):
 		dst = appendPayload(dst, r.arrived.Payload(), pay)
 	}
 	return dst

@@ -210,16 +210,16 @@ func portText(r nat.PortRange) string {
 // configLine returns the text of a line of the configuration, without its
 // indentation and trailing space; "" if there is no such line.
 func (a *Appliance) configLine(n int) string {
-	if n < 1 || n > len(a.running.Lines) {
+	if n < 1 || n > len(a.plan().running.Lines) {
 		return ""
 	}
-	return strings.TrimSpace(a.running.Lines[n-1].Text)
+	return strings.TrimSpace(a.plan().running.Lines[n-1].Text)
 }
 
 // ruleLines returns the lines of the configuration that a rule was made of, as
 // the trace shows them: the command, below its object if it stands in one.
 func (a *Appliance) ruleLines(r *nat.Rule) []string {
-	n := &a.running.NAT[r.Ref]
+	n := &a.plan().running.NAT[r.Ref]
 	line := a.configLine(n.Line)
 	if n.Section == config.AutoNAT && n.Object != "" && !n.Legacy {
 		return []string{"object network " + n.Object, " " + line}

@@ -43,7 +43,7 @@ func (x *execution) showPolicy(title string, pol *policy, args cli.Args) {
 	x.printf("%s:\n  Service-policy: %s\n", title, pol.name)
 	for _, c := range pol.classes {
 		var part strings.Builder
-		inner := &execution{x.Appliance, bufio.NewWriter(&part)}
+		inner := &execution{x.Appliance, bufio.NewWriter(&part), x.plan, x.running}
 		if all || args.Has("inspect") {
 			for _, i := range c.inspects {
 				if all || args.Has(i.protocol) {

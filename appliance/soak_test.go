@@ -177,7 +177,7 @@ func TestSoak(t *testing.T) {
 					case <-time.After(5 * time.Millisecond):
 					}
 				}
-				if _, holes, leases := s.app.InUse(); leases == 0 || !kind.udp && streams() == 0 {
+				if _, holes, leases, _ := s.app.InUse(); leases == 0 || !kind.udp && streams() == 0 {
 					t.Errorf("%s: during the call there are %d pinholes, %d translations and %d streams: this test proves nothing", e.name, holes, leases, streams())
 				}
 				e.end(s, ctx, a, b, h)
@@ -202,15 +202,15 @@ func (s *soak) settled(ctx context.Context) {
 			now = now.Add(time.Hour)
 			s.app.Expire(now)
 		}
-		conns, holes, leases := s.app.InUse()
+		conns, holes, leases, ended := s.app.InUse()
 		served := streams()
-		if conns == 0 && holes == 0 && leases == 0 && served == 0 {
+		if conns == 0 && holes == 0 && leases == 0 && ended == 0 && served == 0 {
 			return
 		}
 		// What was in flight may have opened something anew.
 		select {
 		case <-ctx.Done():
-			s.t.Fatalf("after all timeouts there are %d connections, %d pinholes and %d translations, and %d goroutines serve streams", conns, holes, leases, served)
+			s.t.Fatalf("after all timeouts there are %d connections, %d pinholes and %d translations, %d conversations can be found, and %d goroutines serve streams", conns, holes, leases, ended, served)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -64,9 +64,8 @@ type Watcher interface {
 // Its lock is held while pinholes and their connections are closed, so
 // nat.TableConfig.Closed must not call back.
 type NAT struct {
-	Table    *nat.Table
-	PAT      *nat.PAT
-	Timeouts nat.Timeouts // zero: nat.DefaultTimeouts()
+	Table *nat.Table
+	PAT   *nat.PAT
 
 	// Route finds the interface toward a real address. With it, media that
 	// both ends have on one side keeps its addresses and gets no pinhole.
@@ -79,6 +78,7 @@ type NAT struct {
 	Terminate *stack.Interface
 
 	rules atomic.Pointer[nat.Rules]
+	times atomic.Pointer[nat.Timeouts]
 
 	mu       sync.Mutex
 	calls    map[string]map[*NATBinder]struct{} // binders with streams of a SIP call
@@ -153,11 +153,15 @@ func (n *NAT) Expire(now time.Time) {
 	}
 }
 
+// SetTimeouts makes t the timeouts of all that is announced from now on. Without
+// it they are nat.DefaultTimeouts().
+func (n *NAT) SetTimeouts(t nat.Timeouts) { n.times.Store(&t) }
+
 func (n *NAT) timeouts() nat.Timeouts {
-	if n.Timeouts == (nat.Timeouts{}) {
-		return nat.DefaultTimeouts()
+	if t := n.times.Load(); t != nil {
+		return *t
 	}
-	return n.Timeouts
+	return nat.DefaultTimeouts()
 }
 
 // forgetLocked ends a contact. Connections that it let in live on.

@@ -30,6 +30,21 @@ func NewAccessList(name string, entries []*Entry) *AccessList {
 	return l
 }
 
+// Inherit takes over the hit counts of entries that old has by the same text.
+// It must be called before l is in use.
+func (l *AccessList) Inherit(old *AccessList) {
+	hits := make(map[string][]*Entry, len(old.Entries)) // of one text in order
+	for _, e := range old.Entries {
+		hits[e.Text] = append(hits[e.Text], e)
+	}
+	for _, e := range l.Entries {
+		if was := hits[e.Text]; len(was) > 0 {
+			e.hits.Store(was[0].Hits())
+			hits[e.Text] = was[1:]
+		}
+	}
+}
+
 // PortRange is the ports From to To, both included.
 type PortRange struct{ From, To uint16 }
 
@@ -47,10 +62,12 @@ type Entry struct {
 	ICMPType           *uint8      // nil: every type
 	ICMPCode           *uint8      // nil: every code
 
-	Log      bool       // "log": the caller logs each hit
-	Inactive bool       // "inactive": matches nothing
-	When     *TimeRange // "time-range": matches at these times only; nil: always
-	Text     string     // the line, for "show access-list" and the trace
+	Log         bool          // "log": the caller logs hits
+	LogLevel    int           // "log LEVEL": syslog severity
+	LogInterval time.Duration // "interval": between two messages
+	Inactive    bool          // "inactive": matches nothing
+	When        *TimeRange    // "time-range": matches at these times only; nil: always
+	Text        string        // the line, for "show access-list" and the trace
 
 	hits     atomic.Uint64
 	elements []atomic.Uint64 // by Element; nil: there is one, or too many
@@ -276,6 +293,15 @@ func portSpans(ranges []PortRange) []span {
 type Levels struct {
 	Inter bool // permit inter-interface: between interfaces of the same level
 	Intra bool // permit intra-interface: out by the interface it came in by
+}
+
+// Same reports whether in and out are one interface or of one level, and l does
+// not allow that.
+func (l Levels) Same(in, out *stack.Interface) bool {
+	if in == out {
+		return !l.Intra
+	}
+	return in.Level == out.Level && !l.Inter
 }
 
 // Permit says Forward for traffic from a higher level to a lower one and for

@@ -88,6 +88,12 @@ type Rule struct {
 	// real side knows it by MappedDest; both any: every peer.
 	Dest, MappedDest Object
 
+	// Policy says that Dest and DestPorts only tell which packets the rule is
+	// for, and the peer keeps its own. MappedDest and MappedDestPorts are the
+	// same then. (Policy NAT of before 8.3; twice NAT un-NATs the peer as well,
+	// if only to itself.)
+	Policy bool
+
 	// Service narrows a rule to one protocol, and to some of its ports: a
 	// static one to the ports RealPorts of Source, which the world sees as
 	// MappedPorts (static PAT), a manual one also to the ports DestPorts of
@@ -190,6 +196,9 @@ func (r *Rule) valid() error {
 	}
 	if r.Section == AutoSection && (!r.Dest.IsAny() || !r.MappedDest.IsAny()) {
 		return fmt.Errorf("destination %v in an object's rule", r.Dest)
+	}
+	if r.Policy && (r.Dest != r.MappedDest || r.DestPorts != r.MappedDestPorts) {
+		return fmt.Errorf("policy that translates destination %v", r.Dest)
 	}
 	if r.Dest.Size() != r.MappedDest.Size() {
 		return fmt.Errorf("destination %v of %d addresses for %v of %d",

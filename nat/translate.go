@@ -42,7 +42,7 @@ func (r *Rule) untranslate(in *stack.Interface, f stack.Flow) (netip.AddrPort, b
 // movesDest reports whether the real side knows peers of r by MappedDest or
 // MappedDestPorts, even if these are the same as Dest and DestPorts.
 func (r *Rule) movesDest() bool {
-	return !r.MappedDest.IsAny() || r.MappedDestPorts != PortRange{}
+	return !r.Policy && (!r.MappedDest.IsAny() || r.MappedDestPorts != PortRange{})
 }
 
 // has reports whether port is in p, where the zero range is all ports.

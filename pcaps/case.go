@@ -42,9 +42,12 @@ var Begin = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 // A Result is what came of a case.
 type Result struct {
 	Dump, Show []byte
-	Captures   map[string][]byte // pcapng of each interface, by nameif
-	Left       map[string][]byte // the same, of what left only
-	Messages   map[string][]Message
+	Captures   map[string][]byte    // pcapng of each interface, by nameif
+	Left       map[string][]byte    // the same, of what left only
+	Arrived    map[string][]byte    // and of what arrived
+	Messages   map[string][]Message // that left
+	Said       map[string][]Message // that arrived, as their senders said them
+	box        *box
 	Drops      map[stack.Verdict]uint64
 	Count      appliance.ReplayCount
 }
@@ -155,8 +158,9 @@ type box struct {
 
 // A capture is what is kept of one interface.
 type capture struct {
-	all, out recording
-	reader   reader // of what left
+	all, out, in recording
+	reader       reader // of what left
+	said         reader // of what arrived
 }
 
 // A recording is a pcapng.
@@ -193,6 +197,7 @@ func newBox(text []byte, flash, seed string) (*box, error) {
 		c := &capture{}
 		c.all.begin(i.Name)
 		c.out.begin(i.Name)
+		c.in.begin(i.Name)
 		b.captures[i.Name] = c
 	}
 	return b, nil
@@ -217,7 +222,11 @@ func (b *box) record(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 	if dir == link.Out {
 		c.out.w.Packet(0, dir, p, "")
 		c.reader.read(p)
+		return
 	}
+	c.in.w.Packet(0, dir, p, "")
+	c.said.see(p)
+	c.said.read(p)
 }
 
 // play replays what the case in dir has.
@@ -268,8 +277,14 @@ func (b *box) playSteps(steps []Step) error {
 			continue
 		}
 		b.cast.flush()
+		b.cast.now = at
 		if s.In == "" {
+			b.Mute(false)
 			b.Advance(at)
+			if err := b.cast.settle(); err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
+			}
+			b.cast.flush()
 			if s.Exec == "" {
 				continue
 			}
@@ -287,13 +302,12 @@ func (b *box) playSteps(steps []Step) error {
 		if in == nil {
 			return fmt.Errorf("pcaps: no interface %q", s.In)
 		}
-		b.Mute(s.Quiet)
 		for _, data := range s.Packets {
+			b.Mute(s.Quiet)
 			p.Reset()
 			p.SetData(data)
 			p.Time, p.In = at, in
 			b.Handle(p)
-			b.cast.now = at
 			if err := b.cast.settle(); err != nil {
 				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
 			}
@@ -392,15 +406,17 @@ func (b *box) finish() (*Result, error) {
 		fmt.Fprintf(&b.shown, "-- log\n%s", b.log.Bytes())
 	}
 	res := &Result{
-		Show: b.shown.Bytes(), Captures: make(map[string][]byte),
+		box: b, Show: b.shown.Bytes(), Captures: make(map[string][]byte),
 		Left: make(map[string][]byte), Messages: make(map[string][]Message),
+		Arrived: make(map[string][]byte), Said: make(map[string][]Message),
 		Drops: b.Drops(), Count: b.Count(),
 	}
 	errs = append(errs, b.Close())
 	for name, c := range b.captures {
-		errs = append(errs, c.all.w.Close(), c.out.w.Close())
+		errs = append(errs, c.all.w.Close(), c.out.w.Close(), c.in.w.Close())
 		res.Captures[name], res.Left[name] = c.all.buf.Bytes(), c.out.buf.Bytes()
-		res.Messages[name] = c.reader.messages
+		res.Arrived[name] = c.in.buf.Bytes()
+		res.Messages[name], res.Said[name] = c.reader.messages, c.said.messages
 	}
 	res.Dump = b.dump.Bytes()
 	return res, errors.Join(errs...)

@@ -73,6 +73,16 @@ func readTable(t testing.TB) (rows []row, above map[string]string) {
 	return rows, above
 }
 
+// shared returns the rows if the captures are present, or nil.
+func shared(t *testing.T) []row {
+	t.Helper()
+	if files, _ := filepath.Glob(filepath.Join(capturesDir, "*.pcap")); len(files) == 0 {
+		return nil
+	}
+	rows, _ := readTable(t)
+	return rows
+}
+
 // crossing reads how the capture of r is led through the box.
 func (r *row) crossing(t testing.TB) (config []byte, c pcaps.Crossing) {
 	t.Helper()

@@ -67,8 +67,8 @@ func NewForwarder(ifs ...*Interface) *Forwarder {
 }
 
 // SetInterfaces replaces the interfaces. The counters of those that stay go on.
-// It starts and stops nothing: Run is called for each new one, and ends when
-// the link of an old one is closed.
+// It starts and stops nothing: Run is called for each new link, and ends when
+// that is closed.
 func (f *Forwarder) SetInterfaces(ifs ...*Interface) {
 	f.setPorts.Lock()
 	defer f.setPorts.Unlock()
@@ -175,31 +175,29 @@ func (f *Forwarder) port(i *Interface) *port {
 	return nil
 }
 
-// Run reads the link of i and handles each packet, on the calling goroutine,
-// until the link is closed, which is no error. i must be one of the
-// Forwarder's interfaces.
-func (f *Forwarder) Run(i *Interface) error {
-	in := f.port(i)
-	if in == nil {
-		return fmt.Errorf("stack: running interface %v: not an interface of this forwarder", i)
-	}
+// Run reads l and handles each packet as one that arrives at the interface which
+// has the link then, on the calling goroutine, until the link is closed, which is
+// no error. What comes while no interface has it is let go.
+func (f *Forwarder) Run(l Link) error {
 	w := &worker{f: f}
 	var batch [batchSize]*Packet
-	room := min(max(readRoom, i.Link.MTU()+reassembledRoom), MaxPacket)
+	room := min(max(readRoom, l.MTU()+reassembledRoom), MaxPacket)
 	for k := range batch {
 		batch[k] = NewPacket(room)
 	}
 	for {
-		n, err := i.Link.Read(batch[:])
-		bytes := 0
-		for _, p := range batch[:n] {
-			bytes += p.Len()
-			p.In = i
-			w.handle(p, in)
+		n, err := l.Read(batch[:])
+		if in := f.portOf(l); in != nil {
+			bytes := 0
+			for _, p := range batch[:n] {
+				bytes += p.Len()
+				p.In = in.Interface
+				w.handle(p, in)
+			}
+			w.flush()
+			in.inPackets.Add(uint64(n))
+			in.inBytes.Add(uint64(bytes))
 		}
-		w.flush()
-		in.inPackets.Add(uint64(n))
-		in.inBytes.Add(uint64(bytes))
 		for _, p := range batch[:n] {
 			p.Reset()
 		}
@@ -207,9 +205,19 @@ func (f *Forwarder) Run(i *Interface) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("stack: reading interface %v: %w", i, err)
+			return fmt.Errorf("stack: reading: %w", err)
 		}
 	}
+}
+
+// portOf returns the port of the interface that has the link l, or nil.
+func (f *Forwarder) portOf(l Link) *port {
+	for _, p := range *f.ports.Load() {
+		if p.Link == l {
+			return p
+		}
+	}
+	return nil
 }
 
 // Handle takes one packet, from p.In and at p.Time, from arrival to departure:

@@ -83,7 +83,7 @@ type stanza struct {
 type Line struct {
 	Text string // without the end of line
 	Kind LineKind
-	Why  string // of an Inert line: why it has no effect here
+	Why  string // of an Inert line: why it has no effect here; of an Obeyed one: what of it has none, or ""
 }
 
 // A LineKind is what became of a line.
@@ -175,9 +175,10 @@ type Timeouts struct {
 	Conn, HalfClosed, UDP, ICMP             time.Duration
 	SIP, SIPMedia, SIPInvite, SIPDisconnect time.Duration
 	SIPProvisionalMedia, TCPProxyReassembly time.Duration
+	SCTP                                    time.Duration
 
 	// Those of what Patchbay has not, kept as they are written.
-	SunRPC, H323, H225, MGCP, MGCPPAT, SCTP     time.Duration
+	SunRPC, H323, H225, MGCP, MGCPPAT           time.Duration
 	Uauth, FloatingConn, ConnHolddown, IGPStale time.Duration
 }
 
@@ -408,7 +409,7 @@ type ServicePolicy struct {
 func (r *Running) Inert() []Finding {
 	var list []Finding
 	for i, l := range r.Lines {
-		if l.Kind == Inert {
+		if l.Why != "" {
 			list = append(list, Finding{File: r.File, Line: i + 1, Severity: Info, Text: l.Text, Msg: "no effect here: " + l.Why})
 		}
 	}

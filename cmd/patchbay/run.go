@@ -93,6 +93,7 @@ func load(cmd *cobra.Command, file string) (*config.Running, error) {
 
 func openLinks(r *config.Running, args []string) (map[string]stack.Link, error) {
 	opened := make(map[string]stack.Link)
+	var devices link.Devices // sub-interfaces share one
 	for _, arg := range args {
 		name, device, err := pair(arg)
 		if err == nil && opened[name] != nil {
@@ -104,7 +105,7 @@ func openLinks(r *config.Running, args []string) (map[string]stack.Link, error) 
 			if i := r.Interface(name); i != nil {
 				opt.MTU, opt.VLAN = i.MTU, uint16(i.VLAN)
 			}
-			l, err = link.Open(device, opt)
+			l, err = devices.Open(device, opt)
 		}
 		if err != nil {
 			closeLinks(opened)

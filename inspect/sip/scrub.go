@@ -112,7 +112,12 @@ func (s *session) scrubbed(a netip.AddrPort) netip.AddrPort {
 			return x.after
 		}
 	}
-	after := s.binder.Signal(a, s.from)
+	var after netip.AddrPort
+	if r, ok := s.binder.(rewriter); ok {
+		after = r.f(a, inspect.ForText)
+	} else {
+		after = s.binder.Signal(a, s.from)
+	}
 	if !after.IsValid() {
 		after = a
 	}
