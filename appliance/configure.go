@@ -42,6 +42,9 @@ func (a *Appliance) Configure(r *config.Running) error {
 	a.data.install(pl, a.opt.Now)
 	a.forward.SetRoutes(pl.routes)
 	a.forward.SetInterfaces(append([]*stack.Interface{a.identity}, pl.interfaces...)...)
+	for i, g := range pl.guards {
+		a.forward.Fragments(i).SetLimits(g.fragments)
+	}
 	a.announce(pl)
 	for k, l := range needed {
 		if a.links[k] == nil {

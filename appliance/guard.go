@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"sync/atomic"
 
 	"patchbay/appliance/config"
@@ -12,6 +13,8 @@ type guard struct {
 	reverse    bool          // ip verify reverse-path
 	refused    atomic.Uint64 // packets whose source is not behind it
 	management bool          // management-only
+
+	fragments stack.FragmentLimits // fragment
 }
 
 // compileGuards finds what interfaces refuse.
@@ -25,6 +28,16 @@ func (p *plan) compileGuards(r *config.Running, byName map[string]*stack.Interfa
 	for _, v := range r.ReversePaths {
 		if g := p.guards[byName[v.Interface]]; g != nil {
 			g.reverse = true
+		}
+	}
+	for _, f := range r.Fragments {
+		for i, g := range p.guards {
+			if f.Interface == "" || f.Interface == i.Name {
+				g.fragments = stack.FragmentLimits{
+					Size: cmp.Or(f.Size, g.fragments.Size), Chain: cmp.Or(f.Chain, g.fragments.Chain),
+					Timeout: cmp.Or(f.Timeout, g.fragments.Timeout),
+				}
+			}
 		}
 	}
 	p.leastMSS, p.mostMSS = r.TCPMSS.Minimum, r.TCPMSS.Maximum

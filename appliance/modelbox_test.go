@@ -105,7 +105,7 @@ func (g *boxMaker) service(proto string, src, dst span) string {
 
 // port returns size ports of those that packets have.
 func (g *boxMaker) port(size int) span {
-	p := uint32(1024 + g.IntN(6))
+	p := uint32(1024 + g.IntN(5))
 	return span{p, p + uint32(size) - 1}
 }
 
@@ -122,6 +122,14 @@ func (g *boxMaker) pair(size int) (real, mapped string, src span) {
 		return "outside", "inside", g.some(outsideHosts, size)
 	}
 	return "inside", "outside", g.some(insideHosts, size)
+}
+
+// many returns more hosts than s, as a rule.
+func (g *boxMaker) many(s span) span {
+	if g.one(3) {
+		return s
+	}
+	return span{s.from, s.from + 7}
 }
 
 // text is the interfaces of r as a nat line has them.
@@ -185,12 +193,13 @@ func (g *boxMaker) objectRule() {
 	text := ""
 	switch g.IntN(4) {
 	case 0:
+		r.src = g.many(r.src)
 		text = "dynamic " + g.pooled(&r)
 	case 1:
 		r.kind, text = "identity", "static "+g.object(r.src)
 	default:
 		r.kind, r.to = "static", g.some(mappedHosts, size)
-		if g.one(6) {
+		if g.one(3) {
 			r.to = g.some(pools, size) // of what others give away
 		}
 		text = "static " + g.object(r.to)
@@ -220,11 +229,15 @@ func (g *boxMaker) twiceRule() {
 		r.section, line = 3, "after-auto "
 	}
 	r.real, r.mapped, r.src = g.pair(size)
+	dynamic := g.one(4)
+	if dynamic {
+		r.src = g.many(r.src)
+	}
 	real := g.object(r.src)
-	switch g.IntN(4) {
-	case 0:
+	switch {
+	case dynamic:
 		line += "source dynamic " + real + " " + g.pooled(&r)
-	case 1:
+	case g.one(3):
 		r.kind = "identity"
 		line += "source static " + real + " " + real
 	default:
@@ -272,7 +285,8 @@ func (g *boxMaker) list(name string) modelList {
 		base := [...]uint32{insideHosts, dmzHosts, outsideHosts, mappedHosts, pools}[g.IntN(5)]
 		switch g.IntN(4) {
 		case 0:
-			return "host " + quad(base), []span{{base, base}}
+			one := g.some(base, 1)
+			return "host " + quad(one.from), []span{one}
 		case 1:
 			two := []span{g.some(base, 3), g.some(insideHosts, 2)}
 			return "object-group " + g.group(two), two
@@ -376,7 +390,7 @@ func (g *boxMaker) oldBox() string {
 	}
 	var globals []global
 	for range g.IntN(5) {
-		x := global{iface: [...]string{"outside", "dmz"}[g.IntN(2)], id: 1 + g.IntN(2)}
+		x := global{iface: [...]string{"outside", "outside", "dmz", "inside"}[g.IntN(4)], id: 1 + g.IntN(2)}
 		word := "interface"
 		if !g.one(3) {
 			x.addrs = g.pool(1 + g.IntN(2))
@@ -397,13 +411,13 @@ func (g *boxMaker) oldBox() string {
 		}
 		return "ip %s host " + quad(s.from), s, span{}, ""
 	}
-	dynamic := func(id int, src span, set func(r *modelRule)) []modelRule {
+	dynamic := func(real string, outside bool, id int, src span, set func(r *modelRule)) []modelRule {
 		var list []modelRule
 		for _, i := range g.m.interfaces {
-			if i.name == "inside" && !g.m.intra {
+			if i.name == real && !g.m.intra || i.level > g.m.named(real).level && !outside {
 				continue
 			}
-			r := modelRule{section: 3, real: "inside", mapped: i.name, kind: "refuse", src: src, policy: true}
+			r := modelRule{section: 3, real: real, mapped: i.name, kind: "refuse", src: src, policy: true}
 			for _, x := range globals {
 				if x.id != id || x.iface != i.name {
 					continue
@@ -459,7 +473,7 @@ func (g *boxMaker) oldBox() string {
 			entry, p, ports, proto := peer()
 			id := 1 + g.IntN(2)
 			fmt.Fprintf(&g.lines, "access-list l%d permit "+entry+"\nnat (inside) %d access-list l%[1]d\n", g.n, quad(src.from)+" 255.255.255.248", id)
-			policy = append(policy, dynamic(id, src, func(r *modelRule) {
+			policy = append(policy, dynamic("inside", false, id, src, func(r *modelRule) {
 				r.section, r.peer, r.peerInside, r.peerPorts, r.peerPortInside, r.proto = 1, p, p, ports, ports, proto
 			})...)
 		}
@@ -469,19 +483,28 @@ func (g *boxMaker) oldBox() string {
 		if g.one(2) {
 			continue
 		}
+		real, base, outside, word := "inside", uint32(insideHosts), false, ""
+		if g.one(4) {
+			real, base = "dmz", dmzHosts
+			if outside = g.one(2); outside {
+				word = " outside"
+			}
+		}
 		size := uint32(uint64(1)<<(32-bits) - 1)
-		src := span{insideHosts &^ size, insideHosts | size}
+		src := span{base &^ size, base | size}
 		id := g.IntN(3)
-		fmt.Fprintf(&g.lines, "nat (inside) %d %s %s\n", id, quad(src.from), quad(^size))
+		fmt.Fprintf(&g.lines, "nat (%s) %d %s %s%s\n", real, id, quad(src.from), quad(^size), word)
 		if bits == 0 {
 			src = span{}
 		}
 		if id > 0 {
-			regular = append(regular, dynamic(id, src, func(*modelRule) {})...)
+			regular = append(regular, dynamic(real, outside, id, src, func(*modelRule) {})...)
 			continue
 		}
-		for _, mapped := range []string{"outside", "dmz"} {
-			regular = append(regular, modelRule{section: 3, real: "inside", mapped: mapped, kind: "identity", src: src, policy: true, oneWay: true})
+		for _, i := range g.m.interfaces {
+			if i.name != real && (outside || i.level <= g.m.named(real).level) {
+				regular = append(regular, modelRule{section: 3, real: real, mapped: i.name, kind: "identity", src: src, policy: true, oneWay: true})
+			}
 		}
 	}
 	for _, list := range [][]modelRule{exempt, static, policy, regular} {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,34 +147,55 @@ func (q *modelRun) packet(in string, f stack.Flow) (what stack.Verdict) {
 	return stack.Forward
 }
 
-// randomPacket is a first packet of the small world.
-func randomPacket(rnd *rand.Rand) (in string, f stack.Flow) {
+// randomPacket is a first packet of the small world: one that a rule is about,
+// from either side, or any.
+func (q *modelRun) randomPacket(rnd *rand.Rand) (in string, f stack.Flow) {
 	bases := []uint32{insideHosts, dmzHosts, outsideHosts, mappedHosts, pools, aliases}
-	e := func(base uint32) netip.AddrPort {
-		port := 1024 + rnd.IntN(9)
-		switch rnd.IntN(8) {
-		case 0:
-			port = 100 + rnd.IntN(2)
-		case 1:
-			port = 600 + rnd.IntN(2)
+	of := func(hosts, ports span, base uint32) netip.AddrPort {
+		port := uint32(1024 + rnd.IntN(6))
+		switch {
+		case !ports.any():
+			port = ports.at(rnd.Uint32N(ports.size()))
+		case rnd.IntN(6) == 0:
+			port = 100
+		case rnd.IntN(6) == 0:
+			port = 600
 		}
-		return end{base + uint32(rnd.IntN(9)), uint32(port)}.addrPort()
+		if hosts.any() || hosts.size() > 16 {
+			hosts = span{base, base + 7}
+		}
+		return end{hosts.at(rnd.Uint32N(hosts.size())), port}.addrPort()
 	}
 	f.Proto = [...]stack.Proto{stack.TCP, stack.UDP}[rnd.IntN(2)]
-	k := rnd.IntN(4)
-	in = [...]string{"inside", "dmz", "outside", "inside"}[k]
-	f.Src = e([...]uint32{insideHosts, dmzHosts, outsideHosts, insideHosts}[k])
-	if rnd.IntN(20) == 0 {
-		f.Src = e(bases[rnd.IntN(len(bases))])
+	k := rnd.IntN(3)
+	in = q.m.interfaces[k].name
+	f.Src = of(span{}, span{}, []uint32{outsideHosts, insideHosts, dmzHosts}[k])
+	f.Dst = of(span{}, span{}, bases[rnd.IntN(len(bases))])
+	if rnd.IntN(20) == 0 { // of the box itself
+		f.Dst = netip.AddrPortFrom(end{q.m.interfaces[rnd.IntN(3)].addr, 0}.addrPort().Addr(), f.Dst.Port())
 	}
-	for f.Dst = f.Src; f.Dst.Addr() == f.Src.Addr(); {
-		f.Dst = e(bases[rnd.IntN(len(bases))])
-		if in == "inside" && rnd.IntN(2) == 0 {
-			f.Dst = e(outsideHosts)
+	if n := len(q.m.rules); n > 0 && rnd.IntN(4) > 0 {
+		r := &q.m.rules[rnd.IntN(n)]
+		if r.proto == "tcp" {
+			f.Proto = stack.TCP
 		}
-		if rnd.IntN(12) == 0 { // of the box itself
-			f.Dst = netip.AddrPortFrom([...]netip.Addr{netip.MustParseAddr("203.0.113.2"), netip.MustParseAddr("192.168.1.1")}[rnd.IntN(2)], f.Dst.Port())
+		if r.proto == "udp" {
+			f.Proto = stack.UDP
 		}
+		switch {
+		case r.real != "" && (r.kind == "dynamic" || r.kind == "refuse" || rnd.IntN(2) == 0):
+			in, f.Src = r.real, of(r.src, r.ofPort, insideHosts)
+			f.Dst = of(r.peerInside, r.peerPortInside, outsideHosts)
+		case r.mapped != "" && r.mapped != r.real:
+			in, f.Src = r.mapped, of(r.peer, r.peerPorts, outsideHosts)
+			f.Dst = of(r.to, r.toPort, insideHosts)
+			if r.kind == "identity" {
+				f.Dst = of(r.src, r.ofPort, insideHosts)
+			}
+		}
+	}
+	if f.Src.Addr() == f.Dst.Addr() || slices.ContainsFunc(q.m.interfaces, func(i modelInterface) bool { return i.addr == endOf(f.Src).addr }) {
+		return q.randomPacket(rnd) // no host sends that
 	}
 	return in, f
 }
@@ -204,7 +226,7 @@ func TestModel(t *testing.T) {
 		}
 		made++
 		for range packets {
-			in, f := randomPacket(rnd)
+			in, f := q.randomPacket(rnd)
 			fates[q.packet(in, f)]++
 		}
 		q.ends(round%2 == 0)

@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"bufio"
 	"cmp"
 	"slices"
 	"strings"
@@ -19,6 +18,7 @@ var showPolicyCommands = []cli.Rule[execFunc]{
 	{Syntax: "show sip", Help: "Calls that inspection follows", Do: showSIP},
 	{Syntax: "show skinny", Help: "Phones' calls that inspection follows", Do: showSkinny},
 	{Syntax: "show ip verify statistics [interface <if>]", Help: "Packets refused for their source", Do: showVerify},
+	{Syntax: "show fragment [<if>]", Help: "Fragments being put together, and what became of them", Do: showFragment},
 }
 
 // showServicePolicy lists service policies class by class.
@@ -43,7 +43,7 @@ func (x *execution) showPolicy(title string, pol *policy, args cli.Args) {
 	x.printf("%s:\n  Service-policy: %s\n", title, pol.name)
 	for _, c := range pol.classes {
 		var part strings.Builder
-		inner := &execution{x.Appliance, bufio.NewWriter(&part), x.plan, x.running}
+		inner := x.part(&part)
 		if all || args.Has("inspect") {
 			for _, i := range c.inspects {
 				if all || args.Has(i.protocol) {
@@ -154,6 +154,22 @@ func showVerify(x *execution, args cli.Args) error {
 		if g := x.plan.guards[i]; g.reverse && (!args.Has("if") || args.Get("if") == i.Name) {
 			x.printf("interface %s: %d unicast rpf drops\n", i.Name, g.refused.Load())
 		}
+	}
+	return nil
+}
+
+// showFragment says what became of fragments on each interface. (The ASA's
+// command reference, show fragment; what timed out is ours.)
+func showFragment(x *execution, args cli.Args) error {
+	now := x.opt.Now()
+	for _, i := range x.plan.interfaces {
+		if args.Has("if") && args.Get("if") != i.Name {
+			continue
+		}
+		r := x.forward.Fragments(i)
+		l, n := r.Limits(), r.Count(now)
+		x.printf("Interface: %s\n    Size: %d, Chain: %d, Timeout: %d, Reassembly: full\n", i.Name, l.Size, l.Chain, l.Timeout/time.Second)
+		x.printf("    Queue: %d, Assembled: %d, Fail: %d, Overflow: %d, Timed out: %d\n", n.Queue, n.Assembled, n.Failed, n.Overflowed, n.TimedOut)
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -254,11 +256,28 @@ func (d *Datagrams) expireEmpty(now time.Time) {
 	}
 	d.mu.Unlock()
 	for _, v := range over {
-		v.mu.Lock()
-		if v.seats == 0 && !v.over {
-			d.endLocked(v)
-		}
-		v.mu.Unlock()
+		d.endEmpty(v)
+	}
+}
+
+// Close ends the conversations that go on without a connection; the others end
+// with theirs.
+func (d *Datagrams) Close() {
+	d.mu.Lock()
+	all := slices.Collect(maps.Values(d.empty))
+	clear(d.empty)
+	d.mu.Unlock()
+	for _, v := range all {
+		d.endEmpty(v)
+	}
+}
+
+// endEmpty ends a conversation unless it has a connection again.
+func (d *Datagrams) endEmpty(v *conversation) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.seats == 0 && !v.over {
+		d.endLocked(v)
 	}
 }
 

@@ -163,6 +163,15 @@ func (f *Forwarder) Counters(i *Interface) Counters {
 	return Counters{p.inPackets.Load(), p.inBytes.Load(), p.outPackets.Load(), p.outBytes.Load()}
 }
 
+// Fragments returns what puts together the fragments that arrive on i, nil if i
+// is not an interface of the Forwarder.
+func (f *Forwarder) Fragments(i *Interface) *Reassembler {
+	if p := f.port(i); p != nil {
+		return &p.frags
+	}
+	return nil
+}
+
 // port returns the port of i, or nil if it has none.
 func (f *Forwarder) port(i *Interface) *port {
 	if ports := f.ports.Load(); ports != nil {

@@ -29,6 +29,7 @@ type Running struct {
 
 	ReversePaths []ReversePath // ip verify reverse-path
 	TCPMSS       TCPMSS        // sysopt connection tcpmss
+	Fragments    []Fragments   // fragment; of two for one interface the last says what it does not leave open
 
 	Objects        []Object
 	ServiceObjects []ServiceObject
@@ -126,6 +127,16 @@ type Route struct {
 type ReversePath struct {
 	Line      int
 	Interface string
+}
+
+// Fragments are limits of the fragments that arrive on an interface. Fields that
+// are 0 leave a limit as it is.
+type Fragments struct {
+	Line      int
+	Interface string        // "" is all
+	Size      int           // packets being put together at a time; 1 to 30,000, 200 by default
+	Chain     int           // fragments of a packet; 1 to 8,200, 24 by default
+	Timeout   time.Duration // from its first fragment to the last; 1 to 30 s, 5 by default
 }
 
 // A TCPMSS holds the largest segment that the ends of TCP connections announce

@@ -244,7 +244,7 @@ func notYetCommands() []command {
 	add("DNS by another command", "dns {expire-entry-timer|poll-timer|timeout|retries|update|forwarder|trusted-source} <rest:line>",
 		"dns-group <name>", "dns-guard")
 	add("a static ARP entry", "arp <if> <addr> <mac:word> [alias]")
-	add("this", "fragment <rest:line>", "no ip verify <rest:line>", "ip audit <rest:line>", "uc-ime <rest:line>", "ctl-provider <rest:line>",
+	add("this", "no ip verify <rest:line>", "ip audit <rest:line>", "uc-ime <rest:line>", "ctl-provider <rest:line>",
 		"threat-detection-rate <rest:line>", "service {resetinbound|resetoutbound|resetoutside|internal|call-home} [<rest:line>]",
 		"sla <rest:line>", "track <rest:line>", "regex <rest:line>", "tcp-map <name>", "flow-export <rest:line>",
 		"wccp <rest:line>", "url-server <rest:line>", "filter <rest:line>", "call-home", "cluster <rest:line>", "zone <rest:line>",

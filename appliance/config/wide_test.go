@@ -306,12 +306,14 @@ func TestTimeRange(t *testing.T) {
 // TestSystem reads what stands by itself.
 func TestSystem(t *testing.T) {
 	r, found := config.CheckAll("pb.cfg", strings.NewReader(twoInterfaces+"ip verify reverse-path interface outside\nip verify reverse-path interface outside\n"+
-		"sysopt connection tcpmss 1300\nsysopt connection tcpmss minimum 500\ntimeout floating-conn 0:01:00 sunrpc 0:05:00\n"))
+		"sysopt connection tcpmss 1300\nsysopt connection tcpmss minimum 500\ntimeout floating-conn 0:01:00 sunrpc 0:05:00\n"+
+		"fragment chain 1 outside\nfragment size 400\nfragment timeout 3\nfragment reassembly full outside\n"))
 	if len(found) > 0 {
 		t.Fatalf("CheckAll: %v", found)
 	}
-	got := []any{r.ReversePaths, r.TCPMSS, r.Timeouts.FloatingConn, r.Timeouts.SunRPC}
-	want := []any{[]config.ReversePath{{Line: 7, Interface: "outside"}}, config.TCPMSS{Line: 10, Maximum: 1300, Minimum: 500}, time.Minute, 5 * time.Minute}
+	got := []any{r.ReversePaths, r.TCPMSS, r.Timeouts.FloatingConn, r.Timeouts.SunRPC, r.Fragments}
+	want := []any{[]config.ReversePath{{Line: 7, Interface: "outside"}}, config.TCPMSS{Line: 10, Maximum: 1300, Minimum: 500}, time.Minute, 5 * time.Minute,
+		[]config.Fragments{{Line: 12, Interface: "outside", Chain: 1}, {Line: 13, Size: 400}, {Line: 14, Timeout: 3 * time.Second}}}
 	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
