@@ -308,6 +308,11 @@ func (a *Appliance) Close() error {
 		a.host.Close()
 		a.lastWords()
 		a.table.Clear(func(*nat.Conn) bool { return true })
+		for _, x := range append(a.retired, a.plan().inspections...) {
+			if x.datagrams != nil {
+				x.datagrams.Close()
+			}
+		}
 		for _, l := range a.links {
 			l.Close()
 		}

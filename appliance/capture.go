@@ -54,9 +54,9 @@ type captures struct {
 // A capture is a place in memory and what is kept there.
 type capture struct {
 	name     string
-	on       []*stack.Interface // of raw data; none: all
-	drops    bool               // type asp-drop
-	drop     stack.Verdict      // this one only, if one
+	on       []string      // nameifs; none: all
+	drops    bool          // type asp-drop
+	drop     stack.Verdict // this one only, if one
 	one      bool
 	matches  []captureMatch // none: everything
 	list     *nat.AccessList
@@ -133,9 +133,15 @@ const (
 	tagShift = 16
 )
 
+// isOn reports whether c is on i. It goes by the name, for a new configuration may
+// make another interface of it.
+func (c *capture) isOn(i *stack.Interface) bool {
+	return len(c.on) == 0 || i != nil && slices.Contains(c.on, i.Name)
+}
+
 // pass is the tap of the forwarder.
 func (c *capture) pass(p *stack.Packet, on *stack.Interface, out bool) {
-	if len(c.on) > 0 && !slices.Contains(c.on, on) || !c.wants(p) {
+	if !c.isOn(on) || !c.wants(p) {
 		return
 	}
 	tag := uint32(0)
@@ -147,7 +153,7 @@ func (c *capture) pass(p *stack.Packet, on *stack.Interface, out bool) {
 
 // dropped sees what the forwarder drops.
 func (c *capture) dropped(p *stack.Packet, v stack.Verdict) {
-	if c.one && v != c.drop || len(c.on) > 0 && !slices.Contains(c.on, p.In) || !c.wants(p) {
+	if c.one && v != c.drop || !c.isOn(p.In) || !c.wants(p) {
 		return
 	}
 	c.ring.Add(p.Time, tagDrop|uint32(v)<<tagShift, p.Data())
@@ -261,12 +267,8 @@ func (x *execution) newCapture(before *capture, args cli.Args) (*capture, error)
 		c.drop, c.one = dropNamed(args.Get("reason"))
 	}
 	for _, t := range args.All("if") {
-		i := x.plan.named(t.Text)
-		if i == nil {
-			i = x.identity
-		}
-		if !slices.Contains(c.on, i) {
-			c.on = append(c.on, i)
+		if !slices.Contains(c.on, t.Text) {
+			c.on = append(c.on, t.Text)
 		}
 	}
 	if args.Has("acl") {

@@ -38,8 +38,8 @@ func showCaptures(x *execution, _ cli.Args) error {
 		if c.circular {
 			x.printf(" circular-buffer")
 		}
-		for _, i := range c.on {
-			x.printf(" interface %s", i.Name)
+		for _, name := range c.on {
+			x.printf(" interface %s", name)
 		}
 		_, bytes := c.ring.Len()
 		state := "Capturing"

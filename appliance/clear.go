@@ -16,6 +16,7 @@ var clearCommands = []cli.Rule[execFunc]{
 	{Syntax: "clear asp drop", Help: "Set the counts of drops to 0", Do: clearASPDrop},
 	{Syntax: "clear access-list <name:acl> counters", Help: "Set hit counts to 0", Do: clearAccessList},
 	{Syntax: "clear nat counters", Help: "Set hit counts to 0", Do: clearNATCounters},
+	{Syntax: "clear service-policy [interface <if>|global]", Help: "Set the counts of service policies to 0", Do: clearServicePolicy},
 	{Syntax: "clear arp", Help: "Forget neighbours", Do: clearARP},
 }
 
@@ -92,6 +93,34 @@ func clearAccessList(x *execution, args cli.Args) error {
 func clearNATCounters(x *execution, _ cli.Args) error {
 	for _, r := range x.plan.rules.All() {
 		r.ClearHits()
+	}
+	return nil
+}
+
+// clearServicePolicy sets counts to 0. Connections and buckets stay as they are.
+func clearServicePolicy(x *execution, args cli.Args) error {
+	for on, pol := range x.plan.policies {
+		if args.Has("global") && on != nil || args.Has("if") && (on == nil || on.Name != args.Get("if")) {
+			continue
+		}
+		for _, c := range pol.classes {
+			for _, i := range c.inspects {
+				if i.count != nil {
+					i.count.Clear()
+				}
+			}
+			for _, r := range c.rates {
+				if r == nil {
+					continue
+				}
+				for _, l := range r.on {
+					l.Clear()
+				}
+			}
+			if c.limits != nil {
+				c.limits.ClearDrops()
+			}
+		}
 	}
 	return nil
 }

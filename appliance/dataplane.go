@@ -179,10 +179,22 @@ func (d *Dataplane) open(p *stack.Packet) (*nat.Conn, nat.End, stack.Verdict) {
 	return d.through(p, &x)
 }
 
+// opening returns the connection that a decision comes to, without its Handler.
+func (d *Dataplane) opening(p *stack.Packet, x *decision) nat.Opening {
+	o := nat.Opening{Out: x.out, Server: x.server(), UnRule: x.un, Source: x.source}
+	if x.fate == fateEnded {
+		o.Out, o.Server = d.identity, x.flow
+		if x.inspect == nil || x.inspect.phoneProxy {
+			o.Source = nat.Source{}
+		}
+	}
+	o.Treat = d.plan.Load().treat(p.In, x.out, x.real, p.Time)
+	return o
+}
+
 // through opens a connection that goes through the box.
 func (d *Dataplane) through(p *stack.Packet, x *decision) (*nat.Conn, nat.End, stack.Verdict) {
-	o := nat.Opening{Out: x.out, Server: x.server(), UnRule: x.un, Source: x.source}
-	o.Treat = d.plan.Load().treat(p.In, x.out, x.real, p.Time)
+	o := d.opening(p, x)
 	switch {
 	case x.inspect != nil:
 		x.inspect.watch(&o)
@@ -199,12 +211,11 @@ func (d *Dataplane) through(p *stack.Packet, x *decision) (*nat.Conn, nat.End, s
 // end opens a connection to the box itself, which stands in for the server at
 // the address that the client asked.
 func (d *Dataplane) end(p *stack.Packet, x *decision) (*nat.Conn, nat.End, stack.Verdict) {
-	o := nat.Opening{Out: d.identity, Server: x.flow, UnRule: x.un}
-	o.Treat = d.plan.Load().treat(p.In, x.out, x.real, p.Time)
+	o := d.opening(p, x)
 	var t *termination
 	if x.inspect != nil && !x.inspect.phoneProxy {
 		t = d.terminate(x)
-		o.Source, o.Handler = x.source, t
+		o.Handler = t
 	}
 	c, from, v := d.table.Open(p, o)
 	if t != nil && v == stack.Forward && c.Handler == t {

@@ -40,6 +40,10 @@ type decision struct {
 	files    *tftpServer // of the phone proxy that it asks, or nil
 	transfer bool        // a TFTP request of the box: its server answers from another port
 	source   nat.Source  // what the server sees of the client
+
+	// foresee is set before decide for a trace: nothing is taken, and source is
+	// what it would be. chance says that its port would be chosen by chance.
+	foresee, chance bool
 }
 
 // An asked is an access list that was asked, and the entry that decided; nil is
@@ -117,7 +121,11 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 	case x.inspect != nil && x.flow.Proto == stack.TCP:
 		x.fate = fateEnded
 	}
-	x.source, x.verdict = pl.rules.Translate(p.In, x.out, x.real, un, pat)
+	if x.foresee && pat != nil {
+		x.source, x.chance, x.verdict = pl.rules.ForeseeSource(p.In, x.out, x.real, un, pat)
+	} else {
+		x.source, x.verdict = pl.rules.Translate(p.In, x.out, x.real, un, pat)
+	}
 	if pl.mapped && x.verdict == stack.Forward && !x.permitOut(pl, p, x.server()) {
 		x.source.Lease.Cancel()
 		x.source.Lease, x.verdict = nat.Lease{}, stack.DropACL

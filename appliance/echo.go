@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"sync"
 
+	"patchbay/inspect"
 	"patchbay/nat"
 	"patchbay/stack"
 )
@@ -14,12 +15,13 @@ import (
 type echoes struct {
 	data      *Dataplane
 	inspected bool
+	count     *inspect.Counters // of what is inspected
 }
 
 // begin returns the nat.Handler of one conversation.
 func (e *echoes) begin() nat.Handler {
 	if e.inspected {
-		return new(echoed)
+		return &echoed{count: e.count}
 	}
 	return e
 }
@@ -29,14 +31,28 @@ func (e *echoes) HandlePacket(p *stack.Packet, c *nat.Conn, from nat.End) stack.
 	if from == nat.Client {
 		return stack.Forward
 	}
-	// As if it opened a connection: from the server to the client, both real.
+	x, v := e.answer(p, c)
+	e.data.count(&x, p)
+	return v
+}
+
+// answer asks about an answer as if it opened a connection: from the server to
+// the client, both real.
+func (e *echoes) answer(p *stack.Packet, c *nat.Conn) (decision, stack.Verdict) {
 	x := decision{
 		flow: p.Flow(), out: c.In,
 		real: stack.Flow{Proto: stack.ICMP, Src: c.Server().Dst, Dst: c.Client().Src},
 	}
-	pl := e.data.plan.Load()
-	v := x.permit(pl, p)
-	e.data.count(&x, p)
+	v := x.permit(e.data.plan.Load(), p)
+	return x, v
+}
+
+// foresee is HandlePacket. See foreseer.
+func (e *echoes) foresee(p *stack.Packet, c *nat.Conn, from nat.End) stack.Verdict {
+	if from == nat.Client {
+		return stack.Forward
+	}
+	_, v := e.answer(p, c)
 	return v
 }
 
@@ -48,6 +64,8 @@ const echoWindow = 64
 // An echoed is a ping that is inspected: each request has one answer, by its
 // sequence number. (RFC 792.)
 type echoed struct {
+	count *inspect.Counters
+
 	mu      sync.Mutex
 	waiting [echoWindow]echo
 }
@@ -59,22 +77,40 @@ type echo struct {
 
 // HandlePacket matches answers with requests. See nat.Handler.
 func (e *echoed) HandlePacket(p *stack.Packet, _ *nat.Conn, from nat.End) stack.Verdict {
-	const sequence = 6 // bytes from the start of the ICMP header
-	b := p.Transport()
-	if len(b) < sequence+2 {
+	v := e.match(p, from, true)
+	e.count.Packet(v == stack.Forward)
+	return v
+}
+
+// foresee is HandlePacket. See foreseer.
+func (e *echoed) foresee(p *stack.Packet, _ *nat.Conn, from nat.End) stack.Verdict {
+	return e.match(p, from, false)
+}
+
+// match says what becomes of p, and with act notes it.
+func (e *echoed) match(p *stack.Packet, from nat.End, act bool) stack.Verdict {
+	seq, ok := echoSequence(p)
+	if !ok {
 		return stack.DropICMP
 	}
-	seq := binary.BigEndian.Uint16(b[sequence:])
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	w := &e.waiting[seq%echoWindow]
-	if from == nat.Client {
-		*w = echo{seq, true}
-		return stack.Forward
-	}
-	if !w.open || w.seq != seq {
+	if from == nat.Server && (!w.open || w.seq != seq) {
 		return stack.DropICMPSequence
 	}
-	w.open = false
+	if act {
+		*w = echo{seq, from == nat.Client}
+	}
 	return stack.Forward
+}
+
+// echoSequence returns the sequence number of an echo.
+func echoSequence(p *stack.Packet) (uint16, bool) {
+	const sequence = 6 // bytes from the start of the ICMP header
+	b := p.Transport()
+	if len(b) < sequence+2 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint16(b[sequence:]), true
 }

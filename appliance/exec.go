@@ -27,6 +27,11 @@ type execution struct {
 	running       *config.Running // the same
 }
 
+// part returns an execution like x that shows on w.
+func (x *execution) part(w io.Writer) *execution {
+	return &execution{x.Appliance, bufio.NewWriter(w), x.plan, x.running}
+}
+
 func (x *execution) printf(format string, args ...any) { fmt.Fprintf(x.Writer, format, args...) }
 
 // A Refusal is why Exec did not do a command.
@@ -61,17 +66,17 @@ func (a *Appliance) Exec(w io.Writer, line string) error {
 	if i := strings.IndexFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }); i >= 0 {
 		return &Refusal{Text: fmt.Sprintf("%% Command has the control character %q", line[i])}
 	}
-	m, err := execGrammar.Match(line, a.checkWord)
+	pl := a.plan()
+	x := &execution{a, bufio.NewWriter(w), pl, pl.running}
+	m, err := execGrammar.Match(line, x.checkWord)
 	if err != nil {
 		return &Refusal{Line: line, Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
 	}
-	b := bufio.NewWriter(w)
-	pl := a.plan()
-	if err := m.Rule.Do(&execution{a, b, pl, pl.running}, m.Args); err != nil {
-		b.Flush()
+	if err := m.Rule.Do(x, m.Args); err != nil {
+		x.Flush()
 		return err
 	}
-	return b.Flush()
+	return x.Flush()
 }
 
 // refuse refuses a command that is well-formed.
@@ -83,16 +88,16 @@ func refuse(format string, args ...any) error {
 // (reference/asa-cli-show-debug.md, section 1.)
 var execGrammar = cli.MustCompile(slices.Concat(
 	showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
-	clearCommands, captureCommands,
+	clearCommands, captureCommands, traceCommands,
 ))
 
 // checkWord is the cli.Check of EXEC mode.
-func (a *Appliance) checkWord(kind, word string) (err error) {
+func (x *execution) checkWord(kind, word string) (err error) {
 	switch kind {
 	case "addr":
-		_, err = a.execAddr(word)
+		_, err = x.execAddr(word)
 	case "addrs":
-		_, _, err = a.execAddrs(word)
+		_, _, err = x.execAddrs(word)
 	case "mask":
 		_, err = config.ParseMask(word)
 	case "port":
@@ -104,11 +109,11 @@ func (a *Appliance) checkWord(kind, word string) (err error) {
 	case "icmptype":
 		_, err = config.ParseICMPType(word)
 	case "if", "anyif":
-		if a.plan().named(word) == nil && (kind == "if" || word != a.identity.Name) {
-			err = fmt.Errorf("there is no interface %.80s; there are %s", word, strings.Join(a.interfaceNames(), ", "))
+		if x.plan.named(word) == nil && (kind == "if" || word != x.identity.Name) {
+			err = fmt.Errorf("there is no interface %.80s; there are %s", word, strings.Join(x.interfaceNames(), ", "))
 		}
 	case "acl":
-		if a.plan().running.AccessList(word) == nil {
+		if x.running.AccessList(word) == nil {
 			err = fmt.Errorf("there is no access-list %.80s", word)
 		}
 	case "reason":
@@ -126,17 +131,17 @@ func (a *Appliance) checkWord(kind, word string) (err error) {
 }
 
 // interfaceNames are the nameifs, in the order of the configuration.
-func (a *Appliance) interfaceNames() []string {
+func (x *execution) interfaceNames() []string {
 	var names []string
-	for _, i := range a.plan().interfaces {
+	for _, i := range x.plan.interfaces {
 		names = append(names, i.Name)
 	}
 	return names
 }
 
 // execAddr reads an address, or a label of a "name" line for one.
-func (a *Appliance) execAddr(word string) (netip.Addr, error) {
-	if addr, ok := a.plan().running.Names[word]; ok {
+func (x *execution) execAddr(word string) (netip.Addr, error) {
+	if addr, ok := x.running.Names[word]; ok {
 		return addr, nil
 	}
 	addr, err := netip.ParseAddr(word)
@@ -147,13 +152,13 @@ func (a *Appliance) execAddr(word string) (netip.Addr, error) {
 }
 
 // execAddrs reads "A" or "A-B".
-func (a *Appliance) execAddrs(word string) (from, to netip.Addr, err error) {
+func (x *execution) execAddrs(word string) (from, to netip.Addr, err error) {
 	first, last, isRange := strings.Cut(word, "-")
-	if _, label := a.plan().running.Names[word]; label || !isRange {
+	if _, label := x.running.Names[word]; label || !isRange {
 		first, last = word, word
 	}
-	if from, err = a.execAddr(first); err == nil {
-		to, err = a.execAddr(last)
+	if from, err = x.execAddr(first); err == nil {
+		to, err = x.execAddr(last)
 	}
 	if err == nil && to.Less(from) {
 		err = fmt.Errorf("the range %s runs backwards", word)

@@ -74,7 +74,7 @@ func (x *inspection) start(d *Dataplane, n *inspect.NAT, t config.Timeouts, now 
 	case "tftp":
 		x.transfers = d
 	case "icmp":
-		x.echoes = &echoes{data: d, inspected: true}
+		x.echoes = &echoes{data: d, inspected: true, count: x.count}
 	}
 	x.options.Now = now
 }
@@ -87,7 +87,7 @@ func (x *inspection) watch(o *nat.Opening) {
 	case x.echoes != nil:
 		o.Handler = x.echoes.begin()
 	case x.transfers != nil:
-		o.Handler = &transfers{data: x.transfers}
+		o.Handler = &transfers{data: x.transfers, count: x.count}
 	}
 }
 

@@ -100,7 +100,9 @@ func startPlainWith(t *testing.T, open func(*config.Interface) (stack.Link, erro
 		b.inside.Close()
 		b.outside.Close()
 		if n := b.app.Pinholes(); n != 0 {
-			t.Errorf("%d pinholes are left", n)
+			var list strings.Builder
+			b.app.Exec(&list, "show conn detail")
+			t.Errorf("%d pinholes are left:\n%s", n, list.String())
 		}
 	})
 	return b

@@ -128,6 +128,7 @@ func (p *plan) compileLists(r *config.Running, byName map[string]*stack.Interfac
 	for i := range r.AccessLists {
 		lists[r.AccessLists[i].Name] = compileList(&r.AccessLists[i])
 	}
+	p.lists = lists
 	for _, g := range r.AccessGroups {
 		switch g.Direction {
 		case "in":

@@ -322,8 +322,8 @@ func (r *Replay) appendDeparture(dst []byte, q departure) []byte {
 	if p.Len() >= ipHeader {
 		dst = strconv.AppendUint(append(dst, " ttl "...), uint64(p.TTL()), 10)
 	}
-	f := p.Flow()
-	if f.Proto != r.arrived.Flow().Proto && !p.In.IsIdentity() || f.Proto != stack.UDP && f.Proto != stack.TCP || f.Src.Port() == 0 {
+	f, came := p.Flow(), r.arrived.Flow().Proto // 0 of a fragment
+	if came != 0 && f.Proto != came && !p.In.IsIdentity() || f.Proto != stack.UDP && f.Proto != stack.TCP || f.Src.Port() == 0 {
 		return dst // not a rewrite of what arrived; or a fragment
 	}
 	if p.TCPFlags()&stack.FlagSYN != 0 {

@@ -41,9 +41,12 @@ func (x *execution) showOneList(l *config.AccessList, compiled *nat.AccessList) 
 	if compiled != nil {
 		entries = compiled.Entries
 	}
-	elements := uint64(0)
-	for _, e := range entries {
-		elements += countedElements(e)
+	elements, next := uint64(0), entries
+	for i := range l.Entries {
+		for k := range entriesOf(&l.Entries[i]) {
+			elements += elementsOf(&l.Entries[i].Services[k], next[0])
+			next = next[1:]
+		}
 	}
 	x.printf("access-list %s; %d elements; name hash: 0x%08x\n", l.Name, elements, textHash(l.Name))
 	for i := range l.Entries {
@@ -57,9 +60,9 @@ func (x *execution) showOneList(l *config.AccessList, compiled *nat.AccessList) 
 		own := entries[:min(len(entries), entriesOf(ace))]
 		entries = entries[len(own):]
 		hits, several := uint64(0), len(own) > 1
-		for _, e := range own {
+		for k, e := range own {
 			hits += e.Hits()
-			several = several || e.Elements() > 1 || len(e.Src) == 1 && e.Src[0].Name != "" || len(e.Dst) == 1 && e.Dst[0].Name != ""
+			several = several || elementsOf(&ace.Services[k], e) > 1 || byName(e.Src) || byName(e.Dst)
 		}
 		x.showElement("", line, words, hits, x.idleText(ace))
 		if !several {
@@ -79,13 +82,24 @@ func entriesOf(a *config.ACE) int {
 	return len(a.Services)
 }
 
-// countedElements is how many elements of an entry are listed.
-func countedElements(e *nat.Entry) uint64 {
+// elementsOf is how many elements are listed of the entry that a service of an
+// ACE was compiled to; "neq" is one.
+func elementsOf(s *config.Service, e *nat.Entry) uint64 {
 	if !e.Counted() {
 		return 1
 	}
-	return e.Elements()
+	n := uint64(max(len(e.Src), 1)) * uint64(max(len(e.Dst), 1))
+	if len(e.SrcPorts) > 0 {
+		n *= uint64(len(s.SrcPorts))
+	}
+	if len(e.DstPorts) > 0 {
+		n *= uint64(len(s.DstPorts))
+	}
+	return n
 }
+
+// byName reports whether addresses are written as the name of an object.
+func byName(list []nat.Object) bool { return len(list) > 0 && list[0].Name != "" }
 
 // aceWords returns what an ACE says after its name and line.
 func aceWords(a *config.ACE) string {

@@ -40,9 +40,9 @@ var linkTexts = map[link.Reason]string{
 }
 
 // linkDrops is what the links of all interfaces dropped, since they were opened.
-func (a *Appliance) linkDrops() map[link.Reason]uint64 {
+func (x *execution) linkDrops() map[link.Reason]uint64 {
 	sum := make(map[link.Reason]uint64)
-	for _, i := range a.plan().interfaces {
+	for _, i := range x.plan.interfaces {
 		if c, ok := i.Link.(link.Counter); ok {
 			for r, n := range c.Stats().Drops {
 				sum[r] += n

@@ -209,18 +209,18 @@ func portText(r nat.PortRange) string {
 
 // configLine returns the text of a line of the configuration, without its
 // indentation and trailing space; "" if there is no such line.
-func (a *Appliance) configLine(n int) string {
-	if n < 1 || n > len(a.plan().running.Lines) {
+func (x *execution) configLine(n int) string {
+	if n < 1 || n > len(x.running.Lines) {
 		return ""
 	}
-	return strings.TrimSpace(a.plan().running.Lines[n-1].Text)
+	return strings.TrimSpace(x.running.Lines[n-1].Text)
 }
 
 // ruleLines returns the lines of the configuration that a rule was made of, as
 // the trace shows them: the command, below its object if it stands in one.
-func (a *Appliance) ruleLines(r *nat.Rule) []string {
-	n := &a.plan().running.NAT[r.Ref]
-	line := a.configLine(n.Line)
+func (x *execution) ruleLines(r *nat.Rule) []string {
+	n := &x.running.NAT[r.Ref]
+	line := x.configLine(n.Line)
 	if n.Section == config.AutoNAT && n.Object != "" && !n.Legacy {
 		return []string{"object network " + n.Object, " " + line}
 	}

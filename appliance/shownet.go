@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -39,7 +40,7 @@ func showInterface(x *execution, args cli.Args) error {
 		}
 		x.printf("  Hardware is %s\n", driverOf(i.Link))
 		if e, ok := link.Unwrap(i.Link).(interface{ MAC() link.MAC }); ok {
-			x.printf("\tMAC address %v, MTU %d\n", e.MAC(), i.Link.MTU())
+			x.printf("\tMAC address %s, MTU %d\n", macText(e.MAC()), i.Link.MTU())
 		} else {
 			x.printf("\tMTU %d\n", i.Link.MTU())
 		}
@@ -52,6 +53,9 @@ func showInterface(x *execution, args cli.Args) error {
 	}
 	return nil
 }
+
+// macText writes a MAC address as the ASA does: 0200.0000.0001.
+func macText(m link.MAC) string { return fmt.Sprintf("%x.%x.%x", m[0:2], m[2:4], m[4:6]) }
 
 // driverOf names the driver of a link.
 func driverOf(l stack.Link) string {
@@ -151,7 +155,7 @@ func showARP(x *execution, _ cli.Args) error {
 			continue
 		}
 		for _, n := range e.Neighbours() {
-			x.printf("\t%s %v %v %d\n", i.Name, n.Addr, n.MAC, int64(n.Age.Seconds()))
+			x.printf("\t%s %v %s %d\n", i.Name, n.Addr, macText(n.MAC), int64(n.Age.Seconds()))
 		}
 	}
 	return nil

@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"bufio"
 	"cmp"
 	"slices"
 	"strings"
@@ -44,7 +43,7 @@ func (x *execution) showPolicy(title string, pol *policy, args cli.Args) {
 	x.printf("%s:\n  Service-policy: %s\n", title, pol.name)
 	for _, c := range pol.classes {
 		var part strings.Builder
-		inner := &execution{x.Appliance, bufio.NewWriter(&part), x.plan, x.running}
+		inner := x.part(&part)
 		if all || args.Has("inspect") {
 			for _, i := range c.inspects {
 				if all || args.Has(i.protocol) {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"sync"
 
+	"patchbay/inspect"
 	"patchbay/nat"
 	"patchbay/stack"
 )
@@ -18,7 +19,8 @@ const (
 // "inspect tftp": each lets the server answer from a port of its own, once. What
 // is no request opens nothing.
 type transfers struct {
-	data *Dataplane
+	data  *Dataplane
+	count *inspect.Counters
 
 	mu   sync.Mutex
 	hole *nat.Hole // of the last request
@@ -26,6 +28,7 @@ type transfers struct {
 
 // HandlePacket books the pinhole of a request. See nat.Handler.
 func (t *transfers) HandlePacket(p *stack.Packet, c *nat.Conn, from nat.End) stack.Verdict {
+	t.count.Packet(true)
 	b := p.Payload()
 	if from != nat.Client || len(b) < 2 {
 		return stack.Forward

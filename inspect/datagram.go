@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,8 +101,9 @@ var (
 	errTooLong   = errors.New("inspect: message has no room in its packet")
 )
 
-// inspect passes the messages of a datagram, one as a rule, through the
-// session, and changes p.
+// inspect passes the message of a datagram, behind the line ends that may stand
+// before it, through the session, and changes p. What follows a message is
+// nothing and does not leave. (RFC 3261, sections 7.5 and 18.3.)
 func (d *Datagrams) inspect(s seat, p *stack.Packet, data []byte, from nat.End) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,9 +115,6 @@ func (d *Datagrams) inspect(s seat, p *stack.Packet, data []byte, from nat.End) 
 	for used := 0; used < len(data); {
 		n, msg, err := d.Engine.Split(data[used:], true)
 		if n <= 0 || err != nil || n > len(data)-used {
-			if used > 0 {
-				break // what follows a message is nothing (RFC 3261, section 18.3)
-			}
 			return errors.Join(errNoMessage, err)
 		}
 		used += n
@@ -123,6 +123,9 @@ func (d *Datagrams) inspect(s seat, p *stack.Packet, data []byte, from nat.End) 
 			return err
 		}
 		out = next
+		if len(bytes.Trim(msg, "\r\n")) > 0 {
+			break
+		}
 	}
 	s.out = out[:0]
 	if cap(out) > maxIdleRoom {
@@ -253,11 +256,28 @@ func (d *Datagrams) expireEmpty(now time.Time) {
 	}
 	d.mu.Unlock()
 	for _, v := range over {
-		v.mu.Lock()
-		if v.seats == 0 && !v.over {
-			d.endLocked(v)
-		}
-		v.mu.Unlock()
+		d.endEmpty(v)
+	}
+}
+
+// Close ends the conversations that go on without a connection; the others end
+// with theirs.
+func (d *Datagrams) Close() {
+	d.mu.Lock()
+	all := slices.Collect(maps.Values(d.empty))
+	clear(d.empty)
+	d.mu.Unlock()
+	for _, v := range all {
+		d.endEmpty(v)
+	}
+}
+
+// endEmpty ends a conversation unless it has a connection again.
+func (d *Datagrams) endEmpty(v *conversation) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.seats == 0 && !v.over {
+		d.endLocked(v)
 	}
 }
 

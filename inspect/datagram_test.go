@@ -518,3 +518,29 @@ func FuzzDatagrams(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkDatagrams is a message in a call that is known, through PAT.
+func BenchmarkDatagrams(b *testing.B) {
+	tests := []struct{ name, msg string }{
+		{"OPTIONS", request("OPTIONS", 1, "one", phone, proxy, "", "")},
+		{"INVITE", request("INVITE", 2, "one", phone, proxy, "User-Agent: x\nRemote-Party-ID: <sip:1001@10.20.0.11>\n", body(rtp))},
+	}
+	for _, tt := range tests {
+		b.Run(tt.name, func(b *testing.B) {
+			w := newWall(b, patRule())
+			w.must(inside, phone, proxy, request("INVITE", 1, "one", phone, proxy, "", body(rtp)))
+			p := stack.NewPacket(4096)
+			p.In, p.Time = inside, w.now
+			data := stack.AppendUDP(nil, stack.Flow{Proto: stack.UDP, Src: ap(phone), Dst: ap(proxy)}, []byte(tt.msg))
+			b.SetBytes(int64(len(tt.msg)))
+			b.ReportAllocs()
+			for b.Loop() {
+				p.SetData(data)
+				p.Parse()
+				if v := w.admit(p); v != stack.Forward {
+					b.Fatal(v)
+				}
+			}
+		})
+	}
+}

@@ -66,8 +66,8 @@ func TestForking(t *testing.T) {
 		t.Error("early media of the first does not pass")
 	}
 	w.must(outside, proxy, phoneAs, tagged(got, 183, "b2", proxy, body(far2RTP)))
-	if !passes(w, far2RTP, at, rtp) {
-		t.Error("early media of the second does not pass")
+	if !passes(w, far2RTP, at, rtp) || !passes(w, farRTP, at, rtp) {
+		t.Error("early media of one of the two does not pass")
 	}
 	w.must(outside, proxy, phoneAs, tagged(got, 200, "b1", proxy, ""))
 	w.must(inside, phone, proxy, request("ACK", 1, "one", phone, proxy, "", ""))
@@ -85,6 +85,25 @@ func TestForking(t *testing.T) {
 	}
 	w.noLeak("203.0.113.2")
 	empty(w)
+}
+
+// TestForkAnswersLast lets the one answer who spoke last: the other is heard no
+// more.
+func TestForkAnswersLast(t *testing.T) {
+	for _, sdp := range []string{"", body(far2RTP)} {
+		w := newWall(t, patRule())
+		_, got := w.must(inside, phone, proxy, request("INVITE", 1, "one", phone, proxy, "", body(rtp)))
+		at := media(t, got)
+		w.must(outside, proxy, phoneAs, tagged(got, 183, "b1", proxy, body(farRTP)))
+		w.must(outside, proxy, phoneAs, tagged(got, 183, "b2", proxy, body(far2RTP)))
+		w.must(outside, proxy, phoneAs, tagged(got, 200, "b2", proxy, sdp))
+		flowsBothWays(w, rtp, at.String(), far2RTP)
+		if passes(w, farRTP, at, rtp) {
+			t.Errorf("with body %.10q: media of the one who did not answer passes", sdp)
+		}
+		w.must(inside, phone, proxy, request("BYE", 2, "one", phone, proxy, "", ""))
+		empty(w)
+	}
 }
 
 // TestRefusedMove offers to receive elsewhere and is refused: until then and
@@ -338,7 +357,7 @@ func TestRegistrations(t *testing.T) {
 				t.Errorf("%d contacts after a minute, want %d", n, tt.left)
 			}
 			w.noLeak()
-			w.pass(48 * time.Hour)
+			w.skip(48 * time.Hour)
 			if w.nat.Contacts() != 0 || w.table.Pinholes() != 0 {
 				t.Errorf("%d contacts, %d pinholes are left", w.nat.Contacts(), w.table.Pinholes())
 			}
@@ -411,6 +430,7 @@ func TestBodies(t *testing.T) {
 			"v=0\r\no=- 1 1 IN IP4 10.20.0.11\r\ns=-\r\nc=IN IP4 10.20.0.11\r\nt=0 0\r\nm=audio 16384 RTP/AVP 0\r\n\r\n--xx\r\nContent-Type: text/plain\r\n\r\nat 10.20.0.9\r\n--xx--\r\n",
 			"--xx\r\nContent-Type: application/sdp\r\nContent-Length: 99\r\n\r\n" +
 				"v=0\r\no=- 1 1 IN IP4 203.0.113.2\r\ns=-\r\nc=IN IP4 203.0.113.2\r\nt=0 0\r\nm=audio 24576 RTP/AVP 0\r\n\r\n--xx\r\nContent-Type: text/plain\r\n\r\nat 10.20.0.9\r\n--xx--\r\n"},
+		{"what somebody writes", "text/plain", "call me at 10.20.0.9", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

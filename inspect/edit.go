@@ -53,13 +53,20 @@ func (e *Edits) Touches(s Span) bool {
 }
 
 // Delta returns by how many bytes the message grows; negative when it shrinks.
-func (e *Edits) Delta() int { return e.DeltaFrom(0) }
+func (e *Edits) Delta() int {
+	n := len(e.text)
+	for i := range e.list {
+		n -= e.list[i].Len
+	}
+	return n
+}
 
-// DeltaFrom is Delta of what stands at off and behind it.
-func (e *Edits) DeltaFrom(off int) int {
+// DeltaIn is Delta of what is replaced within s, and inserted there or at its
+// end.
+func (e *Edits) DeltaIn(s Span) int {
 	n := 0
 	for i := range e.list {
-		if d := &e.list[i]; d.Off >= off {
+		if d := &e.list[i]; d.Off >= s.Off && d.Off <= s.End() {
 			n += d.to - d.from - d.Len
 		}
 	}

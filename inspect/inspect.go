@@ -86,6 +86,10 @@ type Media struct {
 	Types  PayloadTypes
 	NotRTP bool
 
+	// Final says that this is the answer: what either end had said before is
+	// over.
+	Final bool
+
 	// Secure says that the stream is SRTP on this end's side, as offered or
 	// answered. Plain RTP toward a secure phone becomes Secure in the result.
 	Secure bool

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"patchbay/nat"
 	"patchbay/stack"
@@ -77,6 +78,9 @@ func (b *NATBinder) Media(m Media, from nat.End) (Media, error) {
 		if err := b.moveLocked(st, said, from); err != nil {
 			return m, err
 		}
+	}
+	if m.Final {
+		b.forgetPrior(st, from)
 	}
 	if st.rtp != nil {
 		st.rtp.signaled(m)
@@ -255,7 +259,7 @@ func (b *NATBinder) open(st *stream) {
 			ph, ok := b.pinhole(st, end, i)
 			old := st.holes[end][i]
 			if old != nil {
-				if ok && flows(old, ph) {
+				if ok && (flows(old, ph) || awaits(old, ph)) {
 					continue
 				}
 				old.Close()
@@ -267,6 +271,17 @@ func (b *NATBinder) open(st *stream) {
 			}
 		}
 	}
+}
+
+// awaits reports whether h still awaits the packet that ph would, for about as
+// long.
+func awaits(h *nat.Hole, ph nat.Pinhole) bool {
+	if !h.Open() || ph.Expires.Sub(h.Expires) >= renewStep {
+		return false
+	}
+	was := h.Pinhole
+	was.Expires, ph.Expires = time.Time{}, time.Time{}
+	return was == ph
 }
 
 // flows reports whether the connection that h let in is one that ph would let

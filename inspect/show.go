@@ -60,6 +60,22 @@ func (c *Counters) Count() Count {
 	return Count{c.messages.Load(), c.dropped.Load(), c.reset.Load(), c.lost.Load(), c.waiting.Load()}
 }
 
+// Clear sets the counts to 0, but that of bytes that wait.
+func (c *Counters) Clear() {
+	for _, n := range []*atomic.Uint64{&c.messages, &c.dropped, &c.reset, &c.lost} {
+		n.Store(0)
+	}
+}
+
+// Packet counts a packet of a protocol without messages, which passed or not.
+func (c *Counters) Packet(passed bool) {
+	if passed {
+		c.passed()
+	} else {
+		c.ended(false)
+	}
+}
+
 // passed counts a message that went on.
 func (c *Counters) passed() {
 	if c != nil {

@@ -506,3 +506,60 @@ func BenchmarkStream(b *testing.B) {
 	}
 	ucm.Close()
 }
+
+// TestCounters shares counters between conversations: what passed, what was
+// dropped and reset, the bytes that wait and those that waited in vain.
+func TestCounters(t *testing.T) {
+	rules := map[string]error{
+		"drop\n":  inspect.Drop.Refuse(errors.New("rule")),
+		"reset\n": inspect.Reset.Refuse(errors.New("rule")),
+	}
+	var count inspect.Counters
+	run := func(send string, want inspect.Count) {
+		t.Helper()
+		phone, client := net.Pipe()
+		server, ucm := net.Pipe()
+		s := &inspect.Stream{Client: client, Server: server, Engine: ruleEngine{rules}, Binder: nil, Count: &count}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.Run(context.Background())
+		}()
+		go io.Copy(io.Discard, ucm)
+		phone.Write([]byte(send))
+		deadline := time.Now().Add(10 * time.Second)
+		for count.Count() != want && time.Now().Before(deadline) {
+			time.Sleep(time.Millisecond)
+		}
+		if got := count.Count(); got != want {
+			t.Errorf("after %q: %+v, want %+v", send, got, want)
+		}
+		phone.Close()
+		<-done
+		ucm.Close()
+	}
+	run("one\ntwo\ndrop\nhal", inspect.Count{Messages: 3, Dropped: 1, Waiting: 3})
+	if got, want := count.Count(), (inspect.Count{Messages: 3, Dropped: 1, Lost: 3}); got != want {
+		t.Errorf("after the end: %+v, want %+v", got, want)
+	}
+	run("three\nreset\nnever", inspect.Count{Messages: 5, Dropped: 2, Reset: 1, Lost: 8})
+}
+
+// A ruleEngine reads lines, and ends those that rules has.
+type ruleEngine struct{ rules map[string]error }
+
+func (ruleEngine) Split(data []byte, atEOF bool) (int, []byte, error) {
+	n := bytes.IndexByte(data, '\n') + 1
+	if n == 0 {
+		return 0, nil, nil
+	}
+	return n, data[:n:n], nil
+}
+func (e ruleEngine) NewSession(inspect.Binder) inspect.Session { return ruleSession(e) }
+
+type ruleSession ruleEngine
+
+func (s ruleSession) Inspect(dst, msg []byte, _ nat.End) ([]byte, error) {
+	return append(dst, msg...), s.rules[string(msg)]
+}
+func (ruleSession) Close() {}

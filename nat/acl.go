@@ -39,7 +39,7 @@ func (l *AccessList) Inherit(old *AccessList) {
 	}
 	for _, e := range l.Entries {
 		if was := hits[e.Text]; len(was) > 0 {
-			e.hits.Store(was[0].Hits())
+			e.takeHits(was[0])
 			hits[e.Text] = was[1:]
 		}
 	}

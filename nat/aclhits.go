@@ -62,6 +62,17 @@ func (e *Entry) Hit(f *stack.Flow) {
 	e.elements[e.index(x)].Add(1)
 }
 
+// takeHits gives e the counts of old, an entry of the same text. Those of Elements
+// go with it if there are as many.
+func (e *Entry) takeHits(old *Entry) {
+	e.hits.Store(old.Hits())
+	if len(e.elements) == len(old.elements) {
+		for i := range e.elements {
+			e.elements[i].Store(old.elements[i].Load())
+		}
+	}
+}
+
 // ClearHits sets the hit counts to 0.
 func (e *Entry) ClearHits() {
 	e.hits.Store(0)

@@ -36,8 +36,9 @@ func (s *clients) shard(a netip.Addr) *clientShard {
 	return &s.shards[number(a)*0x9e3779b1>>(32-shardBits)] // 2^32 / golden ratio
 }
 
-// add counts a new connection of f's client, or drops it if there are too many.
-func (s *clients) add(f stack.Flow) stack.Verdict {
+// add counts a new connection of f's client, or drops it if there are too many. If
+// dry it only says which.
+func (s *clients) add(f stack.Flow, dry bool) stack.Verdict {
 	a := f.Src.Addr()
 	sh := s.shard(a)
 	sh.mu.Lock()
@@ -51,12 +52,18 @@ func (s *clients) add(f stack.Flow) stack.Verdict {
 		if n.embryonic++; s.maxEmbryonic > 0 && n.embryonic > s.maxEmbryonic {
 			return stack.DropEmbryonic
 		}
-		if all := s.halfOpen.Add(1); s.maxHalfOpen > 0 && all > int64(s.maxHalfOpen) {
-			s.halfOpen.Add(-1)
+		one := int64(1)
+		if dry {
+			one = 0
+		}
+		if all := s.halfOpen.Add(one) - one; s.maxHalfOpen > 0 && all >= int64(s.maxHalfOpen) {
+			s.halfOpen.Add(-one)
 			return stack.DropEmbryonic
 		}
 	}
-	sh.counts[a] = n
+	if !dry {
+		sh.counts[a] = n
+	}
 	return stack.Forward
 }
 

@@ -173,7 +173,7 @@ func (c *Conn) Flags() string {
 func (c *Conn) Handle(p *stack.Packet, from End) stack.Verdict {
 	from &= 1
 	if c.treat != nil {
-		if v := c.police(p, from); v != stack.Forward {
+		if v := c.police(p, from, false); v != stack.Forward {
 			return v
 		}
 	}

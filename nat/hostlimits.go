@@ -50,12 +50,13 @@ func (o *Opening) limited(f stack.Flow) [2]limited {
 	return limitedBy(o.Source.Rule, o.UnRule, f.Src.Addr(), o.Server.Dst.Addr())
 }
 
-// underLimits counts a new connection for the limits of its rules, or drops it.
-func (o *Opening) underLimits(f stack.Flow) stack.Verdict {
+// underLimits counts a new connection for the limits of its rules, or drops it. If
+// dry it only says which.
+func (o *Opening) underLimits(f stack.Flow, dry bool) stack.Verdict {
 	list := o.limited(f)
 	for i, l := range list {
-		if v := l.add(f.Proto); v != stack.Forward {
-			if i > 0 {
+		if v := l.add(f.Proto, dry); v != stack.Forward {
+			if i > 0 && !dry {
 				list[0].remove(f.Proto, f.Proto == stack.TCP)
 			}
 			return v
@@ -86,14 +87,21 @@ func (l limited) change(f func(n *limitCount)) {
 	sh.hosts[l.host] = n
 }
 
-// add counts a new connection, or drops it if there are too many.
-func (l limited) add(proto stack.Proto) (v stack.Verdict) {
+// add counts a new connection, or drops it if there are too many. If dry it only
+// says which.
+func (l limited) add(proto stack.Proto, dry bool) (v stack.Verdict) {
 	if l.limits == nil {
 		return stack.Forward
 	}
+	v = stack.Forward
 	l.change(func(n *limitCount) {
-		switch v = l.room(n, proto); {
-		case v != stack.Forward:
+		over := func(n, limit int) bool { return limit > 0 && n >= limit }
+		switch {
+		case proto == stack.TCP && over(n.tcp, l.limits.TCP), proto == stack.UDP && over(n.udp, l.limits.UDP):
+			v = stack.DropLimit
+		case proto == stack.TCP && over(n.embryonic, l.limits.Embryonic):
+			v = stack.DropEmbryonic
+		case dry:
 		case proto == stack.TCP:
 			n.tcp++
 			n.embryonic++
@@ -101,27 +109,6 @@ func (l limited) add(proto stack.Proto) (v stack.Verdict) {
 			n.udp++
 		}
 	})
-	return v
-}
-
-// room says whether the host may have one more connection than n.
-func (l limited) room(n *limitCount, proto stack.Proto) stack.Verdict {
-	over := func(n, limit int) bool { return limit > 0 && n >= limit }
-	switch {
-	case proto == stack.TCP && over(n.tcp, l.limits.TCP), proto == stack.UDP && over(n.udp, l.limits.UDP):
-		return stack.DropLimit
-	case proto == stack.TCP && over(n.embryonic, l.limits.Embryonic):
-		return stack.DropEmbryonic
-	}
-	return stack.Forward
-}
-
-// foresee is add, which counts nothing.
-func (l limited) foresee(proto stack.Proto) (v stack.Verdict) {
-	if l.limits == nil {
-		return stack.Forward
-	}
-	l.change(func(n *limitCount) { v = l.room(n, proto) })
 	return v
 }
 

@@ -22,27 +22,30 @@ type Treatment struct {
 // be nil.
 type Policing struct{ Arrive, Leave *stack.Policer }
 
-// take asks the policers about p.
-func (g *Policing) take(p *stack.Packet) stack.Verdict {
-	if g.Arrive != nil {
-		if v := g.Arrive.Take(p); v != stack.Forward {
-			return v
-		}
+// take asks the policers about p. If dry nothing is counted.
+func (g *Policing) take(p *stack.Packet, dry bool) stack.Verdict {
+	ask := (*stack.Policer).Take
+	if dry {
+		ask = (*stack.Policer).Foresee
 	}
-	if g.Leave != nil {
-		return g.Leave.Take(p)
+	for _, l := range [...]*stack.Policer{g.Arrive, g.Leave} {
+		if l != nil {
+			if v := ask(l, p); v != stack.Forward {
+				return v
+			}
+		}
 	}
 	return stack.Forward
 }
 
 // police asks the policers about a packet that from sent, before it counts for
 // anything: one that is refused changes nothing of the connection. The first
-// packet was asked about by Table.Open.
-func (c *Conn) police(p *stack.Packet, from End) stack.Verdict {
+// packet was asked about by Table.Open. If dry nothing is counted.
+func (c *Conn) police(p *stack.Packet, from End, dry bool) stack.Verdict {
 	if from == Client && c.packets[Client].Load() == 0 {
 		return stack.Forward
 	}
-	return c.treat.Police[from].take(p)
+	return c.treat.Police[from].take(p, dry)
 }
 
 // A LimitsConfig is what "set connection" says of a class. (The ASA's command
@@ -96,11 +99,25 @@ func (l *Limits) Count() LimitsCount {
 	}
 }
 
-// add counts a new connection of f's client, or drops it if there are too many.
-func (l *Limits) add(f stack.Flow) stack.Verdict {
+// ClearDrops sets what the limits refused to 0.
+func (l *Limits) ClearDrops() {
+	for i := range l.drops {
+		l.drops[i].Store(0)
+	}
+}
+
+// add counts a new connection of f's client, or drops it if there are too many. If
+// dry it only says which.
+func (l *Limits) add(f stack.Flow, dry bool) stack.Verdict {
+	if dry {
+		if l.cfg.Max != 0 && l.conns.Load() >= int64(l.cfg.Max) {
+			return stack.DropLimit
+		}
+		return l.clients.add(f, dry)
+	}
 	v := stack.DropLimit
 	if n := l.conns.Add(1); l.cfg.Max == 0 || n <= int64(l.cfg.Max) {
-		v = l.clients.add(f)
+		v = l.clients.add(f, dry)
 	}
 	switch v {
 	case stack.Forward:
@@ -123,19 +140,25 @@ func (l *Limits) remove(f stack.Flow, embryonic bool) {
 }
 
 // admit counts a new connection of f's client, or drops it if there are too
-// many: in all, of the client, in the class of treat.
-func (t *Table) admit(f stack.Flow, treat *Treatment) stack.Verdict {
-	if t.count.Add(1) > int64(t.cfg.MaxConns) {
-		t.count.Add(-1)
+// many: in all, of the client, in the class of treat. If dry it only says which.
+func (t *Table) admit(f stack.Flow, treat *Treatment, dry bool) stack.Verdict {
+	one := int64(1)
+	if dry {
+		one = 0
+	}
+	if t.count.Add(one)-one >= int64(t.cfg.MaxConns) {
+		t.count.Add(-one)
 		return stack.DropLimit
 	}
-	if v := t.clients.add(f); v != stack.Forward {
-		t.count.Add(-1)
+	if v := t.clients.add(f, dry); v != stack.Forward {
+		t.count.Add(-one)
 		return v
 	}
 	if treat != nil && treat.Limits != nil {
-		if v := treat.Limits.add(f); v != stack.Forward {
-			t.dismiss(f, nil, f.Proto == stack.TCP)
+		if v := treat.Limits.add(f, dry); v != stack.Forward {
+			if !dry {
+				t.dismiss(f, nil, f.Proto == stack.TCP)
+			}
 			return v
 		}
 	}

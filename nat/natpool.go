@@ -38,33 +38,36 @@ func (a *addresses) init() {
 // one it has there already, else the next that is free and that avoid (which
 // may be nil) does not hold back. It fails if there is none.
 func (t *PAT) TakeAddr(real netip.Addr, mapped Object, avoid func(a netip.Addr) bool) (Lease, bool) {
-	return t.takeAddr(real, newRanges([]Object{mapped}), xlateUse{}, avoid)
+	return t.takeAddr(&taking{real: netip.AddrPortFrom(real, 0)}, newRanges([]Object{mapped}), avoid)
 }
 
-// takeAddr is TakeAddr with several ranges, of which one is used up before the
-// next.
-func (t *PAT) takeAddr(real netip.Addr, mapped *ranges, use xlateUse, avoid func(a netip.Addr) bool) (Lease, bool) {
+// takeAddr is TakeAddr for the host of k with several ranges, of which one is
+// used up before the next.
+func (t *PAT) takeAddr(k *taking, mapped *ranges, avoid func(a netip.Addr) bool) (Lease, bool) {
 	a := &t.addresses
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	t.reapAddressesLocked()
 	for _, of := range mapped.spans {
-		if x := a.xlates[addressKey{of, real}]; x != nil {
-			t.again(x)
+		if x := a.xlates[addressKey{of, k.real.Addr()}]; x != nil {
+			if !k.dry {
+				t.again(x)
+			}
 			return Lease{t, x}, true
 		}
 	}
 	for _, of := range mapped.spans {
-		if l, ok := t.takeOfLocked(real, of, use, avoid); ok {
+		if l, ok := t.takeOfLocked(k, of, avoid); ok {
 			return l, true
 		}
 	}
 	return Lease{}, false
 }
 
-// takeOfLocked leases an address of one range for real, which has none there.
-func (t *PAT) takeOfLocked(real netip.Addr, of span, use xlateUse, avoid func(a netip.Addr) bool) (Lease, bool) {
-	a, key := &t.addresses, addressKey{of, real}
+// takeOfLocked leases an address of one range for the host of k, which has none
+// there.
+func (t *PAT) takeOfLocked(k *taking, of span, avoid func(a netip.Addr) bool) (Lease, bool) {
+	a, key := &t.addresses, addressKey{of, k.real.Addr()}
 	r := a.ranges[of]
 	if r == nil {
 		r = new(addressRange)
@@ -80,7 +83,10 @@ func (t *PAT) takeOfLocked(real netip.Addr, of span, use xlateUse, avoid func(a 
 		if a.taken[m] != nil || avoid != nil && avoid(m) {
 			continue
 		}
-		x := &xlate{real: netip.AddrPortFrom(real, 0), addr: m, use: use, refs: 1}
+		x := &xlate{real: netip.AddrPortFrom(key.real, 0), addr: m, use: k.use, refs: 1}
+		if k.dry {
+			return Lease{t, x}, true
+		}
 		a.taken[m], a.xlates[key] = x, x
 		r.next = uint32((uint64(n) + 1) % size)
 		t.begun()
@@ -205,7 +211,9 @@ func (t *PAT) takePool(k *taking, mapped *ranges, round bool) (Lease, bool) {
 	host := r.hosts[k.real.Addr()]
 	if host != nil && host.xlates.Load() > 0 {
 		if l, ok := t.take(k, host.addr); ok {
-			l.ofHost(host)
+			if !k.dry {
+				l.ofHost(host)
+			}
 			return l, true
 		}
 	}
@@ -213,8 +221,11 @@ func (t *PAT) takePool(k *taking, mapped *ranges, round bool) (Lease, bool) {
 		n := (r.next + i) % mapped.size
 		a := mapped.at(n)
 		l, ok := t.take(k, a)
-		if !ok {
+		switch {
+		case !ok:
 			continue
+		case k.dry:
+			return l, true
 		}
 		if round {
 			r.next = (n + 1) % mapped.size

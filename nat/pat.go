@@ -310,6 +310,10 @@ type taking struct {
 	flat  PortRange      // where to choose from; zero: the range of the real port
 	use   xlateUse
 	avoid func(a netip.Addr, port uint16) bool // holds mapped ports back; or nil
+
+	// dry has taking only say what would be leased: nothing is, and chance is not
+	// asked. A port that chance would choose is 0 then, and chance set.
+	dry, chance bool
 }
 
 // take is Take for k.
@@ -325,7 +329,9 @@ func (t *PAT) take(k *taking, mapped netip.Addr) (Lease, bool) {
 	t.reapLocked(p)
 	extended := k.peer.IsValid()
 	if x := p.findLocked(k); x != nil {
-		t.again(x)
+		if !k.dry {
+			t.again(x)
+		}
 		return Lease{t, x}, true
 	}
 	var own *peerPorts // what else is taken for the peer
@@ -347,11 +353,17 @@ func (t *PAT) take(k *taking, mapped netip.Addr) (Lease, bool) {
 		if from == (PortRange{}) {
 			from = rangeOf(port)
 		}
-		if port, ok = t.choose(&p.taken, from, free); !ok {
+		if port, ok = t.choose(&p.taken, from, free, k.dry); !ok {
 			return Lease{}, false
+		}
+		if k.dry {
+			port, k.chance = 0, true
 		}
 	}
 	x := &xlate{pool: p, real: k.real, addr: mapped, port: port, peer: own, use: k.use, refs: 1}
+	if k.dry {
+		return Lease{t, x}, true
+	}
 	t.begun()
 	p.addLocked(x)
 	return Lease{t, x}, true
@@ -411,12 +423,14 @@ func (t *PAT) Lookup(proto stack.Proto, real netip.AddrPort, mapped netip.Addr) 
 	return netip.AddrPortFrom(mapped, x.port), true
 }
 
-// idle calls f with each xlate that lingers, in no order, with its lock held.
+// idle calls f with each xlate that lingers, in no order, with its lock held. One
+// that has lingered long enough is over, whether it has been freed or not.
 func (t *PAT) idle(f func(x *xlate, until int64)) {
+	now := t.now.Load()
 	each := func(waiting []linger) {
 		seen := make(map[*xlate]bool) // used again at once, it waits twice
 		for _, l := range waiting {
-			if l.x.refs == 0 && l.x.until == l.until && !seen[l.x] {
+			if l.x.refs == 0 && l.x.until == l.until && l.until > now && !seen[l.x] {
 				seen[l.x] = true
 				f(l.x, l.until)
 			}
@@ -462,15 +476,17 @@ func rangeOf(port uint16) PortRange {
 	return patRanges[len(patRanges)-1]
 }
 
-// choose returns a port of r that free says is, the first from a random one on.
-// It does not ask about those in taken.
-func (t *PAT) choose(taken *portSet, r PortRange, free func(uint16) bool) (uint16, bool) {
+// choose returns a port of r that free says is, the first from a random one on; if
+// dry the first of all. It does not ask about those in taken.
+func (t *PAT) choose(taken *portSet, r PortRange, free func(uint16) bool, dry bool) (uint16, bool) {
 	var b [2]byte
-	t.randMu.Lock()
-	_, err := io.ReadFull(t.rand, b[:])
-	t.randMu.Unlock()
-	if err != nil {
-		return 0, false // without chance a port could be foretold
+	if !dry {
+		t.randMu.Lock()
+		_, err := io.ReadFull(t.rand, b[:])
+		t.randMu.Unlock()
+		if err != nil {
+			return 0, false // without chance a port could be foretold
+		}
 	}
 	n := uint32(r.To-r.From) + 1
 	start := uint32(binary.BigEndian.Uint16(b[:])) % n

@@ -267,25 +267,13 @@ func (c *Conn) endOf(p *stack.Packet) End {
 // returns that one and a drop, and leaves the lease alone, as with every drop.
 func (t *Table) open(p *stack.Packet, o Opening, h *Hole) (*Conn, stack.Verdict) {
 	f := p.Flow()
-	if v := mayOpen(p, f); v != stack.Forward {
-		return nil, v
-	}
 	answer := o.Server.Reverse()
 	ck, ok := keyOf(p.In, &f)
 	sk, ok2 := keyOf(o.Out, &answer)
 	if !ok || !ok2 {
 		return nil, stack.DropIPv6
 	}
-	if o.Treat != nil {
-		if v := o.Treat.Police[Client].take(p); v != stack.Forward {
-			return nil, v // before it leaves anything behind
-		}
-	}
-	if v := t.admit(f, o.Treat); v != stack.Forward {
-		return nil, v
-	}
-	if v := o.underLimits(f); v != stack.Forward {
-		t.dismiss(f, o.Treat, f.Proto == stack.TCP)
+	if v := t.enrol(p, f, &o, false); v != stack.Forward {
 		return nil, v
 	}
 	if t.cfg.PAT != nil {
@@ -331,6 +319,27 @@ func (t *Table) open(p *stack.Packet, o Opening, h *Hole) (*Conn, stack.Verdict)
 	}
 	t.dismiss(f, o.Treat, f.Proto == stack.TCP)
 	return old, stack.DropNAT
+}
+
+// enrol counts the connection of f that p is to open, or says why it may not. If
+// dry it only says whether it may.
+func (t *Table) enrol(p *stack.Packet, f stack.Flow, o *Opening, dry bool) stack.Verdict {
+	if v := mayOpen(p, f); v != stack.Forward {
+		return v
+	}
+	if o.Treat != nil {
+		if v := o.Treat.Police[Client].take(p, dry); v != stack.Forward {
+			return v // before it leaves anything behind
+		}
+	}
+	if v := t.admit(f, o.Treat, dry); v != stack.Forward {
+		return v
+	}
+	v := o.underLimits(f, dry)
+	if v != stack.Forward && !dry {
+		t.dismiss(f, o.Treat, f.Proto == stack.TCP)
+	}
+	return v
 }
 
 // mayOpen refuses packets that cannot be the first of a connection.

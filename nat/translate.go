@@ -101,61 +101,78 @@ type Source struct {
 // source's own and the address the first there is; that is for tracing. Nothing
 // left is DropNAT.
 func (rs *Rules) Translate(in, out *stack.Interface, f stack.Flow, un *Rule, pat *PAT) (Source, stack.Verdict) {
+	s, _, v := rs.translate(in, out, f, un, pat, false)
+	return s, v
+}
+
+// ForeseeSource is Translate, but takes nothing from pat: the Source says what
+// would be taken, and has no Lease. chance says that its port, which is 0, would
+// be chosen by chance.
+func (rs *Rules) ForeseeSource(in, out *stack.Interface, f stack.Flow, un *Rule, pat *PAT) (s Source, chance bool, v stack.Verdict) {
+	return rs.translate(in, out, f, un, pat, true)
+}
+
+func (rs *Rules) translate(in, out *stack.Interface, f stack.Flow, un *Rule, pat *PAT, dry bool) (_ Source, chance bool, _ stack.Verdict) {
 	r, peer := rs.sourceRule(in, out, f)
 	switch {
 	case r != nil && r.Refuse:
-		return Source{}, stack.DropNoTranslation
+		return Source{}, false, stack.DropNoTranslation
 	case rs.reverse(in, out, f, r) != un:
-		return Source{}, stack.DropNATReverse
+		return Source{}, false, stack.DropNATReverse
 	case rs.control.forbids(in, out, r, un):
-		return Source{}, stack.DropNoTranslation
+		return Source{}, false, stack.DropNoTranslation
 	case r == nil:
-		return Source{Mapped: f.Src}, stack.Forward
+		return Source{Mapped: f.Src}, false, stack.Forward
 	case peer: // gets the address that the real side knows it by
 		a := netip.AddrPortFrom(r.Dest.shift(f.Src.Addr(), r.MappedDest), r.DestPorts.shift(f.Src.Port(), r.MappedDestPorts))
-		return Source{a, r, Lease{}}, stack.Forward
+		return Source{a, r, Lease{}}, false, stack.Forward
 	case r.Kind != Dynamic:
-		return Source{r.mappedOf(f.Src), r, Lease{}}, stack.Forward
+		return Source{r.mappedOf(f.Src), r, Lease{}}, false, stack.Forward
 	case pat == nil:
-		return Source{netip.AddrPortFrom(r.mapped().From, f.Src.Port()), r, Lease{}}, stack.Forward
+		return Source{netip.AddrPortFrom(r.mapped().From, f.Src.Port()), r, Lease{}}, false, stack.Forward
 	}
-	l, ok := rs.give(r, in, out, f, pat)
+	l, chance, ok := rs.give(r, in, out, f, pat, dry)
 	if !ok {
-		return Source{}, stack.DropNAT
+		return Source{}, false, stack.DropNAT
 	}
 	m := l.Mapped()
 	if l.x.pool == nil { // a whole address
 		m = netip.AddrPortFrom(m.Addr(), f.Src.Port())
 	}
-	return Source{m, r, l}, stack.Forward
+	if dry {
+		l = Lease{}
+	}
+	return Source{m, r, l}, chance, stack.Forward
 }
 
 // give leases what the dynamic rule r maps the source of f to: of a OneToOne
 // rule an address, then a port of Overload; else a port of the pool; and when
-// that is used up a port of the interface.
-func (rs *Rules) give(r *Rule, in, out *stack.Interface, f stack.Flow, pat *PAT) (Lease, bool) {
+// that is used up a port of the interface. If dry it only says what it would lease;
+// chance then says that chance would choose the port.
+func (rs *Rules) give(r *Rule, in, out *stack.Interface, f stack.Flow, pat *PAT, dry bool) (_ Lease, chance, ok bool) {
 	use := xlateUse{rule: r, from: in, to: out}
-	k := taking{proto: f.Proto, real: f.Src, use: use, avoid: func(a netip.Addr, port uint16) bool {
+	k := taking{proto: f.Proto, real: f.Src, use: use, dry: dry, avoid: func(a netip.Addr, port uint16) bool {
 		return rs.hasStaticPort(out, staticPort{f.Proto, a, port})
 	}}
 	if r.Pool == OneToOne {
-		if l, ok := pat.takeAddr(f.Src.Addr(), r.pool, use, func(a netip.Addr) bool { return rs.hasStatic(out, a) }); ok {
-			return l, true
+		if l, ok := pat.takeAddr(&k, r.pool, func(a netip.Addr) bool { return rs.hasStatic(out, a) }); ok {
+			return l, false, true
 		}
 		if l, ok := pat.takePool(&k, r.overload, false); ok {
-			return l, true
+			return l, k.chance, true
 		}
 	} else {
-		k := k
-		r.ask(&k, f.Dst)
-		if l, ok := pat.takePool(&k, r.pool, r.Pool == PATRoundRobin); ok {
-			return l, true
+		narrow := k
+		r.ask(&narrow, f.Dst)
+		if l, ok := pat.takePool(&narrow, r.pool, r.Pool == PATRoundRobin); ok {
+			return l, narrow.chance, true
 		}
 	}
 	if r.MappedInterface && !r.pool.contains(r.Mapped.Addr.Addr()) {
-		return pat.take(&k, r.Mapped.Addr.Addr())
+		l, ok := pat.take(&k, r.Mapped.Addr.Addr())
+		return l, k.chance, ok
 	}
-	return Lease{}, false
+	return Lease{}, false, false
 }
 
 // ask narrows k to what the pool of r gives toward the server dst.

@@ -26,7 +26,6 @@ var leaky = map[string]string{
 	"sip-interface-policy":  "what is on another port is not inspected",
 	"sip-instant-messages":  "an address in the text of a message stays",
 	"sip-torture":           "an address in the text of a message stays",
-	"sip-torture-bad":       "what does not begin as SIP is none",
 }
 
 // What leaves the box on one side names no address of the other, as text or

@@ -81,23 +81,27 @@ func (l *Policer) Take(p *Packet) Verdict {
 	defer l.mu.Unlock()
 	l.fillLocked(now)
 	l.turnLocked(now)
-	if need := n * 8 * nanos; need <= l.tokens {
-		l.tokens -= need
+	fits, v := l.judgeLocked(n)
+	if fits {
+		l.tokens -= n * 8 * nanos
 		l.count.Conformed++
 		l.count.ConformedBytes += uint64(n)
 		l.now[0] += n * 8
-		if l.cfg.DropConforming {
-			return DropRate
-		}
-		return Forward
+		return v
 	}
 	l.count.Exceeded++
 	l.count.ExceededBytes += uint64(n)
 	l.now[1] += n * 8
-	if l.cfg.TransmitExceeded {
-		return Forward
+	return v
+}
+
+// judgeLocked reports whether a packet of n bytes fits, and what becomes of it.
+func (l *Policer) judgeLocked(n int64) (fits bool, v Verdict) {
+	fits = n*8*nanos <= l.tokens
+	if fits && l.cfg.DropConforming || !fits && !l.cfg.TransmitExceeded {
+		return fits, DropRate
 	}
-	return DropRate
+	return fits, Forward
 }
 
 // Foresee returns what Take would, and changes nothing.
@@ -106,14 +110,8 @@ func (l *Policer) Foresee(p *Packet) Verdict {
 	defer l.mu.Unlock()
 	c := Policer{cfg: l.cfg, full: l.full, begun: l.begun, tokens: l.tokens, last: l.last}
 	c.fillLocked(p.Time.UnixNano())
-	if int64(p.Len())*8*nanos <= c.tokens {
-		if l.cfg.DropConforming {
-			return DropRate
-		}
-	} else if !l.cfg.TransmitExceeded {
-		return DropRate
-	}
-	return Forward
+	_, v := c.judgeLocked(int64(p.Len()))
+	return v
 }
 
 // fillLocked puts into the bucket what has come since it was last filled.

@@ -8,13 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"patchbay/appliance"
 	"patchbay/appliance/config"
 )
 
@@ -39,7 +40,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(runCommand(), checkCommand(), demoCommand(), replayCommand(), caCommand(), ctlCommand(), sgnCommand(), versionCommand())
+	c.AddCommand(runCommand(), execCommand(), checkCommand(), demoCommand(), replayCommand(), caCommand(), ctlCommand(), sgnCommand(), versionCommand())
 	return c
 }
 
@@ -49,18 +50,11 @@ func versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			version, rev := "(devel)", ""
-			if b, ok := debug.ReadBuildInfo(); ok {
-				version = b.Main.Version
-				for _, s := range b.Settings {
-					if s.Key == "vcs.revision" {
-						rev = " " + s.Value
-					}
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "patchbay %s%s, %s\n", version, rev, b.GoVersion)
-				return nil
+			version, revision := appliance.Version()
+			if revision != "" {
+				revision = " " + revision
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "patchbay", version)
+			fmt.Fprintf(cmd.OutOrStdout(), "patchbay %s%s, %s\n", version, revision, runtime.Version())
 			return nil
 		},
 	}

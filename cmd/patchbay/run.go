@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +16,7 @@ import (
 )
 
 func runCommand() *cobra.Command {
-	var file, flash, level string
+	var file, flash, level, socket string
 	var links []string
 	c := &cobra.Command{
 		Use:   "run --config FILE --flash DIR --link NAMEIF=DRIVER:DEVICE ...",
@@ -26,7 +28,8 @@ SIGINT or SIGTERM. Each interface with a nameif needs a link:
                         no address on it and is kept from answering there
   inside=tun:pb0        a TUN device, made if it is not there
 
-The flash directory holds the keys. Back it up: phones trust them.`,
+The flash directory holds the keys. Back it up: phones trust them. A socket there
+takes the commands of "patchbay exec" from the user that runs the box.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := load(cmd, file)
@@ -55,13 +58,22 @@ The flash directory holds the keys. Back it up: phones trust them.`,
 				closeLinks(opened)
 				return err
 			}
-			return a.Run(cmd.Context())
+			if socket == "" {
+				socket = filepath.Join(flash, controlName)
+			}
+			control, err := listenControl(socket, a.Exec, log)
+			if err != nil {
+				return errors.Join(err, a.Close())
+			}
+			err = a.Run(cmd.Context())
+			return errors.Join(err, control.Close())
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&file, "config", "", "ASA running configuration")
 	f.StringVar(&flash, "flash", "", "directory for keys and certificates; made if it is not there")
 	f.StringArrayVar(&links, "link", nil, "NAMEIF=DRIVER:DEVICE; once for each interface")
+	f.StringVar(&socket, "socket", "", "where \"patchbay exec\" reaches the box; default: "+controlName+" in the flash directory")
 	f.StringVar(&level, "log-level", "", "debug, info, warn or error; default: as the configuration's logging lines say")
 	for _, name := range []string{"config", "flash", "link"} {
 		if err := c.MarkFlagRequired(name); err != nil {

@@ -44,6 +44,8 @@ const (
 	sippPorts  = 4      // of each call: RTP and RTCP before the media moves, and after
 	sippStages = 2      // before and after
 	sippVoice  = 5      // packets in a stretch
+
+	sippCalls = 10_000 / sippPorts // at most: [auto_media_port] begins anew after 10,000 ports
 )
 
 // sippTransports are SIPp's names for them.
@@ -78,7 +80,7 @@ func TestSIPp(t *testing.T) {
 				mustIP(t, "-n", n.out, "route", "add", "10.20.0.0/24", "via", boxAddr.String())
 				base = n.sipp(t, tr.t, 0)
 				for _, problem := range base.judge(t, deskAddr) {
-					t.Log(problem) // nor are SIPp and this machine
+					t.Log(problem) // SIPp and this machine are not on trial
 				}
 			})
 			t.Run("kernel", func(t *testing.T) {
@@ -87,7 +89,7 @@ func TestSIPp(t *testing.T) {
 				n.kernelInspects(t)
 				kernel = n.sipp(t, tr.t, 0)
 				for _, problem := range kernel.judge(t, boxAddr) {
-					t.Log(problem) // the kernel is not on trial
+					t.Log(problem) // nor is the kernel
 				}
 			})
 			if box != nil && base != nil && kernel != nil {
@@ -220,6 +222,9 @@ func (r *sippResult) judge(t testing.TB, seen netip.Addr) (problems []string) {
 func (n *testNet) sipp(t testing.TB, transport string, pid int) *sippResult {
 	t.Helper()
 	r := &sippResult{calls: int(sippFor.Seconds() * float64(*sippRate))}
+	if r.calls == 0 || r.calls > sippCalls {
+		t.Fatalf("%d calls, want 1 to %d: give another -sipp.for or -sipp.rate", r.calls, sippCalls)
+	}
 	dir := t.TempDir() // SIPp looks for what it plays beside its scenario
 	must(t, os.CopyFS(dir, os.DirFS("testdata/sipp")))
 	writeVoice(t, filepath.Join(dir, "voice.pcap"))

@@ -3,7 +3,6 @@ package sip
 import (
 	"bytes"
 	"fmt"
-	"strconv"
 
 	"patchbay/inspect"
 )
@@ -16,10 +15,12 @@ const maxBoundary = 70
 func (s *session) editBody() error {
 	m := &s.msg
 	body := inspect.Span{Off: m.body, Len: len(m.raw) - m.body}
+	s.readable, s.parts = s.readable[:0], s.parts[:0]
 	if body.Len == 0 || m.ctype.Len == 0 {
 		return nil
 	}
 	kind, boundary := mediaType(m.raw, m.ctype)
+	s.noteBody(kind, m.encoded, body)
 	switch {
 	case isSDP(kind):
 		if m.encoded {
@@ -103,11 +104,15 @@ func partEnd(b []byte, start, off int) int {
 	return off
 }
 
+// A sized is a part of a body that says how long it is.
+type sized struct{ length, body inspect.Span }
+
 // editPart edits one part: its fields, an empty line, its body.
 func (s *session) editPart(part inspect.Span) error {
 	b := s.msg.raw[:part.End()]
 	line := lines{b: b, at: part.Off}
-	sdp, encoded := false, false
+	encoded := false
+	var kind []byte
 	var length inspect.Span
 	if part.Len > 0 && isSpace(b[part.Off]) && b[part.Off] != '\r' && b[part.Off] != '\n' {
 		return nil
@@ -115,8 +120,7 @@ func (s *session) editPart(part inspect.Span) error {
 	for line.next() {
 		switch fieldKind(line.name.Of(b)) {
 		case fieldType:
-			kind, _ := mediaType(b, line.value)
-			sdp = isSDP(kind)
+			kind, _ = mediaType(b, line.value)
 		case fieldLength:
 			length = line.value
 		case fieldEncoding:
@@ -126,19 +130,16 @@ func (s *session) editPart(part inspect.Span) error {
 	if line.err != nil {
 		return line.err
 	}
-	if !sdp {
+	body := inspect.Span{Off: line.at, Len: part.End() - line.at}
+	s.noteBody(kind, encoded, body)
+	if length.Len > 0 {
+		s.parts = append(s.parts, sized{length, body})
+	}
+	if !isSDP(kind) {
 		return nil
 	}
 	if encoded {
 		return fmt.Errorf("sip: session description under a Content-Encoding: %w", ErrMalformed)
 	}
-	before := s.edits.Delta()
-	body := inspect.Span{Off: line.at, Len: part.End() - line.at}
-	if err := s.editSDP(body); err != nil {
-		return err
-	}
-	if grown := s.edits.Delta() - before; grown != 0 && length.Len > 0 {
-		s.replaceString(length, strconv.Itoa(body.Len+grown))
-	}
-	return nil
+	return s.editSDP(body)
 }

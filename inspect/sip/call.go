@@ -22,7 +22,6 @@ type call struct {
 	id     string
 	stage  stage
 	born   uint64    // when it was first seen
-	used   uint64    // when it was last seen
 	invite [2]invite // the last one of each end
 	owes   [2]bool   // an answer, to an offer that came in a response
 	bound  bool      // the Binder knows streams of it
@@ -31,6 +30,8 @@ type call struct {
 
 	heard     time.Time // when it was last seen, if there is a clock
 	cancelled bool      // and not answered since
+
+	prev, next *call // by when they were last seen
 }
 
 // An invite is what a response to INVITE must know of it.
@@ -82,60 +83,12 @@ func profileOf(secure bool) profile {
 	return plainProfile
 }
 
-// calls are those of a conversation.
-type calls struct {
-	max  int
-	byID map[string]*call
-	used uint64
-}
-
-// get returns the call, or nil.
-func (c *calls) get(id []byte) *call {
-	x := c.byID[string(id)]
-	if x != nil {
-		c.used++
-		x.used = c.used
-	}
-	return x
-}
-
-// add returns the call, new if need be. In a full conversation an ended call
-// gives way, or else the one that was silent longest.
-func (c *calls) add(id []byte, st stage, b inspect.Binder) *call {
-	if x := c.get(id); x != nil {
-		return x
-	}
-	if len(c.byID) >= c.max {
-		var old *call
-		for _, x := range c.byID {
-			if old == nil || (x.stage == ended) != (old.stage == ended) && x.stage == ended ||
-				(x.stage == ended) == (old.stage == ended) && x.used < old.used {
-				old = x
-			}
-		}
-		old.end(b)
-		delete(c.byID, old.id)
-	}
-	c.used++
-	x := &call{id: string(id), stage: st, born: c.used, used: c.used}
-	c.byID[x.id] = x
-	return x
-}
-
-// close ends every call.
-func (c *calls) close(b inspect.Binder) {
-	for _, x := range c.byID {
-		x.end(b)
-	}
-	clear(c.byID)
-}
-
 // end releases the call's media.
 func (c *call) end(b inspect.Binder) {
 	if c.bound {
 		b.Release(c.id, "")
 	}
-	*c = call{id: c.id, stage: ended, born: c.born, used: c.used, heard: c.heard}
+	*c = call{id: c.id, stage: ended, born: c.born, heard: c.heard, prev: c.prev, next: c.next}
 }
 
 // follow moves calls along with the message at hand.
@@ -204,8 +157,9 @@ func (s *session) settle(c *call) {
 		st := &c.stream[i]
 		if len(m.raw) == m.body {
 			for _, f := range st.forks {
-				if f.end == s.from && bytes.Equal(f.tag, m.toTag) && st.now[s.from] != f.said {
+				if f.end == s.from && bytes.Equal(f.tag, m.toTag) {
 					st.now[s.from], st.agreed[s.from] = f.said, f.said
+					f.said.Final = true
 					_, _ = s.binder.Media(f.said, s.from) // an error leaves the stream silent
 				}
 			}

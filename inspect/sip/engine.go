@@ -22,16 +22,17 @@ import (
 
 // What a message may have at most, and a conversation keep.
 const (
-	MaxHeader       = 64 * 1024 // bytes before the body, start line included
-	MaxBody         = 64 * 1024 // bytes of a body
-	MaxFields       = 512       // header fields of one message that we read
-	MaxCallID       = 256       // bytes of a Call-ID
-	MaxCalls        = 64        // calls of a conversation when Engine.MaxCalls is 0
-	MaxTransactions = 32        // requests of a conversation whose Via is remembered
-	MaxNames        = 8         // names of itself that an end may have
-	MaxVia          = 1024      // bytes of a Via that is remembered
-	maxAsked        = 16        // addresses of a message that are asked about once
-	MaxName         = 256       // bytes of a host or user that is remembered
+	MaxHeader       = 64 * 1024  // bytes before the body, start line included
+	MaxBody         = 64 * 1024  // bytes of a body
+	MaxFields       = 512        // header fields of one message that we read
+	MaxCallID       = 256        // bytes of a Call-ID
+	MaxCalls        = 64         // calls of a conversation when Engine.MaxCalls is 0
+	MaxTransactions = 32         // requests of a conversation whose Via is remembered
+	MaxNames        = 8          // names of itself that an end may have
+	MaxVia          = 16 * 1024  // bytes of the Vias of a request that are remembered
+	maxViaBytes     = 512 * 1024 // of all Vias that a conversation remembers
+	maxAsked        = 16         // addresses of a message that are asked about once
+	MaxName         = 256        // bytes of a host or user that is remembered
 )
 
 // Why Split fails, wrapped with the value.
@@ -135,7 +136,7 @@ func (e *Engine) Split(data []byte, atEOF bool) (advance int, msg []byte, err er
 	}
 	if first := bytes.IndexByte(data, '\n'); first >= 0 || !isToken(data[0]) {
 		if err := checkStart(data[:first+1]); err != nil {
-			if e.Map.NonSIP {
+			if e.Map.NonSIP && !almostSIP(data) {
 				return len(data), data, nil
 			}
 			return 0, nil, err
@@ -145,7 +146,7 @@ func (e *Engine) Split(data []byte, atEOF bool) (advance int, msg []byte, err er
 	switch {
 	case end > MaxHeader || end < 0 && len(data) >= MaxHeader:
 		return 0, nil, fmt.Errorf("sip: header of %d bytes: %w", len(data), ErrLimit)
-	case end < 0 && atEOF && e.Map.NonSIP && bytes.IndexByte(data, '\n') < 0:
+	case end < 0 && atEOF && e.Map.NonSIP && bytes.IndexByte(data, '\n') < 0 && !almostSIP(data):
 		return len(data), data, nil
 	case end < 0 && atEOF:
 		return 0, nil, fmt.Errorf("sip: %d bytes of a header: %w", len(data), io.ErrUnexpectedEOF)
@@ -169,6 +170,21 @@ func (e *Engine) Split(data []byte, atEOF bool) (advance int, msg []byte, err er
 		return 0, nil, fmt.Errorf("sip: %d bytes of a body of %d: %w", len(data)-end, length, io.ErrUnexpectedEOF)
 	}
 	return 0, nil, nil
+}
+
+// almostSIP reports whether data that is no SIP has the mark of it: somebody may
+// read a message in it that we do not.
+func almostSIP(data []byte) bool {
+	for at := 0; ; {
+		n := bytes.IndexByte(data[at:], '/')
+		if n < 0 {
+			return false
+		}
+		at += n + 1
+		if at >= 4 && equalFold(data[at-4:at], "sip/") {
+			return true
+		}
+	}
 }
 
 // contentLength reads Content-Length of a header. Several must agree.

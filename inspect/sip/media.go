@@ -142,7 +142,9 @@ func (s *session) editMedia(i int) error {
 			in.Tag = string(c.Tag)
 		}
 	}
-	out, err := s.binder.Media(in, s.from)
+	said := in
+	said.Final = s.media.answer && (s.msg.isRequest() || s.msg.status >= 200)
+	out, err := s.binder.Media(said, s.from)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"patchbay/inspect"
+	"patchbay/inspect/sdp"
 )
 
 const (
@@ -31,7 +32,7 @@ func (s *session) translateNAT(dst []byte, h hostport, r role) []byte {
 	case s.reacher == nil || r == identity || r == target:
 		after = s.binder.Signal(before, s.from)
 	case r == dialog:
-		after = s.reacher.Reach(before, s.from, inspect.ForDialog, string(s.msg.callID), 0)
+		after = s.reacher.Reach(before, s.from, inspect.ForDialog, s.callName(), 0)
 	case r == registered:
 		after = s.register(before)
 	case r == sentBy:
@@ -44,6 +45,15 @@ func (s *session) translateNAT(dst []byte, h hostport, r role) []byte {
 		return nil
 	}
 	return appendHostport(dst, after, h.hasPort || r != identity && after.Port() != defaultPort && after.Port() != 0)
+}
+
+// callName returns the Call-ID of the message at hand, without another copy of
+// it where its call is known.
+func (s *session) callName() string {
+	if c := s.calls.byID[string(s.msg.callID)]; c != nil {
+		return c.id
+	}
+	return string(s.msg.callID)
 }
 
 // eachVia calls f with every value of Via, topmost first.
@@ -69,7 +79,8 @@ func (s *session) editVias() {
 	b, m := s.msg.raw, &s.msg
 	if m.isRequest() {
 		before := s.edits.Len()
-		var branch, all []byte
+		var branch []byte
+		all := s.vias[:0]
 		s.eachVia(func(i int, v via) {
 			r := target
 			if i == 0 {
@@ -82,6 +93,7 @@ func (s *session) editVias() {
 			s.editHostport(v.sentBy, nil, r)
 			s.editReceived(v)
 		})
+		s.vias = all
 		if (s.edits.Len() > before || s.engine.Map.State != 0) && !m.isMethod("ACK") {
 			s.pending.remember(s.from, branch, all)
 		}
@@ -106,8 +118,8 @@ func (s *session) editVias() {
 // editReceived translates ;received= and the ;rport= beside it.
 func (s *session) editReceived(v via) {
 	b := s.msg.raw
-	addr, err := netip.ParseAddr(string(v.received.Of(b)))
-	if err != nil {
+	addr, ok := sdp.ParseAddr(v.received.Of(b))
+	if !ok {
 		return
 	}
 	port, ok := parseLength(v.rport.Of(b))
@@ -131,11 +143,12 @@ func (s *session) Expire(now time.Time) {
 		return
 	}
 	s.looked = now
-	for id, c := range s.calls.byID {
+	for c := s.calls.first; c != nil; {
+		next := c.next
 		if s.isOver(c, now.Sub(c.heard)) {
-			c.end(s.binder)
-			delete(s.calls.byID, id)
+			s.calls.forget(c, s.binder)
 		}
+		c = next
 	}
 }
 

@@ -30,7 +30,8 @@ type Map struct {
 	// NoIM drops instant messages: MESSAGE, and the subscriptions to presence
 	// that go with them ("no im").
 	NoIM bool
-	// NonSIP lets what is not SIP through as it is ("traffic-non-sip").
+	// NonSIP lets what is not SIP through as it is ("traffic-non-sip"). What
+	// looks like SIP and is malformed is neither, and does not pass.
 	NonSIP bool
 	// Private shows no address that only a display of the caller needs and
 	// that no rule translates: the other end gets the sender's own in its

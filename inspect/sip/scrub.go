@@ -19,11 +19,15 @@ import (
 // one, tags, branches, and what a digest covers. (RFC 3261, sections 8.1.1.4,
 // 19.3 and 22.4.)
 func (s *session) scrub() {
-	b, end := s.msg.raw, s.msg.body
-	if s.readsBody() {
-		end = len(b)
+	s.scrubSpan(inspect.Span{Len: s.msg.body})
+	for _, body := range s.readable {
+		s.scrubSpan(body)
 	}
-	for at := 0; at < end; at++ {
+}
+
+func (s *session) scrubSpan(span inspect.Span) {
+	b, end := s.msg.raw, span.End()
+	for at := span.Off; at < end; at++ {
 		dot := bytes.IndexByte(b[at:end], '.')
 		if dot < 0 {
 			return
@@ -54,15 +58,15 @@ func (s *session) scrub() {
 	}
 }
 
-// readsBody reports whether the body is one that a program reads, an
-// application/ type or a message/sipfrag; what people write to each other is not
-// the box's to change. Nobody can read it if it is compressed or binary.
-func (s *session) readsBody() bool {
-	m := &s.msg
-	kind, _ := mediaType(m.raw, m.ctype)
+// noteBody has scrub read a body, or a part of one, that programs read: of an
+// application/ type, or a message/sipfrag. What people write to each other is
+// not the box's to change, and nobody can read what is compressed or binary.
+func (s *session) noteBody(kind []byte, encoded bool, body inspect.Span) {
 	n := bytes.IndexByte(kind, '/')
-	return n >= 0 && (equalFold(kind[:n], "application") || equalFold(kind, "message/sipfrag")) &&
-		!m.encoded && bytes.IndexByte(m.raw[m.body:], 0) < 0
+	if n >= 0 && (equalFold(kind[:n], "application") || equalFold(kind, "message/sipfrag")) &&
+		!encoded && bytes.IndexByte(body.Of(s.msg.raw), 0) < 0 {
+		s.readable = append(s.readable, body)
+	}
 }
 
 // isWord reports whether c beside an address makes it part of a longer word: a

@@ -29,15 +29,18 @@ type session struct {
 	self  [2]netip.AddrPort // how the other end knows each end
 	edits inspect.Edits
 	text  []byte // scratch
+	vias  []byte // of a request, a line each
 	desc  sdp.Description
 	media mediaEdit
 
 	registrations []registration // in order of age
 
-	expires time.Duration  // of the registration at hand
-	display bool           // the field at hand only shows somebody
-	masked  []inspect.Span // lines of the message that do not leave
-	asked   []translated   // addresses of it that scrub has asked about
+	expires  time.Duration  // of the registration at hand
+	display  bool           // the field at hand only shows somebody
+	masked   []inspect.Span // lines of the message that do not leave
+	asked    []translated   // addresses of it that scrub has asked about
+	readable []inspect.Span // of its body, what scrub reads
+	parts    []sized        // of its body
 
 	heard, looked time.Time // now, and when calls were last looked at for their time
 }
@@ -115,10 +118,15 @@ func isKeepalive(msg []byte) bool {
 	return true
 }
 
-// editLength writes the length of the body as it leaves.
+// editLength writes the length of the body as it leaves, and of its parts.
 func (s *session) editLength() {
 	m := &s.msg
-	length := len(m.raw) - m.body + s.edits.DeltaFrom(m.body)
+	for _, p := range s.parts {
+		if grown := s.edits.DeltaIn(p.body); grown != 0 {
+			s.replaceString(p.length, strconv.Itoa(p.body.Len+grown))
+		}
+	}
+	length := len(m.raw) - m.body + s.edits.DeltaIn(inspect.Span{Off: m.body, Len: len(m.raw) - m.body})
 	for i := range m.fields {
 		f := &m.fields[i]
 		if f.kind != fieldLength {

@@ -173,7 +173,7 @@ func TestBounded(t *testing.T) {
 		id := fmt.Sprint("id", i)
 		mustInspect(t, s, nat.Client, request("INVITE", id, fmt.Sprintf("Contact: <sip:u%d@192.168.1.50:%d>\n", i, 1024+i)+offerBody("m=audio 4000 RTP/AVP 0")))
 	}
-	if n := len(s.pending.list); n != MaxTransactions {
+	if n := s.pending.n; n != MaxTransactions {
 		t.Errorf("%d transactions, want %d", n, MaxTransactions)
 	}
 	if n := len(s.names[nat.Client].list); n != MaxNames {

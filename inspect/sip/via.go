@@ -1,11 +1,9 @@
 package sip
 
 import (
-	"bytes"
 	"strconv"
 
 	"patchbay/inspect"
-	"patchbay/nat"
 )
 
 // A via is the topmost value of Via. (RFC 3261, section 20.42.)
@@ -119,66 +117,4 @@ func (s *session) editViaTransport(v via) {
 	if s.transportsDiffer() && equalFold(v.transport.Of(s.msg.raw), string(s.transport(s.from))) {
 		s.replaceString(v.transport, string(s.transport(s.from.Other())))
 	}
-}
-
-// A transaction is a request that awaits its answer.
-type transaction struct {
-	from     nat.End
-	branch   []byte
-	via      []byte // as the sender wrote it
-	used     uint64 // when it was last seen
-	answered bool   // with a final response
-}
-
-// transactions are those of a conversation, MaxTransactions at most. A branch
-// is unique within its sender (RFC 3261, section 8.1.1.7), and CANCEL shares
-// that of its INVITE.
-type transactions struct {
-	max  int // 0: MaxTransactions
-	list []transaction
-	used uint64
-}
-
-// remember keeps the Via of a request. The answered go first, then the oldest.
-func (t *transactions) remember(from nat.End, branch, via []byte) {
-	if len(branch) == 0 || len(via) > MaxVia {
-		return
-	}
-	t.used++
-	x := t.get(from, branch)
-	if x == nil {
-		if len(t.list) < max(t.max, MaxTransactions) {
-			t.list = append(t.list, transaction{})
-			x = &t.list[len(t.list)-1]
-		} else {
-			x = &t.list[0]
-			for i := range t.list {
-				if y := &t.list[i]; y.answered != x.answered && y.answered || y.answered == x.answered && y.used < x.used {
-					x = y
-				}
-			}
-		}
-	}
-	x.from, x.used, x.answered = from, t.used, false
-	x.branch = append(x.branch[:0], branch...)
-	x.via = append(x.via[:0], via...)
-}
-
-// find returns the Via of the request that is answered, or nil.
-func (t *transactions) find(from nat.End, branch []byte, final bool) []byte {
-	x := t.get(from, branch)
-	if x == nil {
-		return nil
-	}
-	x.answered = x.answered || final
-	return x.via
-}
-
-func (t *transactions) get(from nat.End, branch []byte) *transaction {
-	for i := range t.list {
-		if x := &t.list[i]; x.from == from && len(branch) > 0 && bytes.Equal(x.branch, branch) {
-			return x
-		}
-	}
-	return nil
 }
