@@ -30,8 +30,9 @@ type form struct {
 }
 
 var (
-	each = form{}            // lines of this command stand beside each other
-	one  = form{item: "one"} // one line: its item is its first keywords, put in by cmd
+	loose = form{item: "loose"} // lines of which only the beginning is known: those in only one stand alone
+	each  = form{}              // lines of this command stand beside each other
+	one   = form{item: "one"}   // one line: its item is its first keywords, put in by cmd
 )
 
 // by is the form of a line that sets the item of a template.
@@ -60,7 +61,10 @@ func inert(why string, syntax ...string) []command {
 	var list []command
 	for _, s := range syntax {
 		f := one
-		if strings.Contains(s, "{") || strings.Contains(s, "<rest:line>") || strings.HasSuffix(s, "<if>") {
+		switch {
+		case strings.Contains(s, "<rest:line>"):
+			f = loose
+		case strings.Contains(s, "{") || strings.HasSuffix(s, "<if>"):
 			f = each
 		}
 		list = append(list, command{Syntax: s, Do: action{inert: why, form: f.of(s)}})

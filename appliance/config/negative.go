@@ -194,7 +194,7 @@ var printed = []string{
 
 // printedNo reports whether l stands in a configuration where nothing is set.
 func printedNo(l *line) bool {
-	return slices.ContainsFunc(printed, func(s string) bool { return strings.HasPrefix(l.key, s) })
+	return slices.ContainsFunc(printed, func(s string) bool { return strings.HasPrefix(textOf(l.words[1:]), s) })
 }
 
 // negates reports whether "no" and the words typed take back the line of words
@@ -203,7 +203,10 @@ func negates(typed, kept []word) bool {
 	for i, w := range typed {
 		switch {
 		case w.name == "noconfirm" && i == len(typed)-1:
-		case i >= len(kept) || w.text != kept[i].text && !(w.name == kept[i].name && strings.EqualFold(w.text, kept[i].text)):
+		case i >= len(kept):
+			return false
+		case w.text == kept[i].text || w.name == kept[i].name && strings.EqualFold(w.text, kept[i].text):
+		case i < len(typed)-1 || w.name != kept[i].name || !strings.HasPrefix(kept[i].text, w.text+" "): // text of many words
 			return false
 		}
 	}

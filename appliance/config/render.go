@@ -246,17 +246,18 @@ func (x row) begins(words []string) bool {
 // beginWith reports whether line begins with words: keywords may be
 // abbreviated, but for the first.
 func beginWith(line []word, words []string) bool {
-	if len(words) > len(line) {
-		return false
-	}
-	for i, w := range words {
-		text := line[i].text
-		switch {
-		case strings.EqualFold(text, w):
-		case i > 0 && line[i].name == text && len(w) <= len(text) && strings.EqualFold(text[:len(w)], w):
-		default:
-			return false
+	for i, l := range line {
+		for j, text := range strings.Fields(l.text) { // more than one of text up to the end
+			if len(words) == 0 {
+				return true
+			}
+			w := words[0]
+			words = words[1:]
+			keyword := i > 0 && j == 0 && l.name == text
+			if !strings.EqualFold(text, w) && !(keyword && len(w) <= len(text) && strings.EqualFold(text[:len(w)], w)) {
+				return false
+			}
 		}
 	}
-	return true
+	return len(words) == 0
 }

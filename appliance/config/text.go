@@ -122,8 +122,11 @@ func (f form) key(words []word) string {
 	if len(words) > 1 && words[0].name == "no" {
 		words = words[1:]
 	}
-	if f.item == "" {
+	switch f.item {
+	case "":
 		return textOf(words)
+	case loose.item:
+		return restItem(textOf(words))
 	}
 	var b strings.Builder
 	for i, part := range strings.Fields(f.item) {
@@ -153,6 +156,37 @@ func newLine(words []word, key string, in, mode modeID) *line {
 	l.group = groupOf(l)
 	l.rank = rankOf(l)
 	return l
+}
+
+// alone are the beginnings of lines of which there is one, among commands that
+// are known only by their beginning. A "*" is a word of the line.
+var alone = []string{
+	"enable password", "passwd", "username *", "prompt", "clock timezone", "clock summer-time", "ssh timeout", "ssh version",
+	"ssh key-exchange", "telnet timeout", "asdm image", "asdm history", "snmp-server location", "snmp-server contact", "snmp-server community",
+	"logging device-id", "boot config", "config-register", "key config-key", "http server", "user-identity default-domain", "call-home reporting",
+	"aaa authentication *", "aaa authorization *", "aaa accounting *", "privilege *", "ntp authenticate", "id-mismatch", "tsig",
+	"threat-detection basic-threat", "threat-detection scanning-threat", "threat-detection statistics *", "password-policy *",
+	"ssl trust-point *", "speed", "duplex", "flowcontrol", "crypto ipsec security-association *", "crypto isakmp nat-traversal", "failover polltime",
+}
+
+// restItem returns the item of such a line.
+func restItem(text string) string {
+	words := strings.Fields(text)
+	for _, a := range alone {
+		begin := strings.Fields(a)
+		if len(begin) > len(words) {
+			continue
+		}
+		for i, w := range begin {
+			if w == "*" {
+				begin[i] = words[i]
+			}
+		}
+		if slices.Equal(begin, words[:len(begin)]) {
+			return strings.Join(begin, " ")
+		}
+	}
+	return text
 }
 
 // with returns lines with l in them: in the place of the line of the same item,

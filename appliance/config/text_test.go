@@ -26,7 +26,7 @@ func texts(t testing.TB) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range append(files, "testdata/nonsecure.cfg", "testdata/legacy.cfg") {
+	for _, file := range append(files, "testdata/nonsecure.cfg", "testdata/legacy.cfg", "testdata/asa.cfg") {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -337,4 +337,17 @@ func TestTogether(t *testing.T) {
 		})
 	}
 	wait.Wait()
+}
+
+// TestOrder loads a whole running configuration as an ASA writes it: rendered, it
+// is the same to the letter.
+func TestOrder(t *testing.T) {
+	data, err := os.ReadFile("testdata/asa.cfg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := load(t, string(data))
+	if diff := cmp.Diff(strings.Split(string(data), "\n"), strings.Split(c.String(), "\n")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }
