@@ -31,6 +31,7 @@ type Candidate struct {
 	Word string // a keyword, an argument as "<name>", or "<cr>" for the end of the line
 	Help string // of the command, where Word is its first; else by the Vocabulary
 	Kind string // of an argument: "word", "line", "1-255" or one of the caller's
+	Name string // of an argument: what the syntax calls it
 }
 
 // Keyword reports whether c is a word to type as it is.
@@ -45,8 +46,9 @@ func (g *Grammar[T]) Complete(line string, check Check) []Candidate {
 }
 
 // Help is Complete with help from v, and with the reason why there is nothing:
-// what "?" at the end of line asks for.
-func (g *Grammar[T]) Help(line string, check Check, v Vocabulary) ([]Candidate, *Error) {
+// what "?" at the end of line asks for. The words of where stand before the line
+// in v, where help depends on where it is typed.
+func (g *Grammar[T]) Help(line string, check Check, v Vocabulary, where ...string) ([]Candidate, *Error) {
 	toks := Split(line)
 	partial := ""
 	if n := len(toks); n > 0 && !isSpace(line[len(line)-1]) {
@@ -71,11 +73,11 @@ func (g *Grammar[T]) Help(line string, check Check, v Vocabulary) ([]Candidate, 
 		}
 		word := c.Word
 		if in.op == opArg {
-			c.Kind = in.word
-			word = in.label()
+			c.Kind, c.Name = in.word, in.shortName()
+			word = "<" + c.Name + ">"
 		}
 		if c.Help == "" {
-			c.Help = v.Of(th.caps.path(), word)
+			c.Help = v.Of(append(slices.Clip(where), th.caps.path()...), word)
 		}
 		list = append(list, c)
 	}
@@ -90,15 +92,15 @@ func (l *capList) path() []string {
 		if l.in.op == opKey {
 			path = append(path, l.in.word)
 		} else {
-			path = append(path, l.in.label())
+			path = append(path, "<"+l.in.shortName()+">")
 		}
 	}
 	slices.Reverse(path)
 	return path
 }
 
-// label returns the argument in as "<name>", without the labels of its groups.
-func (in *inst) label() string { return "<" + in.name[strings.LastIndexByte(in.name, '.')+1:] + ">" }
+// shortName is the name of an argument without the labels of its groups.
+func (in *inst) shortName() string { return in.name[strings.LastIndexByte(in.name, '.')+1:] }
 
 // rule returns the number of the rule that has the instruction at pc.
 func (g *Grammar[T]) rule(pc int) int {
@@ -136,7 +138,8 @@ func (g *Grammar[T]) Walk(visit func(rule *Rule[T], before []string, c Candidate
 			c := Candidate{Word: in.candidate("")}
 			word := c.Word
 			if in.op == opArg {
-				c.Kind, word = in.word, in.label()
+				c.Kind, c.Name = in.word, in.shortName()
+				word = "<" + c.Name + ">"
 			}
 			visit(&g.rules[g.rule(s.pc)], s.path, c)
 			next = append(next, state{in.next, append(slices.Clone(s.path), word)})

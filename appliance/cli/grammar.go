@@ -362,7 +362,7 @@ func (in *inst) candidate(partial string) string {
 		if in.ranged {
 			return "<" + in.word + ">"
 		}
-		return "<" + in.name[strings.LastIndexByte(in.name, '.')+1:] + ">"
+		return "<" + in.shortName() + ">"
 	case opEnd:
 		return "<cr>"
 	}

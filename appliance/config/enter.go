@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -39,12 +40,8 @@ type Action struct {
 func (t Text) Enter(at Place, typed string) Entered {
 	e := entry{Entered: Entered{Text: t, At: at}, old: t.parsed(), typed: typed}
 	e.enter()
-	for i := range e.Findings {
-		e.Findings[i].Line = 1
-	}
 	if Errors(e.Findings) > 0 {
-		e.Text = t
-		e.Action = nil
+		e.Text, e.At, e.Action = t, at, nil
 	}
 	return e.Entered
 }
@@ -54,11 +51,14 @@ type entry struct {
 	Entered
 	old   *parsed
 	typed string
+	whole bool // the line is not one of those that make a stanza: warnings on other lines are told
 }
 
 func (e *entry) say(s Severity, col int, rule, format string, args ...any) {
-	e.Findings = append(e.Findings, Finding{Severity: s, Column: col, Rule: rule, Text: clean(e.typed),
-		Msg: printable(fmt.Sprintf(format, args...))})
+	f := Finding{Line: 1, Severity: s, Column: col, Rule: rule, Text: clean(e.typed), Msg: printable(fmt.Sprintf(format, args...))}
+	if !slices.Contains(e.Findings, f) {
+		e.Findings = append(e.Findings, f)
+	}
 }
 
 func (e *entry) refuse(col int, rule, format string, args ...any) {
@@ -136,10 +136,25 @@ func (e *entry) positive() {
 		lines, _ = change(lines, place.path, func(below []*line) []*line { return put(below, l, nth) })
 	}
 	e.At = place
+	e.whole = place.Global()
 	if l := list[len(list)-1]; l.mode != global {
+		e.whole = false
 		e.At = place.in(l.mode, l.key)
 	}
 	e.become(lines, list)
+	e.level(list[0], lines)
+}
+
+// level tells the level that an interface got with its name.
+func (e *entry) level(l *line, lines []*line) {
+	if Errors(e.Findings) > 0 || l.in != inInterface || l.key != "nameif" || l.words[0].text == "no" {
+		return
+	}
+	key := func(l *line) bool { return l.key == "security-level" && l.words[0].text != "no" }
+	before, after := at(e.old.lines, e.At.path), at(lines, e.At.path)
+	if i := slices.IndexFunc(after.below, key); i >= 0 && !slices.ContainsFunc(before.below, key) {
+		e.say(Info, 0, "", "Security level for %q set to %s by default.", l.words[1].text, after.below[i].words[1].text)
+	}
 }
 
 // trustpoint is whose chain a place is in.
@@ -160,17 +175,11 @@ func (e *entry) proto(p Place) string {
 
 // explain says why there is no such command.
 func (e *entry) explain(p *parser, f finder) {
-	p.run = &Running{Lines: []Line{{}}, broken: make(map[stanza]bool)}
-	p.line, p.found = 1, nil
-	mode := p.mode
-	p.mode = global // of the finding
-	if f.match != nil {
-		p.refuse(cli.Split(e.typed)[0], "", "%s", f.match.Rule.Do.refuse)
-	} else {
-		p.mode = mode
-		p.explained(f)
+	if _, err := asa().modes[e.At.mode].moves.Match(e.typed, nil); err != nil && err.Words > 0 && (f.match != nil || err.Words >= f.err.Words) {
+		f = finder{err: err}
 	}
-	e.Findings = append(e.Findings, p.found...)
+	tok, why := p.why(f)
+	e.refuse(tok.Col, "", "%s", why)
 }
 
 // become makes lines the text, if nothing in them is wrong that was not before.
@@ -183,10 +192,10 @@ func (e *entry) become(lines []*line, list []*line) {
 	x := t.parsed()
 	before := make(map[string]int)
 	for _, f := range e.old.found {
-		before[signature(f)]++
+		before[e.old.signature(f)]++
 	}
 	for _, f := range x.found {
-		if s := signature(f); before[s] > 0 {
+		if s := x.signature(f); before[s] > 0 {
 			before[s]--
 			continue
 		}
@@ -197,15 +206,19 @@ func (e *entry) become(lines []*line, list []*line) {
 		mine := l != nil && slices.ContainsFunc(l.parts(), func(o *line) bool {
 			return slices.ContainsFunc(list, func(m *line) bool { return m.key == o.key && m.in == o.in && m.text() == o.text() })
 		})
-		e.found(f, mine)
+		if f.Severity == Error || e.whole || mine && l.mode == global {
+			e.found(f, x.quoted(f), mine)
+		}
+	}
+	if Errors(e.Findings) > 0 { // warnings are of what will not be
+		e.Findings = slices.DeleteFunc(e.Findings, func(f Finding) bool { return f.Severity != Error })
 	}
 	e.Text = t
 }
 
 // found reports a finding of the text that would be: on the line typed, or on
 // another, which is then quoted.
-func (e *entry) found(f Finding, mine bool) {
-	msg := withoutLines(f.Msg)
+func (e *entry) found(f Finding, msg string, mine bool) {
 	if mine {
 		col := 0
 		if f.Column > 0 {
@@ -219,22 +232,23 @@ func (e *entry) found(f Finding, mine bool) {
 	e.say(f.Severity, 0, f.Rule, "in %q: %s", strings.TrimSpace(f.Text), msg)
 }
 
-var lineNumber = regexp.MustCompile(` \(line \d+\)| of line \d+|line \d+ has `)
+var lineNumber = regexp.MustCompile(`\bline \d+\b`)
 
-// withoutLines takes out of a message what it says of numbers of lines, which
-// mean nothing to who types.
-func withoutLines(msg string) string {
-	return lineNumber.ReplaceAllStringFunc(msg, func(s string) string {
-		if strings.HasSuffix(s, " has ") {
-			return "the configuration has "
+// quoted returns the message of a finding about x with lines in place of their
+// numbers, which mean nothing to who types and change when lines are added.
+func (x *parsed) quoted(f Finding) string {
+	return lineNumber.ReplaceAllStringFunc(f.Msg, func(s string) string {
+		n, err := strconv.Atoi(s[len("line "):])
+		if err != nil || n < 1 || n > len(x.run.Lines) {
+			return s
 		}
-		return ""
+		return strconv.Quote(strings.TrimSpace(clean(x.run.Lines[n-1].Text)))
 	})
 }
 
 // signature is what makes two findings the same although their lines moved.
-func signature(f Finding) string {
-	return fmt.Sprint(f.Severity, f.Rule, strings.TrimSpace(f.Text), "\x00", withoutLines(f.Msg))
+func (x *parsed) signature(f Finding) string {
+	return fmt.Sprint(f.Severity, f.Rule, strings.TrimSpace(f.Text), "\x00", x.quoted(f))
 }
 
 // certificate takes a line of a certificate in hexadecimal.

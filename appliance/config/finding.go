@@ -55,6 +55,30 @@ func (f Finding) String() string {
 	return b.String()
 }
 
+// Reply returns the finding as a console answers the line that was typed after a
+// prompt of that many columns: a caret below the word in question, then what is
+// wrong.
+//
+//	              ^
+//	ERROR: % Invalid input detected at '^' marker.
+//	10.0.0.300 is not an IPv4 address
+func (f Finding) Reply(prompt int) string {
+	const marker = "% Invalid input detected at '^' marker."
+	var b strings.Builder
+	msg := f.Msg
+	if f.Column > 0 {
+		b.WriteString(cli.Caret(strings.Repeat(" ", prompt)+f.Text, prompt+f.Column) + "\n")
+	}
+	if rest, ok := strings.CutPrefix(msg, marker+" "); ok {
+		msg = marker + "\n" + rest
+	}
+	fmt.Fprintf(&b, "%v: %s", f.Severity, msg)
+	if f.Rule != "" {
+		fmt.Fprintf(&b, " (%s)", f.Rule)
+	}
+	return b.String()
+}
+
 // Errors reports how many of list are of severity Error.
 func Errors(list []Finding) int {
 	n := 0

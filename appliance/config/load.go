@@ -90,9 +90,23 @@ func (p *parser) portProto(in modeID) string {
 // away.
 func put(lines []*line, l *line, nth int) []*line {
 	if !isDefault(l) {
-		return with(lines, l, nth)
+		return with(leveled(lines, l), l, nth)
 	}
 	return slices.DeleteFunc(slices.Clone(lines), func(o *line) bool { return o.key == l.key })
+}
+
+// leveled returns the lines of an interface with the security level that a name
+// gives it if it has none.
+func leveled(lines []*line, l *line) []*line {
+	if l.in != inInterface || l.key != "nameif" || l.words[0].text == "no" ||
+		slices.ContainsFunc(lines, func(o *line) bool { return o.key == "security-level" && o.words[0].text != "no" }) {
+		return lines
+	}
+	level := "0"
+	if l.words[1].text == "inside" {
+		level = "100"
+	}
+	return with(lines, keywordLine(inInterface, global, "security-level", level, "security-level"), 0)
 }
 
 // certify takes a certificate of a trustpoint.
@@ -108,13 +122,13 @@ func (t Text) WithCertificate(trustpoint string, ca bool, der []byte) Text {
 }
 
 func withCertificate(lines []*line, trustpoint string, ca bool, der []byte) []*line {
-	chain := keywordLine(global, inChain, "crypto ca certificate chain", trustpoint)
+	chain := keywordLine(global, inChain, "crypto ca certificate chain", trustpoint, "")
 	lines = with(lines, chain, 0)
 	text := "certificate"
 	if ca {
 		text += " ca"
 	}
-	l := keywordLine(inChain, global, text, serialOf(der))
+	l := keywordLine(inChain, global, text, serialOf(der), "")
 	l.cert = der
 	lines, _ = change(lines, []string{chain.key}, func(below []*line) []*line {
 		if !ca {
@@ -134,13 +148,16 @@ func withCertificate(lines []*line, trustpoint string, ca bool, der []byte) []*l
 	return lines
 }
 
-// keywordLine makes a line of keywords and one name.
-func keywordLine(in, mode modeID, keywords, name string) *line {
+// keywordLine makes a line of keywords and one name; its key is the whole line if
+// none is given.
+func keywordLine(in, mode modeID, keywords, name, key string) *line {
 	l := &line{in: in, mode: mode}
 	for _, w := range append(strings.Fields(keywords), name) {
 		l.words = append(l.words, word{text: w, name: w})
 	}
-	l.key = form{}.key(l.words)
+	if l.key = key; key == "" {
+		l.key = l.text()
+	}
 	return l
 }
 

@@ -44,42 +44,67 @@ func (e *entry) move(m *cli.Match[move]) {
 
 // negative takes lines back: those that begin with the words after "no".
 func (e *entry) negative() {
-	rest, _ := strings.CutPrefix(strings.TrimLeft(e.typed, " \t"), e.typed[cli.Split(e.typed)[0].Col-1:][:2])
-	col := strings.Index(e.typed, rest)
+	no := cli.Split(e.typed)[0]
+	col := no.Col + len(no.Text) - 1
+	rest := e.typed[col:]
+	words := cli.Split(rest)
+	if len(words) == 0 {
+		e.refuse(len(e.typed)+2, "", "%% Incomplete command: what is missing: what to take back")
+		return
+	}
 	p := *e.old.parser
 	p.mode, p.text = e.At.mode, e.typed
-	worst := finder{}
-	deepest := -1
+	worst, deepest := finder{}, -1
 	for _, id := range e.At.modes() {
-		place := e.At.up(id)
 		explicit, err := p.lang.modes[id].grammar.Match(e.typed, p.check)
 		if err == nil && explicit.Rule.Do.refuse != "" {
 			explicit = nil
 		}
-		matches, errBegin := p.lang.modes[id].positive.Begin(rest, p.check)
-		if errBegin != nil && explicit == nil {
-			errBegin.Token.Col += col
-			errBegin.Words++
-			if errBegin.Words > deepest {
-				deepest, worst = errBegin.Words, finder{mode: id, err: errBegin, expected: errBegin.Expected}
+		matches, err := p.lang.modes[id].positive.Begin(rest, p.check)
+		if last := words[len(words)-1]; err != nil && strings.EqualFold(last.Text, "noconfirm") {
+			if m, again := p.lang.modes[id].positive.Begin(rest[:last.Col-1], p.check); again == nil {
+				matches, err = m, nil
+			}
+		}
+		if err == nil && explicit == nil {
+			matches, err = enough(matches, words, rest)
+		}
+		if err != nil && explicit == nil {
+			err.Token.Col += col
+			if err.Words > deepest {
+				deepest, worst = err.Words, finder{mode: id, err: err, expected: err.Expected}
 			}
 			continue
 		}
-		if deepest > 1 && len(matches) > 0 && !spelled(rest, matches[0].Args) {
+		if deepest > 0 && explicit == nil && !spelled(rest, matches[0].Args) {
 			continue
 		}
-		if len(cli.Split(rest)) == 0 {
-			e.refuse(len(e.typed)+2, "", "%% Incomplete command: what is missing: what to take back")
-			return
-		}
-		e.takeBack(&p, place, explicit, matches)
+		e.takeBack(&p, e.At.up(id), explicit, matches)
 		return
 	}
+	p.text = rest
 	e.explain(&p, worst)
 }
 
-// takeBack removes from the stanza at place the lines that one of matches means,
-// and keeps the line itself where what it negates would hold without it.
+// enough returns those of matches in which the words say what is meant: all
+// keywords that the command begins with, and a word more where it has many lines.
+func enough(matches []cli.Match[action], words []cli.Token, rest string) ([]cli.Match[action], *cli.Error) {
+	matches = slices.DeleteFunc(matches, func(m cli.Match[action]) bool {
+		need := len(firstKeywords(m.Rule.Syntax))
+		if item := m.Rule.Do.form.item; (item == "" || strings.Contains(item, "$")) && strings.ContainsAny(m.Rule.Syntax, "<{[") {
+			need++
+		}
+		return len(m.Args.Words()) < need
+	})
+	if len(matches) > 0 {
+		return matches, nil
+	}
+	return nil, &cli.Error{Kind: cli.Incomplete, Words: len(words), Token: cli.Token{Col: len(rest) + 2}, Expected: []string{"which of them"}}
+}
+
+// takeBack removes from the stanza at place the lines that one of matches means.
+// Of an explicit "no" it keeps the line itself where what it negates would hold
+// without it.
 func (e *entry) takeBack(p *parser, place Place, explicit *cli.Match[action], matches []cli.Match[action]) {
 	lines := e.Text.lines()
 	siblings := lines
@@ -89,42 +114,33 @@ func (e *entry) takeBack(p *parser, place Place, explicit *cli.Match[action], ma
 	gone := make(map[*line]bool)
 	proto := e.proto(place)
 	for _, m := range matches {
-		l := p.linesOf(place.mode, &m, proto)
-		for _, l := range l {
+		for _, l := range p.linesOf(place.mode, &m, proto) {
 			for _, o := range siblings {
-				if o.words[0].name != "no" && negates(l.words, o.words) {
-					gone[o] = true
-				}
+				gone[o] = gone[o] || o.words[0].name != "no" && negates(l.words, o.words)
 			}
 		}
 	}
 	var kept []*line
+	so := explicit != nil // it is so already
 	if explicit != nil {
 		for _, l := range p.linesOf(place.mode, explicit, proto) {
 			i := slices.IndexFunc(siblings, func(o *line) bool { return o.key == l.key })
 			switch {
-			case i >= 0 && siblings[i].words[0].name != "no":
-				gone[siblings[i]] = true
+			case i >= 0 && siblings[i].words[0].name == "no":
+				continue
 			case i >= 0:
-				gone[siblings[i]] = false
+				gone[siblings[i]] = true
 			}
-			if !isDefault(l) && (len(gone) == 0 || negatesDefault(l) || place.mode == inInterface || l.key == "names") {
+			switch {
+			case isDefault(l):
+			case negatesDefault(l) || place.mode == inInterface || printedNo(l):
 				kept = append(kept, l)
+			default:
+				so = false
 			}
 		}
 	}
-	e.At = place
-	for l, is := range gone {
-		if !is {
-			delete(gone, l)
-		}
-	}
-	if len(gone) == 0 && kept == nil {
-		if explicit == nil {
-			e.say(Warning, 0, "", "nothing of the configuration begins with these words: nothing is changed")
-		}
-		return
-	}
+	e.At, e.whole = place, true
 	lines, _ = change(lines, place.path, func(below []*line) []*line {
 		below = slices.DeleteFunc(slices.Clone(below), func(l *line) bool { return gone[l] })
 		for _, l := range kept {
@@ -132,6 +148,12 @@ func (e *entry) takeBack(p *parser, place Place, explicit *cli.Match[action], ma
 		}
 		return below
 	})
+	if kept == nil && equalLines(lines, e.Text.lines()) {
+		if !so {
+			e.say(Warning, 0, "", "nothing of the configuration begins with these words: nothing is changed")
+		}
+		return
+	}
 	e.become(lines, kept)
 }
 
@@ -143,8 +165,21 @@ func negatesDefault(l *line) bool {
 	return slices.ContainsFunc(parsedDefaults()[l.in], func(d *line) bool { return d.key == l.key && d.words[0].name != "no" })
 }
 
+// printed are the beginnings of what the ASA prints with "no" where nothing is
+// set. (reference/asa-cli.md, section 2.)
+var printed = []string{
+	"names", "failover", "snmp-server location", "snmp-server contact", "asdm history enable", "arp permit-nonconnected",
+	"call-home reporting anonymous", "threat-detection statistics tcp-intercept", "service password-recovery", "ftp mode passive",
+	"message-length maximum client auto", "logging hide username", "monitor-interface",
+}
+
+// printedNo reports whether l stands in a configuration where nothing is set.
+func printedNo(l *line) bool {
+	return slices.ContainsFunc(printed, func(s string) bool { return strings.HasPrefix(l.key, s) })
+}
+
 // negates reports whether "no" and the words typed take back the line of words
-// kept: it begins with them. Words that only "no" has do not count.
+// kept: it begins with them.
 func negates(typed, kept []word) bool {
 	for i, w := range typed {
 		switch {

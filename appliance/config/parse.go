@@ -239,16 +239,14 @@ func (p *parser) command(text string, indented bool) {
 		modes = append(modes, global)
 	}
 	f := p.find(modes, text)
-	switch {
-	case f.match == nil:
-		p.explained(f)
-	case f.match.Rule.Do.refuse != "":
-		p.refuse(cli.Split(text)[0], "", "%s", f.match.Rule.Do.refuse)
-	default:
-		p.obey(f.mode, f.match)
-		if p.record != nil {
-			p.record(f.mode, f.match)
-		}
+	if f.match == nil || f.match.Rule.Do.refuse != "" {
+		tok, why := p.why(f)
+		p.refuse(tok, "", "%s", why)
+		return
+	}
+	p.obey(f.mode, f.match)
+	if p.record != nil {
+		p.record(f.mode, f.match)
 	}
 }
 
@@ -311,14 +309,20 @@ func (p *parser) obey(id modeID, m *cli.Match[action]) {
 	do.do(p, m.Args)
 }
 
-// explained reports why no rule matches the current line.
-func (p *parser) explained(f finder) {
-	err, expected := f.err, f.expected
+// why says why no rule matches the current line, and at which word.
+func (p *parser) why(f finder) (cli.Token, string) {
+	if f.match != nil {
+		return cli.Split(p.text)[0], f.match.Rule.Do.refuse
+	}
+	err := f.err
 	tok := err.Token
+	near := cli.Nearest(tok.Text, err.Expected)
 	var why string
 	switch {
 	case err.Words == 0 && err.Kind == cli.Invalid:
-		why = p.unknown(tok.Text, expected)
+		why = p.unknown(tok.Text, f.expected)
+	case err.Kind == cli.Invalid && near != "":
+		why = fmt.Sprintf("%s is not known here; is it %s?", tok.Text, near)
 	case err.Reason != "":
 		why = err.Reason
 	case err.Kind == cli.Incomplete:
@@ -329,15 +333,12 @@ func (p *parser) explained(f finder) {
 		why = fmt.Sprintf("the command is complete before %s", tok.Text)
 	default:
 		why = fmt.Sprintf("%s cannot stand here, but %s", tok.Text, orList(err.Expected))
-		if near := cli.Nearest(tok.Text, err.Expected); near != "" {
-			why = fmt.Sprintf("%s is not known here; is it %s?", tok.Text, near)
-		}
 	}
 	text := err.Error()
 	if !strings.HasSuffix(text, ".") {
 		text += ":"
 	}
-	p.refuse(tok, "", "%s %s", text, why)
+	return tok, text + " " + why
 }
 
 // unknown explains a line whose first word no mode tried knows.

@@ -38,6 +38,7 @@ type line struct {
 
 // A parsed is a Text as the parser reads it.
 type parsed struct {
+	lines  []*line
 	parser *parser // for the names it knows; not to be changed
 	run    *Running
 	found  []Finding // of Parse and Validate
@@ -71,7 +72,7 @@ const runningName = "running-config"
 
 func parseLines(lines []*line) *parsed {
 	var text bytes.Buffer
-	x := new(parsed)
+	x := &parsed{lines: lines}
 	r := renderer{w: &text, names: namesOf(lines)}
 	r.at = &x.at
 	r.all(lines)
