@@ -52,13 +52,27 @@ var parsedDefaults = sync.OnceValue(func() *[modeCount][]*line {
 	return all
 })
 
-// isDefault reports whether l says what holds without it.
+// isDefault reports whether l says what holds without it: it says the same, or
+// "no" of another value than the default.
 func isDefault(l *line) bool {
 	if l.in == global && strings.HasPrefix(l.key, "logging message ") {
 		return l.words[0].text != "no"
 	}
+	d := defaultOf(l)
+	if d == nil {
+		return false
+	}
+	return d.text() == l.text() || l.words[0].name == "no" && d.words[0].name != "no" && d.text() != (&line{words: l.words[1:]}).text()
+}
+
+// defaultOf returns what holds of the item of l without it, nil if nothing is
+// said of it.
+func defaultOf(l *line) *line {
 	i := slices.IndexFunc(parsedDefaults()[l.in], func(d *line) bool { return d.key == l.key })
-	return i >= 0 && parsedDefaults()[l.in][i].text() == l.text()
+	if i < 0 {
+		return nil
+	}
+	return parsedDefaults()[l.in][i]
 }
 
 // withDefaults returns lines with those that hold without being said.

@@ -200,7 +200,7 @@ func TestRandomEdits(t *testing.T) {
 	}
 	slices.Sort(lines) // the map's order is none
 	lines = slices.DeleteFunc(lines, func(l string) bool { return strings.HasPrefix(l, "---") })
-	steps := 4000
+	steps := 2000
 	if testing.Short() {
 		steps = 400
 	}

@@ -31,6 +31,7 @@ type Finding struct {
 	Text     string // the line, with secrets made "*"
 	Msg      string // what is wrong, and what to do
 	Rule     string // of reference/asa-rules.md, section 1: "V42"; may be empty
+	LeftOut  bool   // by a lenient Load: the line is not in the Text
 }
 
 // String returns the finding as text for an operator: place, severity and

@@ -30,8 +30,10 @@ func Load(file string, r io.Reader, lenient bool) (Text, []Finding) {
 	}
 	for i := range found {
 		if found[i].Severity == Error {
-			found[i].Severity = Warning
-			found[i].Msg = "left out: " + found[i].Msg
+			found[i] = leftOut(found[i])
+			if n := found[i].Line; n <= len(p.run.Lines) {
+				p.run.Lines[n-1].Kind = Refused // and told
+			}
 		}
 	}
 	t, more := b.prune(p.run)
@@ -202,8 +204,7 @@ func (b *builder) prune(run *Running) (Text, []Finding) {
 				bad[l] = true
 				if n := l.from; n > 0 && run.Lines[n-1].Kind != Refused {
 					run.Lines[n-1].Kind = Refused
-					found = append(found, Finding{File: run.File, Line: n, Severity: Warning, Rule: f.Rule,
-						Text: clean(run.Lines[n-1].Text), Msg: "left out: " + f.Msg})
+					found = append(found, leftOut(Finding{File: run.File, Line: n, Rule: f.Rule, Text: clean(run.Lines[n-1].Text), Msg: f.Msg}))
 				}
 			}
 		}
@@ -216,6 +217,16 @@ func (b *builder) prune(run *Running) (Text, []Finding) {
 			return t, found
 		}
 	}
+}
+
+// leftOut makes of an Error the Warning that its line is left out. That an entry
+// which denies is missing may open what it closed.
+func leftOut(f Finding) Finding {
+	f.Severity, f.LeftOut, f.Msg = Warning, true, "left out: "+f.Msg
+	if words := strings.Fields(f.Text); len(words) > 2 && words[0] == "access-list" && slices.Contains(words, "deny") {
+		f.Msg += "; see that nothing passes which it was to deny"
+	}
+	return f
 }
 
 // without returns lines but those in bad, at any depth.

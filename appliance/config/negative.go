@@ -162,7 +162,8 @@ func negatesDefault(l *line) bool {
 	if l.in == global && strings.HasPrefix(l.key, "logging message ") {
 		return true
 	}
-	return slices.ContainsFunc(parsedDefaults()[l.in], func(d *line) bool { return d.key == l.key && d.words[0].name != "no" })
+	d := defaultOf(l)
+	return d != nil && d.words[0].name != "no" && !isDefault(l)
 }
 
 // printed are the beginnings of what the ASA prints with "no" where nothing is

@@ -23,7 +23,11 @@ var sections = []string{
 	"nat-control", "global",
 	"nat", objectNAT, natAfterAuto, "static",
 	"access-group", "route",
-	"timeout",
+	"timeout xlate", "timeout pat-xlate", "timeout conn", "timeout half-closed", "timeout udp", "timeout sctp", "timeout icmp",
+	"timeout sunrpc", "timeout h323", "timeout h225", "timeout mgcp", "timeout mgcp-pat",
+	"timeout sip", "timeout sip_media", "timeout sip-invite", "timeout sip-disconnect",
+	"timeout sip-provisional-media", "timeout uauth", "timeout tcp-proxy-reassembly", "timeout floating-conn",
+	"timeout conn-holddown", "timeout igp",
 	"dynamic-access-policy-record", "aaa", "user-identity", "username", "http server", "http", "snmp-server", "service", "sysopt", "",
 	"crypto key", "crypto ipsec", "crypto isakmp", "crypto ca trustpoint", "crypto ca enroll", "crypto ca authenticate",
 	"crypto ca trustpool", "crypto ca certificate chain", "crypto",
@@ -101,27 +105,39 @@ func (l *line) rank() int {
 	return m[""]
 }
 
-// timeoutLines is which timeouts the ASA writes on one line.
-var timeoutLines = [][]string{
-	{"xlate"}, {"pat-xlate"}, {"conn", "half-closed", "udp", "sctp", "icmp"}, {"sunrpc", "h323", "h225", "mgcp", "mgcp-pat"},
-	{"sip", "sip_media", "sip-invite", "sip-disconnect"}, {"sip-provisional-media", "uauth"}, {"tcp-proxy-reassembly"},
-	{"floating-conn"}, {"conn-holddown"}, {"igp"},
+// timeoutsBeside are the timeouts that the ASA writes on the line of the one
+// before.
+var timeoutsBeside = []string{
+	"half-closed", "udp", "sctp", "icmp", "h323", "h225", "mgcp", "mgcp-pat", "sip_media", "sip-invite", "sip-disconnect", "uauth",
+}
+
+// timeoutRow returns the first of the timeouts that may stand on one line with
+// that of the name.
+func timeoutRow(name string) string {
+	row := ""
+	for _, s := range sections {
+		if t, ok := strings.CutPrefix(s, "timeout "); ok {
+			if !slices.Contains(timeoutsBeside, t) {
+				row = t
+			}
+			if t == name {
+				return row
+			}
+		}
+	}
+	return name
 }
 
 // joined returns lines as they are written: those that the ASA writes on one
 // line are one.
 func joined(lines []*line) []*line {
 	var out []*line
-	var timeouts []*line
 	for _, l := range lines {
-		if l.in == global && l.words[0].text == "timeout" {
-			timeouts = append(timeouts, l)
-			continue
-		}
-		if n := setPrefix(l); n > 0 && len(out) > 0 {
-			if last := out[len(out)-1]; setPrefix(last) == n {
+		if n := shared(l); n > 0 && len(out) > 0 {
+			if last := out[len(out)-1]; shared(last) == n && last.in == l.in &&
+				(l.in != global || timeoutRow(last.words[1].text) == timeoutRow(l.words[1].text)) {
 				both := *last
-				both.of = append(slices.Clip(both.parts()), l)
+				both.of = append(slices.Clip(last.parts()), l)
 				both.words = slices.Concat(last.words, l.words[n:])
 				out[len(out)-1] = &both
 				continue
@@ -129,34 +145,7 @@ func joined(lines []*line) []*line {
 		}
 		out = append(out, l)
 	}
-	if timeouts == nil {
-		return out
-	}
-	var rows []*line
-	for _, row := range timeoutLines {
-		var one *line
-		for _, name := range row {
-			i := slices.IndexFunc(timeouts, func(l *line) bool { return l.words[1].text == name })
-			switch {
-			case i < 0:
-			case one == nil:
-				first := *timeouts[i]
-				first.of = []*line{timeouts[i]}
-				one = &first
-			default:
-				one.of = append(one.of, timeouts[i])
-				one.words = slices.Concat(one.words, timeouts[i].words[1:])
-			}
-		}
-		if one != nil {
-			rows = append(rows, one)
-		}
-	}
-	at := slices.IndexFunc(out, func(l *line) bool { return l.rank() > timeouts[0].rank() })
-	if at < 0 {
-		at = len(out)
-	}
-	return slices.Insert(out, at, rows...)
+	return out
 }
 
 // parts returns the lines that are written as l.
@@ -167,14 +156,17 @@ func (l *line) parts() []*line {
 	return l.of
 }
 
-// setPrefix is how many words lines like l share that are written as one: "set
-// connection" and "set connection timeout"; 0 for all others.
-func setPrefix(l *line) int {
-	if l.in != inPolicyClass || len(l.words) < 4 || l.words[0].text != "set" || l.inert {
-		return 0
-	}
-	if l.words[2].text == "timeout" {
+// shared is how many words lines like l share that are written as one: "timeout",
+// "set connection" and "set connection timeout"; 0 for all others.
+func shared(l *line) int {
+	switch {
+	case l.words[0].name == "no" || l.inert:
+	case l.in == global && l.words[0].text == "timeout":
+		return 1
+	case l.in == inPolicyClass && len(l.words) > 3 && l.words[0].text == "set" && l.words[2].text == "timeout":
 		return 3
+	case l.in == inPolicyClass && len(l.words) > 3 && l.words[0].text == "set":
+		return 2
 	}
-	return 2
+	return 0
 }

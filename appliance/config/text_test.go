@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"patchbay/appliance/config"
 )
 
@@ -132,5 +134,146 @@ func TestTyped(t *testing.T) {
 				t.Errorf("what was typed is wrong: %v", found)
 			}
 		})
+	}
+}
+
+// TestMeaning checks that a Text says what the file says that it was loaded from,
+// but for the numbers of lines.
+func TestMeaning(t *testing.T) {
+	ignore := cmp.FilterPath(func(p cmp.Path) bool {
+		f, ok := p.Last().(cmp.StructField)
+		return ok && (f.Name() == "Line" || f.Name() == "Text" || f.Name() == "Lines" || f.Name() == "File")
+	}, cmp.Ignore())
+	for name, text := range texts(t) {
+		t.Run(name, func(t *testing.T) {
+			want, found := config.Parse(name, strings.NewReader(text))
+			if config.Errors(found) > 0 {
+				t.Fatal(found)
+			}
+			c, found := config.Load(name, strings.NewReader(text), false)
+			if config.Errors(found) > 0 {
+				t.Skipf("on a box without this: %v", found)
+			}
+			got, _ := c.Running()
+			for _, r := range []*config.Running{got, want} { // section 2 is sorted by who uses it
+				slices.SortStableFunc(r.NAT, func(a, b config.NATRule) int { return strings.Compare(a.Object, b.Object) })
+			}
+			if diff := cmp.Diff(want, got, compare, ignore); diff != "" {
+				t.Errorf("Running (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestRewritten loads what is written in other words than the ASA's.
+func TestRewritten(t *testing.T) {
+	tests := []struct{ name, text, want string }{
+		{"abbreviations and numbers", "hostn x\nint gi 0/1\nnam inside\naccess-list a permit 17 any any eq 69\naccess-list a deny 6 any any range 5060 5061\n" +
+			"logging buffered 6\ntimeout half-closed 0:1:0 conn 0:5:0\npager 24\n",
+			"hostname x\n!\ninterface GigabitEthernet0/1\n nameif inside\n security-level 100\n!\n" +
+				"access-list a extended permit udp any any eq tftp\naccess-list a extended deny tcp any any range sip 5061\npager 24\n" +
+				"logging buffered informational\ntimeout conn 0:05:00 half-closed 0:01:00\n"},
+		{"what holds anyway", "interface g0/0\n no shutdown\nctl-file c\n shutdown\n sast 2\nno logging enable\nno logging console\nlogging message 302013\n" +
+			"media-termination m\n rtp-min-port 16384 rtp-max-port 32767\nno sysopt connection tcpmss\n",
+			"!\ninterface GigabitEthernet0/0\n!\nctl-file c\nmedia-termination m\n"},
+		{"said twice", "hostname a\nmtu inside 1\nhostname b\ninterface g0/0\n nameif inside\nhostname c\ninterface g0/0\n nameif outside\nmtu outside 1400\nmtu outside 1300\n", ""},
+		{"order", "service-policy p global\nroute o 0.0.0.0 0.0.0.0 10.20.0.9\npolicy-map p\n class class-default\n  set connection conn-max 1\n class c\n" +
+			"class-map c\n match any\ninterface g0/0\n ip address 10.20.0.1 255.255.255.0\n nameif o\nhostname x\n",
+			"hostname x\n!\ninterface GigabitEthernet0/0\n nameif o\n security-level 0\n ip address 10.20.0.1 255.255.255.0\n!\n" +
+				"route o 0.0.0.0 0.0.0.0 10.20.0.9 1\n!\nclass-map c\n match any\n!\n!\npolicy-map p\n class c\n class class-default\n  set connection conn-max 1\n!\n" +
+				"service-policy p global\n"},
+		{"two stanzas of an object", "object network a\n host 10.20.0.1\nobject network b\n host 10.20.0.2\n nat (any,any) static 203.0.113.2\nobject network a\n nat (any,any) static 203.0.113.1\n",
+			"object network a\n host 10.20.0.1\nobject network b\n host 10.20.0.2\n!\nobject network a\n nat (any,any) static 203.0.113.1\nobject network b\n nat (any,any) static 203.0.113.2\n"},
+		{"names", "object network a\n host 10.20.0.1\nname 10.20.0.1 host\nname 10.20.0.2 second\naccess-list a permit ip host second any\n",
+			"name 10.20.0.1 host\nname 10.20.0.2 second\nobject network a\n host 10.20.0.1\naccess-list a extended permit ip host second any\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, found := config.Load("pb.cfg", strings.NewReader(tt.text), false)
+			if tt.want == "" {
+				if config.Errors(found) == 0 {
+					t.Errorf("Load = %s; want an error", c)
+				}
+				return
+			}
+			if config.Errors(found) > 0 {
+				t.Fatal(found)
+			}
+			got := strings.TrimSuffix(strings.TrimPrefix(c.String(), ": Saved\n:\n"), ": end\n")
+			if want := strings.TrimPrefix(tt.want, "!\n"); got != want && got != tt.want {
+				t.Errorf("Load and Render: %s", cmp.Diff(tt.want, got))
+			}
+		})
+	}
+}
+
+// TestLenient leaves lines out, and what depends on them, and says which.
+func TestLenient(t *testing.T) {
+	text := `hostname pb
+frobnicate everything
+router ospf 1
+ network 10.20.0.0 255.255.255.0 area 0
+interface GigabitEthernet0/0
+ nameif outside
+ ip address 203.0.113.2 255.255.255.0
+ ospf cost 10
+access-list a extended permit ip any object missing
+access-list b extended permit ip any any
+access-group a in interface outside
+access-group b out interface outside
+route inside 0.0.0.0 0.0.0.0 10.20.0.9
+`
+	if c, found := config.Load("pb.cfg", strings.NewReader(text), false); config.Errors(found) == 0 || !c.Equal(config.Text{}) {
+		t.Errorf("Load, not lenient = %q, %v; want errors and nothing", c, found)
+	}
+	c, found := config.Load("pb.cfg", strings.NewReader(text), true)
+	var out []int
+	for _, f := range found {
+		if f.LeftOut && f.Severity == config.Warning {
+			out = append(out, f.Line)
+		}
+	}
+	if want := []int{2, 3, 8, 9, 11, 13}; !slices.Equal(out, want) {
+		t.Errorf("left out lines %v, want %v\n%v", out, want, found)
+	}
+	want := `: Saved
+:
+hostname pb
+!
+interface GigabitEthernet0/0
+ nameif outside
+ security-level 0
+ ip address 203.0.113.2 255.255.255.0
+!
+access-list b extended permit ip any any
+access-group b out interface outside
+: end
+`
+	if diff := cmp.Diff(want, c.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestDiff(t *testing.T) {
+	a := load(t, "hostname a\nobject network o\n host 10.20.0.1\n description d\naccess-list l permit ip any any\naccess-list l deny ip any any\n")
+	b := load(t, "hostname b\nobject network o\n host 10.20.0.2\n description d\naccess-list l deny ip any any\naccess-list l permit ip any any\ninterface g0/0\n nameif o\nmtu o 1500\n")
+	var out strings.Builder
+	if err := config.Diff(&out, a, b); err != nil {
+		t.Fatal(err)
+	}
+	want := `-hostname a
++hostname b
++interface GigabitEthernet0/0
++ nameif o
++ security-level 0
+ object network o
+- host 10.20.0.1
++ host 10.20.0.2
+-access-list l extended permit ip any any
++access-list l extended permit ip any any
++mtu o 1500
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
