@@ -62,10 +62,11 @@ fuzz:
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./stack/... ./nat ./appliance/media ./inspect/... ./appliance ./pcaps
 
-# SIPp's calls through the box, through the kernel's NAT and through none: 50 a
-# second for 30 seconds, over UDP and TCP. Wants root; takes eight minutes.
+# SIPp's calls through the box, through the kernel's NAT and through none, 50 a
+# second for 30 seconds over UDP and TCP, and iperf3. Wants root; takes eight
+# minutes.
 sipp:
-	$(GO) test -count=1 -timeout 20m -run TestSIPp -v ./cmd/patchbay -sipp.for 30s -sipp.compare
+	$(GO) test -count=1 -timeout 20m -run 'TestSIPp|TestIperf' -v ./cmd/patchbay -sipp.for 30s -iperf.for 5 -compare
 
 clean:
 	rm -f patchbay

@@ -9,10 +9,8 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
-	"sync"
 
 	"patchbay/appliance/config"
-	"patchbay/appliance/ctl"
 	"patchbay/appliance/media"
 	"patchbay/appliance/phoneproxy"
 	"patchbay/inspect/sip"
@@ -43,9 +41,10 @@ func services(r *config.Running, pp *config.PhoneProxy, log *slog.Logger) map[st
 	// The box is an end of both halves: it knows nothing but SIP in them, and
 	// leaves the calls' time to the call manager.
 	tls.Client, tls.NAT, tls.Map.NonSIP = sip.TLS, false, false
-	tls.InviteTimeout, tls.DisconnectTimeout = 0, 0
+	tls.InviteTimeout, tls.DisconnectTimeout, tls.Timeout = 0, 0, 0
 	sccp := skinnyEngine(skinnyMap, log)
 	sccp.MaxVersion, sccp.Video = pp.SCCPVersionMax, false // its relay has no keys for pictures
+	sccp.MediaTimeout = 0
 	return map[string]phoneproxy.Service{
 		"skinny": {Name: "skinny", Offset: skinnyOffset, Engine: sccp},
 		"sip":    {Name: "sip", Offset: sipOffset, SDES: true, Engine: tls},
@@ -54,40 +53,40 @@ func services(r *config.Running, pp *config.PhoneProxy, log *slog.Logger) map[st
 
 // accept says who serves a connection from remote to the mapped address local,
 // and where; nil if nobody does.
-func (a *Appliance) accept(local, remote netip.AddrPort) (*phoneproxy.Service, phoneproxy.Where) {
+func (a *Appliance) accept(pl *plan, local, remote netip.AddrPort) (*phoneproxy.Service, phoneproxy.Where) {
 	var w phoneproxy.Where
-	in := a.facing(remote.Addr())
-	if in == nil {
+	in := pl.facing(remote.Addr())
+	if in == nil || pl.service == nil {
 		return nil, w
 	}
 	f := stack.Flow{Proto: stack.TCP, Src: remote, Dst: local}
-	real, rule, ok := a.plan.rules.Untranslate(in, f)
+	real, rule, ok := pl.rules.Untranslate(in, f)
 	if !ok {
 		real = local
 	}
 	here := f
 	f.Dst = real
-	if !a.plan.mapped {
+	if !pl.mapped {
 		here = f
 	}
-	ucm := a.facing(real.Addr())
+	ucm := pl.facing(real.Addr())
 	if ucm == nil {
 		return nil, w
 	}
-	x := a.plan.inspection(in, ucm, here, f, a.opt.Now())
+	x := pl.inspection(in, ucm, here, f, a.opt.Now())
 	if x == nil || !x.phoneProxy {
 		return nil, w
 	}
-	svc, ok := a.engines[x.protocol]
+	svc, ok := pl.service.engines[x.protocol]
 	if !ok || real.Port() <= svc.Offset {
 		return nil, w
 	}
-	src, v := a.plan.rules.Translate(in, ucm, f, rule, nil)
+	src, v := pl.rules.Translate(in, ucm, f, rule, nil)
 	if v != stack.Forward {
 		return nil, w
 	}
-	phones, ok1 := a.plan.mtaOn(in)
-	inside, ok2 := a.plan.mtaOn(ucm)
+	phones, ok1 := pl.mtaOn(in)
+	inside, ok2 := pl.mtaOn(ucm)
 	if !ok1 || !ok2 {
 		return nil, w
 	}
@@ -95,7 +94,7 @@ func (a *Appliance) accept(local, remote netip.AddrPort) (*phoneproxy.Service, p
 		Interface: in.Name, Toward: ucm.Name, Global: local,
 		UCM:     netip.AddrPortFrom(real.Addr(), real.Port()-svc.Offset),
 		Phone:   src.Mapped.Addr(),
-		Book:    &addressBook{a.plan.rules, in, ucm},
+		Book:    &addressBook{pl.rules, in, ucm},
 		Outside: phones.side(true), Inside: inside.side(false),
 	}
 	return &svc, w
@@ -117,7 +116,8 @@ func (a *Appliance) serve(local, remote netip.AddrPort, accept func() (net.Conn,
 		a.converse(t, accept)
 		return
 	}
-	svc, w := a.accept(local, remote)
+	pl := a.plan()
+	svc, w := a.accept(pl, local, remote)
 	if svc == nil {
 		return
 	}
@@ -125,7 +125,12 @@ func (a *Appliance) serve(local, remote netip.AddrPort, accept func() (net.Conn,
 	if err != nil {
 		return
 	}
-	a.during(func(ctx context.Context) { a.proxy.Serve(ctx, c, *svc, w) }, c)
+	proxy := pl.service
+	a.during(func(run *life) {
+		ctx, cancel := proxy.context(run.ctx)
+		defer cancel()
+		proxy.proxy.Serve(ctx, c, *svc, w)
+	}, c)
 }
 
 // An addressBook knows the cluster's addresses as the phones on one interface
@@ -145,31 +150,6 @@ func (b *addressBook) Real(mapped netip.AddrPort) (netip.AddrPort, bool) {
 	return b.rules.RealOf(mapped, b.phones, stack.TCP)
 }
 
-// newFiles readies what the phones fetch.
-func (a *Appliance) newFiles(trust *trustList) {
-	ph := a.plan.phone
-	a.files = &phoneproxy.Files{
-		CTL: func() ([]byte, error) { return trust.file, nil },
-		Sign: func(name string, payload []byte) ([]byte, error) {
-			return phoneproxy.Sign(nil, name, payload, trust.internal, a.opt.Now(), ctl.SHA1)
-		},
-		Phones: a.phones,
-		Fetch:  a.fetch,
-		Config: a.phoneConfig,
-		Now:    a.opt.Now,
-		Log:    a.opt.Log,
-	}
-	a.tftp = &tftp.Server{
-		Open: a.openFile,
-		NewTID: func(local, _ netip.AddrPort) (net.PacketConn, error) {
-			return a.host.ListenPacket(netip.AddrPortFrom(local.Addr(), 0))
-		},
-		SinglePort: ph.config.TFTPSinglePort,
-		Trace:      a.traceFile,
-		Now:        a.opt.Now,
-	}
-}
-
 // traceFile logs what became of a phone's request for a file. That the real
 // server does not answer is the operator's to know; that phones ask for files
 // there are not is usual.
@@ -186,16 +166,16 @@ func (a *Appliance) traceFile(e tftp.Event) {
 
 // phoneConfig returns what a configuration file for a phone on iface must say.
 func (a *Appliance) phoneConfig(iface, _ string) phoneproxy.ConfigParams {
-	pp := a.plan.phone.config
+	pp := a.plan().phone.config
 	params := phoneproxy.ConfigParams{KeepServiceSettings: pp.KeepServiceSettings}
-	in := a.plan.named(iface)
+	in := a.plan().named(iface)
 	known := func(host string, port uint16) (netip.AddrPort, bool) {
 		addr, err := netip.ParseAddr(host)
 		if err != nil {
 			return netip.AddrPort{}, false // a name is the phone's to resolve
 		}
 		real := netip.AddrPortFrom(addr, port)
-		m, ok := a.plan.rules.MappedOf(real, a.facing(addr), in, stack.TCP)
+		m, ok := a.plan().rules.MappedOf(real, a.facing(addr), in, stack.TCP)
 		return m, ok && m != real
 	}
 	params.Map = func(host string) (string, bool) {
@@ -216,7 +196,7 @@ func (a *Appliance) phoneConfig(iface, _ string) phoneproxy.ConfigParams {
 		}
 		return sccp, sip
 	}
-	for _, rec := range a.plan.phone.ctl.Records {
+	for _, rec := range a.plan().phone.ctl.Records {
 		if rec.Role == "capf" {
 			params.CAPF = rec.Addr.String()
 		}
@@ -231,54 +211,23 @@ func (a *Appliance) phoneConfig(iface, _ string) phoneproxy.ConfigParams {
 	return params
 }
 
-// serveFiles listens at each address where phones know a TFTP server.
-func (a *Appliance) serveFiles(ctx context.Context, wg *sync.WaitGroup, fail context.CancelCauseFunc) error {
-	if a.plan.phone == nil {
-		return nil
-	}
-	listening := make(map[netip.AddrPort]bool)
-	for _, s := range a.plan.phone.servers {
-		for _, i := range a.plan.interfaces {
-			mapped, ok := a.plan.rules.MappedOf(s.real, s.on, i, stack.UDP)
-			if i == s.on || !ok || !a.plan.phonesOn(i) || listening[mapped] {
-				continue
-			}
-			listening[mapped] = true
-			pc, err := a.host.ListenPacket(mapped)
-			if err != nil {
-				return fmt.Errorf("appliance: tftp-server %v: %w", s.real, err)
-			}
-			wg.Add(1)
-			go func() {
-				defer wg.Done()
-				defer pc.Close()
-				if err := a.tftp.Serve(ctx, pc, mapped); err != nil && ctx.Err() == nil {
-					fail(fmt.Errorf("appliance: tftp-server %v: %w", s.real, err))
-				}
-			}()
-			a.opt.Log.Info("serving files", "interface", i.Name, "address", mapped, "tftp-server", s.real)
-		}
-	}
-	return nil
-}
-
 // openFile is what a phone gets for a name.
 func (a *Appliance) openFile(ctx context.Context, from, to netip.AddrPort, name string) (tftp.File, error) {
 	in := a.facing(from.Addr())
 	if in == nil {
 		return tftp.File{}, fs.ErrPermission
 	}
-	real, ok := a.plan.rules.RealOf(to, in, stack.UDP)
+	real, ok := a.plan().rules.RealOf(to, in, stack.UDP)
 	if !ok {
 		real = to
 	}
-	if a.plan.tftpFor(in, stack.Flow{Proto: stack.UDP, Src: from, Dst: real}) == nil {
+	if a.plan().tftpFor(in, stack.Flow{Proto: stack.UDP, Src: from, Dst: real}) == nil {
 		// The request came by one interface under an address that another
 		// faces. Seen from there the server is elsewhere, and what is
 		// fetched from elsewhere must not be signed.
 		return tftp.File{}, fmt.Errorf("appliance: request from %v, which is not where phones are: %w", from, fs.ErrPermission)
 	}
-	return a.files.Open(ctx, from, in.Name, real, name)
+	return a.plan().service.files.Open(ctx, from, in.Name, real, name)
 }
 
 // fetch opens a file on the real server, from the box's own address there.

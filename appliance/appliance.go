@@ -20,13 +20,8 @@ import (
 	"time"
 
 	"patchbay/appliance/config"
-	"patchbay/appliance/ctl"
-	"patchbay/appliance/media"
-	"patchbay/appliance/phoneproxy"
 	"patchbay/appliance/pki"
-	"patchbay/appliance/tlsproxy"
 	"patchbay/inspect"
-	"patchbay/inspect/tftp"
 	"patchbay/nat"
 	"patchbay/stack"
 	"patchbay/stack/host"
@@ -47,8 +42,13 @@ const maxEmbryonic = 512
 
 // Options are what an Appliance is made from, beside its configuration.
 type Options struct {
-	Links map[string]stack.Link // by nameif; Close closes them
-	Store *pki.Store            // key pairs and trustpoints on flash
+	// Links are links by nameif, open already; Close closes them. An interface
+	// that has none there gets one from Open, which may be nil. A link of Open
+	// is closed when no interface has it any more.
+	Links map[string]stack.Link
+	Open  func(*config.Interface) (stack.Link, error)
+
+	Store *pki.Store // key pairs and trustpoints on flash
 
 	Now  func() time.Time // nil: time.Now
 	Rand io.Reader        // keys of media, ports, sequence numbers; nil: crypto/rand
@@ -69,28 +69,28 @@ type Options struct {
 // closed.
 type Appliance struct {
 	opt      Options
-	running  *config.Running
-	plan     *plan
 	table    *nat.Table
 	data     *Dataplane
 	forward  *stack.Forwarder
 	host     *host.Stack
 	identity *stack.Interface
 
-	phones  *phoneproxy.Phones
-	relay   *media.Relay
-	proxy   *phoneproxy.Proxy
-	files   *phoneproxy.Files
-	tftp    *tftp.Server
-	engines map[string]phoneproxy.Service
+	configuring sync.Mutex             // one Configure at a time
+	links       map[linkKey]stack.Link // guarded by configuring; open ones
+	retired     []*inspection          // guarded by configuring; of old plans, with conversations still
 
 	closed   sync.Once
 	talks    talks          // conversations being inspected
 	conns    sync.WaitGroup // connections being served
+	reading  sync.WaitGroup // links being read
 	speaking sync.WaitGroup // what the box itself says being carried
 
-	mu  sync.Mutex
-	ctx context.Context // of what is being served; nil: nothing is
+	started  time.Time
+	captures captures
+
+	mu      sync.Mutex
+	life    *life // nil: nothing is served
+	cleared aspCleared
 }
 
 // New makes the box that r describes. r must have passed Validate. On error
@@ -105,29 +105,23 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	a := &Appliance{opt: opt, running: r}
-	if a.plan, err = compile(r, opt.Links); err != nil {
+	if err := unused(r, opt.Links); err != nil {
 		return nil, err
 	}
-	if err = makeKeys(opt.Store, r, opt.Now(), opt.Log); err != nil {
-		return nil, err
-	}
+	a := &Appliance{opt: opt, started: opt.Now(), links: make(map[linkKey]stack.Link)}
 	pat := nat.NewPAT(opt.Rand)
 	a.table, err = nat.NewTable(nat.TableConfig{
-		Timeouts: a.plan.timeouts, Rand: opt.Rand, MaxEmbryonic: maxEmbryonic, PAT: pat,
-		Route: func(dst netip.Addr) *stack.Interface {
-			out, _, _ := a.plan.routes.Lookup(dst)
-			return out
-		},
+		Timeouts: timeouts(r.Timeouts), Rand: opt.Rand, MaxEmbryonic: maxEmbryonic, PAT: pat,
+		Route: a.facing,
 		Treat: func(p *stack.Packet, real stack.Flow, out *stack.Interface) *nat.Treatment {
-			return a.plan.treat(p.In, out, real, p.Time)
+			return a.plan().treat(p.In, out, real, p.Time)
 		},
 		Reset: a.told,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("appliance: %w", err)
 	}
-	if a.host, err = host.New(host.Config{MTU: a.hostMTU()}); err != nil {
+	if a.host, err = host.New(host.Config{}); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -136,29 +130,27 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 		}
 	}()
 	a.identity = &stack.Interface{Name: stack.IdentityName, Level: 100, Link: a.host.Link()}
-	a.data = newDataplane(a.plan, a.table, pat, a.identity, opt.Log)
-	a.forward = stack.NewForwarder(append([]*stack.Interface{a.identity}, a.plan.interfaces...)...)
-	a.forward.SetRoutes(a.plan.routes)
+	a.data = newDataplane(a.table, pat, a.identity, opt.Log)
+	a.forward = stack.NewForwarder(a.identity)
 	a.forward.SetPolicy(a.data)
 	if opt.OnDrop != nil {
 		a.forward.SetOnDrop(opt.OnDrop)
 	}
-	a.data.startInspections(r.Timeouts, opt.Now)
 	a.host.HandleTCP(a.serve)
-	if a.plan.phone != nil {
-		if err = a.newPhoneProxy(); err != nil {
-			return nil, err
-		}
+	if err = a.Configure(r); err != nil {
+		return nil, err
 	}
-	a.announce()
 	return a, nil
 }
 
+// plan returns what the box goes by now.
+func (a *Appliance) plan() *plan { return a.data.plan.Load() }
+
 // hostMTU is the smallest of the interfaces', so that what the box sends
 // leaves by any of them whole.
-func (a *Appliance) hostMTU() int {
+func (pl *plan) hostMTU() int {
 	mtu := 1500
-	for _, i := range a.plan.interfaces {
+	for _, i := range pl.interfaces {
 		mtu = min(mtu, i.Link.MTU())
 	}
 	return mtu
@@ -166,70 +158,14 @@ func (a *Appliance) hostMTU() int {
 
 // announce has the Ethernet links answer ARP: for the box's own address and,
 // by proxy, for every mapped and media-termination address.
-func (a *Appliance) announce() {
-	for _, i := range a.plan.interfaces {
+func (a *Appliance) announce(pl *plan) {
+	for _, i := range pl.interfaces {
 		if l, ok := link.Unwrap(i.Link).(interface {
 			SetAddrs(own netip.Prefix, proxy func(netip.Addr) bool)
 		}); ok {
-			l.SetAddrs(i.Addr, func(addr netip.Addr) bool { return a.plan.answers(i, addr) })
+			l.SetAddrs(i.Addr, func(addr netip.Addr) bool { return a.plan().answers(i, addr) })
 		}
 	}
-}
-
-// newPhoneProxy makes what the applied phone-proxy instance consists of.
-func (a *Appliance) newPhoneProxy() error {
-	ph, r, opt := a.plan.phone, a.running, a.opt
-	trust, err := buildCTL(opt.Store, r, ph.ctl, opt.Now())
-	if err != nil {
-		return err
-	}
-	shown, err := opt.Store.Identity(ph.tls.ServerTrustpoint)
-	if err != nil {
-		return fmt.Errorf("appliance: %s:%d: tls-proxy %s: server trust-point %s: %w", r.File, ph.tls.Line, ph.tls.Name, ph.tls.ServerTrustpoint, err)
-	}
-	if list, err := ctl.Parse(trust.file); err != nil {
-		return fmt.Errorf("appliance: %w", err)
-	} else if !list.Trusts(shown.Cert, ctl.CCM, ctl.CCMTFTP) {
-		return fmt.Errorf("appliance: %s:%d: tls-proxy %s shows the certificate of trustpoint %s, which no cucm or cucm-tftp record of ctl-file %s holds: phones would refuse it; use \"server trust-point %s\"",
-			r.File, ph.tls.Line, ph.tls.Name, ph.tls.ServerTrustpoint, ph.ctl.Name, ctl.InternalName(ph.ctl.Name))
-	}
-	limits := opt.Limits
-	if limits.Reassembly == 0 {
-		limits.Reassembly = r.Timeouts.TCPProxyReassembly
-	}
-	if len(opt.Store.Anchors()) == 0 {
-		opt.Log.Warn("no CA certificate is installed: no phone can authenticate; import those of your phones with \"patchbay ca import\"")
-	}
-	tls, err := tlsproxy.New(tlsproxy.Config{
-		Certificate: shown, Anchors: opt.Store.Anchors,
-		AllowExpired: ph.config.ExpiredCertificates,
-		CipherWords:  r.SSLEncryption,
-		Now:          opt.Now, Log: opt.Log,
-		HandshakeTimeout: opt.HandshakeTimeout,
-		Interface: func(phone netip.AddrPort) string {
-			if i := a.facing(phone.Addr()); i != nil {
-				return i.Name
-			}
-			return ""
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("appliance: tls-proxy %s: %w", ph.tls.Name, err)
-	}
-	a.phones = &phoneproxy.Phones{Timeout: ph.config.SecurePhones}
-	a.relay = media.New(media.Config{
-		Pinholes: a.table, Rand: opt.Rand,
-		MinPort: ph.media.MinPort, MaxPort: ph.media.MaxPort, Idle: r.Timeouts.SIPMedia,
-	})
-	a.proxy = phoneproxy.New(phoneproxy.Config{
-		Name: ph.config.Name, TLS: tls, Phones: a.phones, Relay: a.relay, Dial: a.host,
-		Rand: opt.Rand, Now: opt.Now, Log: opt.Log, Readmit: ph.config.Readmit,
-		MaxSessions: r.MaxTLSSessions,
-		Limits:      limits,
-	})
-	a.engines = services(r, ph.config, opt.Log)
-	a.newFiles(trust)
-	return nil
 }
 
 // Run carries packets and serves phones until ctx ends or a link fails, and
@@ -239,33 +175,16 @@ func (a *Appliance) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	serving, stopServing := context.WithCancel(ctx)
-	a.admit(serving)
+	a.begin(&life{serving, cancel})
 
-	var links, services sync.WaitGroup
-	for _, i := range append([]*stack.Interface{a.identity}, a.plan.interfaces...) {
-		links.Add(1)
-		done := func() {}
-		if i == a.identity {
-			a.speaking.Add(1)
-			done = a.speaking.Done
-		}
-		go func() {
-			defer links.Done()
-			defer done()
-			if err := a.forward.Run(i); err != nil && !errors.Is(err, net.ErrClosed) {
-				cancel(fmt.Errorf("appliance: interface %s: %w", i.Name, err))
-			}
-		}()
-	}
-	if err := a.serveFiles(serving, &services, cancel); err != nil {
-		cancel(err)
-	}
+	var services sync.WaitGroup
 	services.Add(1)
 	go func() {
 		defer services.Done()
 		a.expire(serving)
 	}()
-	a.opt.Log.Info("box is up", "hostname", a.running.Hostname, "interfaces", len(a.plan.interfaces))
+	pl := a.plan()
+	a.opt.Log.Info("box is up", "hostname", pl.running.Hostname, "interfaces", len(pl.interfaces))
 
 	<-ctx.Done()
 	a.opt.Log.Info("shutting down", "connections", a.table.Len())
@@ -274,45 +193,77 @@ func (a *Appliance) Run(ctx context.Context) error {
 	services.Wait()
 	a.conns.Wait()
 	a.Close()
-	links.Wait()
+	a.reading.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
 }
 
-// admit has connections served until ctx ends.
-func (a *Appliance) admit(ctx context.Context) {
+// A life is what lasts from the beginning of Run to its end.
+type life struct {
+	ctx  context.Context
+	fail context.CancelCauseFunc
+}
+
+// begin has links read and connections served until l ends.
+func (a *Appliance) begin(l *life) {
+	a.configuring.Lock()
+	defer a.configuring.Unlock()
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.ctx = ctx
+	a.life = l
+	a.mu.Unlock()
+	a.speaking.Add(1)
+	a.read(a.identity.Link, stack.IdentityName, a.speaking.Done)
+	for k, l := range a.links {
+		a.read(l, k.name, func() {})
+	}
+	if s := a.plan().service; s != nil {
+		s.listen(a.plan())
+	}
 }
 
 // refuse has no more connections served.
 func (a *Appliance) refuse() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.ctx = nil
+	a.life = nil
 }
 
-// during calls f, which closes conns, with the context of what is being served;
-// Run waits for it. Once nothing is served any more it closes conns instead. A
-// handshake, which a stranger can hold up, has no place in f.
-func (a *Appliance) during(f func(context.Context), conns ...net.Conn) {
+// read reads a link, on a goroutine of its own, until it is closed; done is
+// called then. That a link fails ends Run. It does nothing for a box that does
+// not run.
+func (a *Appliance) read(l stack.Link, name string, done func()) {
+	a.during(func(run *life) {
+		a.reading.Add(1)
+		go func() {
+			defer a.reading.Done()
+			defer done()
+			if err := a.forward.Run(l); err != nil && !errors.Is(err, net.ErrClosed) {
+				run.fail(fmt.Errorf("appliance: interface %s: %w", name, err))
+			}
+		}()
+	})
+}
+
+// during calls f, which closes conns, with what the box runs with; Run waits for
+// it. Once nothing is served any more it closes conns instead. A handshake,
+// which a stranger can hold up, has no place in f.
+func (a *Appliance) during(f func(*life), conns ...net.Conn) {
 	a.mu.Lock()
-	ctx := a.ctx
-	if ctx != nil {
+	run := a.life
+	if run != nil {
 		a.conns.Add(1)
 	}
 	a.mu.Unlock()
-	if ctx == nil {
+	if run == nil {
 		for _, c := range conns {
 			c.Close()
 		}
 		return
 	}
 	defer a.conns.Done()
-	f(ctx)
+	f(run)
 }
 
 // expire ends what has been idle for too long, until ctx ends.
@@ -333,13 +284,15 @@ func (a *Appliance) expire(ctx context.Context) {
 func (a *Appliance) Expire(now time.Time) {
 	a.table.Expire(now)
 	a.data.nat.Expire(now)
-	for _, x := range a.plan.inspections {
+	pl := a.plan()
+	for _, x := range pl.inspections {
 		x.expire(now)
 	}
+	a.expireRetired(now)
 	a.talks.each(func(t *talk) { t.stream.Expire(now) })
-	if a.relay != nil {
-		a.relay.Expire(now)
-		a.phones.Expire(now)
+	if s := pl.service; s != nil {
+		s.relay.Expire(now)
+		s.phones.Expire(now)
 	}
 }
 
@@ -347,14 +300,16 @@ func (a *Appliance) Expire(now time.Time) {
 // has not run, and may be called again.
 func (a *Appliance) Close() error {
 	a.closed.Do(func() {
-		if a.relay != nil {
-			a.relay.Close()
+		a.configuring.Lock()
+		defer a.configuring.Unlock()
+		if s := a.plan().service; s != nil {
+			s.close()
 		}
 		a.host.Close()
 		a.lastWords()
 		a.table.Clear(func(*nat.Conn) bool { return true })
-		for _, i := range a.plan.interfaces {
-			i.Link.Close()
+		for _, l := range a.links {
+			l.Close()
 		}
 	})
 	return nil
@@ -377,7 +332,9 @@ func (a *Appliance) lastWords() {
 }
 
 // facing returns the interface toward addr, or nil.
-func (a *Appliance) facing(addr netip.Addr) *stack.Interface {
-	out, _, _ := a.plan.routes.Lookup(addr)
+func (a *Appliance) facing(addr netip.Addr) *stack.Interface { return a.plan().facing(addr) }
+
+func (pl *plan) facing(addr netip.Addr) *stack.Interface {
+	out, _, _ := pl.routes.Lookup(addr)
 	return out
 }

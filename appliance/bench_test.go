@@ -323,3 +323,61 @@ func BenchmarkFirst(b *testing.B) {
 		})
 	}
 }
+
+// benchPolicy has plain inspections look at what goes through.
+const benchPolicy = `class-map inspection_default
+ match default-inspection-traffic
+policy-map global_policy
+ class inspection_default
+  inspect sip
+service-policy global_policy global
+`
+
+// BenchmarkInspectUDP is a SIP datagram of a phone behind PAT through Parse,
+// Admit and the engine, on its established connection: a keep-alive, which only
+// names addresses, and the INVITE of a call that goes on, with SDP.
+func BenchmarkInspectUDP(b *testing.B) {
+	q := newPlane(b, func(string) string {
+		return benchHead + benchLists(10) + benchTail + benchPolicy
+	})
+	const phone = "10.20.1.1:5060"
+	f := flow(stack.UDP, phone, "192.0.2.5:5060")
+	head := func(method, more string) string {
+		return method + " sip:100@192.0.2.5 SIP/2.0\r\nVia: SIP/2.0/UDP " + phone + ";branch=z9hG4bKbench\r\n" +
+			"From: <sip:200@192.0.2.5>;tag=f\r\nTo: <sip:100@192.0.2.5>\r\nCall-ID: " + method + "@10.20.1.1\r\n" +
+			"CSeq: 1 " + method + "\r\nMax-Forwards: 70\r\nContact: <sip:200@" + phone + ">\r\n" + more
+	}
+	sdp := "v=0\r\no=- 1 1 IN IP4 10.20.1.1\r\ns=-\r\nc=IN IP4 10.20.1.1\r\nt=0 0\r\nm=audio 24000 RTP/AVP 0 8 101\r\na=rtpmap:101 telephone-event/8000\r\n"
+	for _, m := range []struct{ name, text string }{
+		{"OPTIONS", head("OPTIONS", "Content-Length: 0\r\n\r\n")},
+		{"INVITE", head("INVITE", fmt.Sprintf("Content-Type: application/sdp\r\nContent-Length: %d\r\n\r\n%s", len(sdp), sdp))},
+	} {
+		raw := stack.AppendUDP(nil, f, []byte(m.text))
+		in, p := q.pl.named("inside"), stack.NewPacket(2048)
+		arrive := func() {
+			p.Reset()
+			p.SetData(raw)
+			p.Time, p.In = q.now, in
+			p.Parse()
+		}
+		arrive()
+		if v := q.d.Admit(p); v != stack.Forward {
+			b.Fatalf("%s: %v: %s", m.name, v, &q.log)
+		}
+		if text := string(p.Payload()); !strings.Contains(text, "Via: SIP/2.0/UDP 203.0.113.2:") {
+			b.Fatalf("%s was not translated: %s", m.name, text)
+		}
+		b.Run(m.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for range b.N {
+				arrive()
+				if v := q.d.Admit(p); v != stack.Forward {
+					b.Fatal(v)
+				}
+			}
+			b.StopTimer()
+			arrive()
+			againstParse(b, []*stack.Packet{p})
+		})
+	}
+}

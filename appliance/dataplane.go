@@ -1,13 +1,14 @@
 package appliance
 
 import (
+	"context"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"patchbay/appliance/config"
 	"patchbay/inspect"
 	"patchbay/nat"
 	"patchbay/stack"
@@ -23,10 +24,6 @@ const (
 	tftpPort = 69
 	// tftpWait is how long the pinhole for a transfer's port stays open.
 	tftpWait = 30 * time.Second
-
-	// aclLogInterval is how long an access-list entry is silent after it has
-	// logged. (reference/asa-cli.md, section 6: "log" interval 300 s.)
-	aclLogInterval = 300 * time.Second
 
 	ipTCPHeader = 40 // bytes: what an MTU leaves to the MSS
 )
@@ -52,30 +49,32 @@ type aclLog struct {
 	hits uint64 // at the last log
 }
 
-// newDataplane returns the dataplane of a plan.
-func newDataplane(pl *plan, table *nat.Table, pat *nat.PAT, identity *stack.Interface, log *slog.Logger) *Dataplane {
-	d := &Dataplane{table: table, pat: pat, identity: identity, log: log, logged: make(map[*nat.Entry]aclLog)}
+// newDataplane returns a dataplane that has no plan yet.
+func newDataplane(table *nat.Table, pat *nat.PAT, identity *stack.Interface, log *slog.Logger) *Dataplane {
+	d := &Dataplane{table: table, pat: pat, identity: identity, log: log}
 	d.pings.data = d
-	d.plan.Store(pl)
 	d.nat = &inspect.NAT{
-		Table: table, PAT: pat, Timeouts: pl.timeouts, Terminate: identity,
-		Route: func(a netip.Addr) *stack.Interface {
-			out, _, _ := pl.routes.Lookup(a)
-			return out
-		},
+		Table: table, PAT: pat, Terminate: identity,
+		Route: func(a netip.Addr) *stack.Interface { return d.plan.Load().facing(a) },
 	}
-	d.nat.SetRules(pl.rules)
 	return d
 }
 
-// startInspections readies the engines of the service policies; now is the
-// clock of conversations over TCP.
-func (d *Dataplane) startInspections(t config.Timeouts, now func() time.Time) {
-	for _, x := range d.plan.Load().inspections {
-		if !x.phoneProxy {
-			x.start(d, d.nat, t, now, d.log)
+// install makes pl what the dataplane goes by; now is the clock of
+// conversations over TCP. Engines that pl has taken over go on as they are.
+func (d *Dataplane) install(pl *plan, now func() time.Time) {
+	for _, x := range pl.inspections {
+		if !x.phoneProxy && !x.started {
+			x.start(d, d.nat, pl.running.Timeouts, now, d.log)
 		}
 	}
+	d.table.SetTimeouts(pl.timeouts)
+	d.nat.SetTimeouts(pl.timeouts)
+	d.nat.SetRules(pl.rules)
+	d.mu.Lock()
+	d.logged = make(map[*nat.Entry]aclLog) // its entries are of this plan
+	d.mu.Unlock()
+	d.plan.Store(pl)
 }
 
 // Admit decides what becomes of p. See stack.Policy.
@@ -202,10 +201,16 @@ func (d *Dataplane) through(p *stack.Packet, x *decision) (*nat.Conn, nat.End, s
 func (d *Dataplane) end(p *stack.Packet, x *decision) (*nat.Conn, nat.End, stack.Verdict) {
 	o := nat.Opening{Out: d.identity, Server: x.flow, UnRule: x.un}
 	o.Treat = d.plan.Load().treat(p.In, x.out, x.real, p.Time)
+	var t *termination
 	if x.inspect != nil && !x.inspect.phoneProxy {
-		o.Source, o.Handler = x.source, d.terminate(x)
+		t = d.terminate(x)
+		o.Source, o.Handler = x.source, t
 	}
-	return d.table.Open(p, o)
+	c, from, v := d.table.Open(p, o)
+	if t != nil && v == stack.Forward && c.Handler == t {
+		t.enter(c)
+	}
+	return c, from, v
 }
 
 // expectTransfer books the pinhole for the port that the TFTP server of
@@ -236,14 +241,14 @@ func (d *Dataplane) answer(p *stack.Packet, pl *plan) stack.Verdict {
 
 // count counts hits of the access lists that were asked, and logs what their
 // entries say to log: the first hit, and after that a count at most every
-// aclLogInterval.
+// the entry's interval.
 func (d *Dataplane) count(x *decision, p *stack.Packet) {
 	for i := range x.asked[:x.asks] {
 		a := &x.asked[i]
 		if a.entry == nil {
 			continue
 		}
-		a.entry.Hit()
+		a.entry.Hit(&x.real)
 		if a.entry.Log {
 			d.logEntry(a, x, p)
 		}
@@ -257,7 +262,7 @@ func (d *Dataplane) logEntry(a *asked, x *decision, p *stack.Packet) {
 	due := !p.Time.Before(last.next)
 	hits := a.entry.Hits()
 	if due {
-		d.logged[a.entry] = aclLog{p.Time.Add(aclLogInterval), hits}
+		d.logged[a.entry] = aclLog{p.Time.Add(a.entry.LogInterval), hits}
 	}
 	d.mu.Unlock()
 	if due {
@@ -265,6 +270,21 @@ func (d *Dataplane) logEntry(a *asked, x *decision, p *stack.Packet) {
 		if a.entry.Permit {
 			verb = "permitted"
 		}
-		d.log.Info("%ASA-6-106100: access-list "+a.list.Name+" "+verb, "flow", x.real, "interface", p.In.Name, "hits", hits-last.hits)
+		d.log.Log(context.Background(), severity(a.entry.LogLevel),
+			fmt.Sprintf("%%ASA-%d-106100: access-list %s %s", a.entry.LogLevel, a.list.Name, verb),
+			"flow", x.real, "interface", p.In.Name, "hits", hits-last.hits)
 	}
+}
+
+// severity is the log's level for one of syslog's, 0 to 7.
+func severity(syslog int) slog.Level {
+	switch {
+	case syslog <= 3:
+		return slog.LevelError
+	case syslog == 4:
+		return slog.LevelWarn
+	case syslog == 7:
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }

@@ -49,7 +49,7 @@ func newPlane(t testing.TB, edit func(string) string) *plane {
 	if config.Errors(findings) > 0 {
 		t.Fatal(findings)
 	}
-	pl, err := compile(r, map[string]stack.Link{"outside": wire{}, "inside": wire{}})
+	pl, err := compile(r, map[string]stack.Link{"outside": wire{}, "inside": wire{}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,8 +60,8 @@ func newPlane(t testing.TB, edit func(string) string) *plane {
 	}
 	q := &plane{t: t, pl: pl, now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC), p: stack.NewPacket(2048)}
 	identity := &stack.Interface{Name: stack.IdentityName, Level: 100, Link: wire{}}
-	q.d = newDataplane(pl, table, nat.NewPAT(rnd), identity, slog.New(slog.NewTextHandler(&q.log, nil)))
-	q.d.startInspections(r.Timeouts, func() time.Time { return q.now })
+	q.d = newDataplane(table, nat.NewPAT(rnd), identity, slog.New(slog.NewTextHandler(&q.log, nil)))
+	q.d.install(pl, func() time.Time { return q.now })
 	return q
 }
 
@@ -269,10 +269,46 @@ func TestAccessListLog(t *testing.T) {
 	if n := strings.Count(q.log.String(), "106100"); n != 1 {
 		t.Errorf("100 denied packets in 100 s logged %d times, want once:\n%s", n, &q.log)
 	}
-	q.now = q.now.Add(aclLogInterval)
+	q.now = q.now.Add(300 * time.Second)
 	q.admit("outside", packet(flow(stack.TCP, phone, mapped+":22")))
 	if !strings.Contains(q.log.String(), "hits=100") {
 		t.Errorf("the second line does not count the hits since the first:\n%s", &q.log)
+	}
+}
+
+// A conversation that the box would have ended is forgotten when its connection
+// ends, and not kept when that was refused.
+func TestEndedConversations(t *testing.T) {
+	q := newPlane(t, func(string) string {
+		return benchHead + benchTail[:strings.Index(benchTail, "access-group")] + `route outside 0.0.0.0 0.0.0.0 203.0.113.1 1
+class-map inspection_default
+ match default-inspection-traffic
+class-map few
+ match any
+policy-map global_policy
+ class inspection_default
+  inspect sip
+ class few
+  set connection conn-max 3
+service-policy global_policy global
+`
+	})
+	refused := 0
+	for port := range 10 {
+		f := stack.Flow{Proto: stack.TCP, Src: netip.AddrPortFrom(netip.MustParseAddr(someHost), uint16(5000+port)), Dst: netip.MustParseAddrPort("192.0.2.5:5060")}
+		if v, _ := q.admit("inside", packet(f)); v != stack.Forward {
+			refused++
+		}
+	}
+	if got, want := q.d.ended.len(), 10-refused; refused != 7 || got != want {
+		t.Errorf("10 connections, %d refused: %d conversations are kept, want %d of 7 refused", refused, got, want)
+	}
+	q.d.table.Conns(func(c *nat.Conn) bool {
+		c.Close()
+		return true
+	})
+	if got := q.d.ended.len(); got != 0 {
+		t.Errorf("without connections %d conversations are kept", got)
 	}
 }
 
@@ -347,7 +383,7 @@ func TestLinksMustMatch(t *testing.T) {
 		"missing": {"outside": wire{}},
 		"unknown": {"outside": wire{}, "inside": wire{}, "dmz": wire{}},
 	} {
-		if _, err := compile(r, links); err == nil {
+		if _, err := New(r, Options{Links: links}); err == nil {
 			t.Errorf("%s link: no error", name)
 		}
 	}

@@ -177,6 +177,9 @@ func (x *decision) permit(pl *plan, p *stack.Packet) stack.Verdict {
 	}
 	in := pl.in[p.In]
 	switch {
+	case pl.levels.Same(p.In, x.out):
+		x.levels = true
+		return stack.DropSecurityLevel
 	case in == nil && pl.global == nil:
 		x.levels = true
 		if v := pl.levels.Permit(p.In, x.out); v != stack.Forward {

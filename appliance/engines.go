@@ -30,7 +30,7 @@ func sipEngine(m *config.SIPMap, t config.Timeouts, tr sip.Transport, log *slog.
 	}
 	e := &sip.Engine{
 		Client: tr, Server: tr, NAT: true, MaxCalls: maxCalls,
-		InviteTimeout: t.SIPInvite, DisconnectTimeout: t.SIPDisconnect,
+		InviteTimeout: t.SIPInvite, DisconnectTimeout: t.SIPDisconnect, Timeout: t.SIP,
 		Log: log,
 		Map: sip.Map{
 			MaxForwards:  action(m.MaxForwards),
@@ -103,7 +103,7 @@ func skinnyEngine(m *config.SkinnyMap, log *slog.Logger) skinny.Engine {
 		m = config.DefaultSkinnyMap()
 	}
 	e := skinny.Engine{
-		MaxVersion: skinnyVersion, Video: true,
+		MaxVersion: skinnyVersion, Video: true, MediaTimeout: m.MediaTimeout,
 		MaxID:     m.MessageIDMax,
 		MinLength: uint32(m.PrefixMin), MaxLength: uint32(m.PrefixMax),
 		EnforceRegistration: m.EnforceRegistration,

@@ -65,7 +65,7 @@ func TestEngines(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	wantSIP := &sip.Engine{
 		Client: sip.UDP, Server: sip.UDP, NAT: true, MaxCalls: maxCalls, Log: log,
-		InviteTimeout: 90 * time.Second, DisconnectTimeout: 70 * time.Second,
+		InviteTimeout: 90 * time.Second, DisconnectTimeout: 70 * time.Second, Timeout: 10 * time.Minute,
 		Map: sip.Map{
 			MaxForwards: inspect.Reset | inspect.Log, URINonSIP: inspect.Mask | inspect.Log, Software: inspect.Mask,
 			StrictHeader: inspect.DropConnection, State: inspect.Log, NoIM: true, Private: true,
@@ -85,7 +85,7 @@ func TestEngines(t *testing.T) {
 		t.Errorf("sipEngine (- got, + want)\n%s", d)
 	}
 	wantSkinny := skinny.Engine{
-		MaxVersion: 22, Video: true,
+		MaxVersion: 22, Video: true, MediaTimeout: time.Minute,
 		MaxID: 0x200, MinLength: 8, MaxLength: 4000, EnforceRegistration: true, Log: log,
 		Matches: []skinny.Match{
 			{Not: true, From: 0, To: 0x181, Act: inspect.Drop | inspect.Log},

@@ -1,8 +1,7 @@
 package appliance
 
 import (
-	"fmt"
-	"io"
+	"cmp"
 	"sync/atomic"
 
 	"patchbay/appliance/config"
@@ -14,6 +13,8 @@ type guard struct {
 	reverse    bool          // ip verify reverse-path
 	refused    atomic.Uint64 // packets whose source is not behind it
 	management bool          // management-only
+
+	fragments stack.FragmentLimits // fragment
 }
 
 // compileGuards finds what interfaces refuse.
@@ -27,6 +28,16 @@ func (p *plan) compileGuards(r *config.Running, byName map[string]*stack.Interfa
 	for _, v := range r.ReversePaths {
 		if g := p.guards[byName[v.Interface]]; g != nil {
 			g.reverse = true
+		}
+	}
+	for _, f := range r.Fragments {
+		for i, g := range p.guards {
+			if f.Interface == "" || f.Interface == i.Name {
+				g.fragments = stack.FragmentLimits{
+					Size: cmp.Or(f.Size, g.fragments.Size), Chain: cmp.Or(f.Chain, g.fragments.Chain),
+					Timeout: cmp.Or(f.Timeout, g.fragments.Timeout),
+				}
+			}
 		}
 	}
 	p.leastMSS, p.mostMSS = r.TCPMSS.Minimum, r.TCPMSS.Maximum
@@ -75,14 +86,4 @@ func (p *plan) limitMSS(q *stack.Packet) {
 	}
 	most = min(max(most, 0), stack.MaxPacket)
 	q.ClampMSS(uint16(min(p.leastMSS, most)), uint16(most))
-}
-
-// showVerify writes how many packets each interface refused for their source.
-// (The ASA's command reference, show ip verify statistics.)
-func (p *plan) showVerify(w io.Writer) {
-	for _, i := range p.interfaces {
-		if g := p.guards[i]; g.reverse {
-			fmt.Fprintf(w, "interface %s: %d unicast rpf drops\n", i.Name, g.refused.Load())
-		}
-	}
 }

@@ -20,6 +20,7 @@ type inspection struct {
 	phoneProxy bool   // the phone proxy has it
 	class      *class
 	policy     *policy
+	started    bool // the rest is there
 
 	sip    *config.SIPMap    // its map; nil: the default
 	skinny *config.SkinnyMap // the same
@@ -57,6 +58,7 @@ func newInspection(r *config.Running, in *config.Inspect) *inspection {
 // start readies the engines of x for traffic that n translates.
 func (x *inspection) start(d *Dataplane, n *inspect.NAT, t config.Timeouts, now func() time.Time, log *slog.Logger) {
 	x.count = new(inspect.Counters)
+	x.started = true
 	switch x.protocol {
 	case "sip":
 		x.idle = t.SIP

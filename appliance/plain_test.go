@@ -60,7 +60,10 @@ type plain struct {
 	ctx             context.Context
 }
 
-func startPlain(t *testing.T) *plain {
+func startPlain(t *testing.T) *plain { return startPlainWith(t, nil) }
+
+// startPlainWith is startPlain with a source of more links.
+func startPlainWith(t *testing.T, open func(*config.Interface) (stack.Link, error)) *plain {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	t.Cleanup(cancel)
@@ -82,7 +85,7 @@ func startPlain(t *testing.T) *plain {
 	}
 	b.app, err = appliance.New(r, appliance.Options{
 		Store: store, Rand: rand.NewChaCha8([32]byte{3}), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Links: map[string]stack.Link{"inside": b.inside.Link(), "outside": b.outside.Link()},
+		Links: map[string]stack.Link{"inside": b.inside.Link(), "outside": b.outside.Link()}, Open: open,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -13,10 +13,14 @@ import (
 // A plan is what a configuration means to a packet. It never changes: a new
 // configuration makes a new plan, whole or not at all.
 type plan struct {
+	running *config.Running
+	service *phoneService // the phone proxy at work, or nil
+
 	interfaces  []*stack.Interface // those with nameif and address, in order
 	routes      *stack.Routes
 	rules       *nat.Rules
 	levels      nat.Levels
+	lists       map[string]*nat.AccessList           // all there are, by name
 	in, out     map[*stack.Interface]*nat.AccessList // access-group
 	global      *nat.AccessList                      // access-group NAME global
 	mapped      bool                                 // lists and classes are about addresses as packets carry them, as before 8.3
@@ -62,12 +66,14 @@ type tftpServer struct {
 }
 
 // compile makes the plan of r, which Validate has found without error. links
-// are the interfaces' links by nameif; an interface without one is not there.
-func compile(r *config.Running, links map[string]stack.Link) (*plan, error) {
+// are the interfaces' links by nameif. What is in r as it was when old was made
+// goes on: interfaces, counts, engines. old may be nil.
+func compile(r *config.Running, links map[string]stack.Link, old *plan) (*plan, error) {
 	p := &plan{
-		in:   make(map[*stack.Interface]*nat.AccessList),
-		out:  make(map[*stack.Interface]*nat.AccessList),
-		icmp: make(map[*stack.Interface][]icmpRule),
+		running: r,
+		in:      make(map[*stack.Interface]*nat.AccessList),
+		out:     make(map[*stack.Interface]*nat.AccessList),
+		icmp:    make(map[*stack.Interface][]icmpRule),
 	}
 	p.mapped = r.MappedACL
 	p.levels = nat.Levels{Inter: r.SameSecurityInter, Intra: r.SameSecurityIntra}
@@ -81,14 +87,9 @@ func compile(r *config.Running, links map[string]stack.Link) (*plan, error) {
 		if !ok {
 			return nil, fmt.Errorf("appliance: interface %s (%s:%d) has no link: give --link %s=DRIVER:DEVICE", i.Name, r.File, i.Line, i.Name)
 		}
-		si := &stack.Interface{Name: i.Name, Level: i.Level, Addr: i.Addr, Link: l}
+		si := old.same(&stack.Interface{Name: i.Name, Level: i.Level, Addr: i.Addr, Link: l})
 		byName[i.Name] = si
 		p.interfaces = append(p.interfaces, si)
-	}
-	for name := range links {
-		if byName[name] == nil {
-			return nil, fmt.Errorf("appliance: link for %q: the configuration has no interface of that nameif that is up and has an address", name)
-		}
 	}
 	routes := stack.Connected(p.interfaces...)
 	for _, rt := range r.Routes {
@@ -116,6 +117,9 @@ func compile(r *config.Running, links map[string]stack.Link) (*plan, error) {
 	}
 	if err := p.compilePolicies(r, byName); err != nil {
 		return nil, err
+	}
+	if old != nil {
+		p.inherit(old)
 	}
 	return p, nil
 }

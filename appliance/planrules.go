@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"patchbay/appliance/config"
 	"patchbay/nat"
@@ -23,6 +24,7 @@ func compileRules(r *config.Running, byName map[string]*stack.Interface) (*nat.R
 			clear(limits)
 		}
 		rule := compileRule(n, byName)
+		rule.Ref = i
 		if l := (nat.HostLimits{TCP: n.ConnMax, UDP: n.UDPMax, Embryonic: n.EmbryonicMax}); l != (nat.HostLimits{}) {
 			if limits[l] == nil {
 				limits[l] = &l
@@ -50,7 +52,7 @@ func compileRule(n *config.NATRule, byName map[string]*stack.Interface) nat.Rule
 		RealPort: n.RealPort, MappedPort: n.MappedPort,
 		DestPorts: portRange(n.DstPorts), MappedDestPorts: portRange(n.MappedDstPorts),
 		NoProxyARP: n.NoProxyARP, RouteLookup: n.RouteLookup,
-		Unidirectional: n.Unidirectional, NetToNet: n.NetToNet, OneWay: n.OneWay, Refuse: n.NoGlobal,
+		Unidirectional: n.Unidirectional, NetToNet: n.NetToNet, Policy: n.Legacy, OneWay: n.OneWay, Refuse: n.NoGlobal,
 	}
 	if n.Section != config.AutoNAT {
 		rule.Name = fmt.Sprintf("nat line %d", n.Line)
@@ -150,7 +152,8 @@ func compileList(l *config.AccessList) *nat.AccessList {
 				Permit: a.Permit, Proto: stack.Proto(s.Proto),
 				Src: addresses(a.Srcs, groups), Dst: addresses(a.Dsts, groups),
 				SrcPorts: ports(s.SrcPorts), DstPorts: ports(s.DstPorts),
-				Log: a.Log, Inactive: a.Inactive, Text: a.Text,
+				Log: a.Log, LogLevel: a.LogLevel, LogInterval: time.Duration(a.LogInterval) * time.Second,
+				Inactive: a.Inactive, Text: a.Text,
 			}
 			if s.ICMPType >= 0 {
 				t := uint8(s.ICMPType)

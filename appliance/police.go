@@ -1,9 +1,6 @@
 package appliance
 
 import (
-	"cmp"
-	"fmt"
-	"io"
 	"slices"
 	"time"
 
@@ -170,90 +167,4 @@ func (a *Appliance) told(c *nat.Conn) {
 		p.Time, p.In, p.Out = a.opt.Now(), a.identity, out
 		a.forward.Send(p)
 	}
-}
-
-// showServicePolicy writes what service policies hold to rates and limits, and
-// how it stands. (reference/asa-cli-show-debug.md, section 2.10.)
-func (p *plan) showServicePolicy(w io.Writer, now time.Time) {
-	show := func(title string, pol *policy) {
-		if pol == nil {
-			return
-		}
-		fmt.Fprintf(w, "%s:\n  Service-policy: %s\n", title, pol.name)
-		for _, c := range pol.classes {
-			if c.limits == nil && c.rates == [2]*rate{} {
-				continue
-			}
-			fmt.Fprintf(w, "    Class-map: %s\n", c.name)
-			c.showLimits(w)
-			for dir, r := range c.rates {
-				for _, i := range p.interfaces {
-					if r != nil && r.on[i] != nil {
-						showPolicer(w, directions[dir], i, r.on[i], now)
-					}
-				}
-			}
-		}
-	}
-	show("Global policy", p.policies[nil])
-	for _, i := range p.interfaces {
-		show("Interface "+i.Name, p.policies[i])
-	}
-}
-
-func showPolicer(w io.Writer, dir string, i *stack.Interface, l *stack.Policer, now time.Time) {
-	action := func(drop bool) string {
-		if drop {
-			return "drop"
-		}
-		return "transmit"
-	}
-	cfg, n := l.Config(), l.Count()
-	conformed, exceeded := l.Rates(now)
-	fmt.Fprintf(w, "      %s police Interface %s:\n", map[string]string{"input": "Input", "output": "Output"}[dir], i.Name)
-	fmt.Fprintf(w, "        cir %d bps, bc %d bytes\n", cfg.Rate, cfg.Burst)
-	fmt.Fprintf(w, "        conformed %d packets, %d bytes; actions:  %s\n", n.Conformed, n.ConformedBytes, action(cfg.DropConforming))
-	fmt.Fprintf(w, "        exceeded %d packets, %d bytes; actions:  %s\n", n.Exceeded, n.ExceededBytes, action(!cfg.TransmitExceeded))
-	fmt.Fprintf(w, "        conformed %d bps, exceed %d bps\n", conformed, exceeded)
-}
-
-func (c *class) showLimits(w io.Writer) {
-	if c.limits == nil {
-		return
-	}
-	cfg, n := c.limits.Config(), c.limits.Count()
-	fmt.Fprint(w, "      Set connection policy:")
-	for _, x := range []struct {
-		name string
-		most int
-	}{
-		{"conn-max", cfg.Max}, {"embryonic-conn-max", cfg.MaxEmbryonic},
-		{"per-client-max", cfg.MaxPerClient}, {"per-client-embryonic-max", cfg.MaxEmbryonicPerClient},
-	} {
-		if x.most != 0 {
-			fmt.Fprintf(w, " %s %d", x.name, x.most)
-		}
-	}
-	fmt.Fprintf(w, "\n        current embryonic conns %d, current conns %d, drop %d\n",
-		n.Embryonic, n.Conns, n.Dropped+n.HostDropped+n.EmbryonicDropped)
-	if cmp.Or(cfg.Embryonic, cfg.HalfClosed, cfg.Idle) == 0 {
-		return
-	}
-	fmt.Fprint(w, "      Set connection timeout policy:\n       ")
-	for _, x := range []struct {
-		name string
-		d    time.Duration
-	}{{"embryonic", cfg.Embryonic}, {"half-closed", cfg.HalfClosed}, {"idle", cfg.Idle}} {
-		switch x.d {
-		case 0:
-		case nat.Never:
-			fmt.Fprintf(w, " %s 0:00:00", x.name)
-		default:
-			fmt.Fprintf(w, " %s %s", x.name, clockTime(x.d))
-		}
-	}
-	if cfg.Reset {
-		fmt.Fprint(w, " reset")
-	}
-	fmt.Fprintln(w)
 }

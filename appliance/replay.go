@@ -53,6 +53,7 @@ type Replay struct {
 	text  *bufio.Writer
 	mute  bool
 	now   time.Time
+	begun bool  // now is that of a packet
 	sec   int64 // Unix time up to which idle things were ended
 	count ReplayCount
 
@@ -134,10 +135,10 @@ func NewReplay(r *config.Running, opt ReplayOptions) (*Replay, error) {
 }
 
 // Interface returns the interface of a nameif, or nil.
-func (r *Replay) Interface(name string) *stack.Interface { return r.box.plan.named(name) }
+func (r *Replay) Interface(name string) *stack.Interface { return r.box.plan().named(name) }
 
 // Interfaces returns the interfaces in the order of the configuration.
-func (r *Replay) Interfaces() []*stack.Interface { return r.box.plan.interfaces }
+func (r *Replay) Interfaces() []*stack.Interface { return r.box.plan().interfaces }
 
 // Count returns what went through so far.
 func (r *Replay) Count() ReplayCount { return r.count }
@@ -145,14 +146,15 @@ func (r *Replay) Count() ReplayCount { return r.count }
 // Advance sets the clock, which never goes back, and ends what has been idle
 // for too long.
 func (r *Replay) Advance(now time.Time) {
-	if now.After(r.now) {
-		r.now = now
+	if now.After(r.now) || !r.begun {
+		r.now, r.begun = now, true // captures may be older than certificates
 	}
 	if r.now.Unix() == r.sec {
 		return
 	}
 	r.sec = r.now.Unix()
-	r.begin()                              // what leaves now is no answer to a packet
+	// What leaves now is no answer to a packet.
+	r.begin()
 	for n := -1; n != r.box.table.Len(); { // one Expire does a bounded part
 		n = r.box.table.Len()
 		r.box.Expire(r.now)
@@ -288,7 +290,10 @@ func (r *Replay) showDeparture(q departure) {
 //	in  00:00:01.000000 outside udp 192.0.2.9:53 > 203.0.113.2:5001 len 5 drop no-service
 //	in  00:00:02.000000 inside udp 10.20.0.50:5060 > 192.0.2.5:5060 len 300 "OPTIONS sip:192.0.2.5 SIP/2.0"
 func appendArrival(dst []byte, p *stack.Packet, v stack.Verdict) []byte {
-	dst = appendTitle(stack.AppendText(append(dst, "in  "...), p), p.Payload())
+	dst = stack.AppendText(append(dst, "in  "...), p)
+	if f := p.Flow(); f.Src.Port() != 0 {
+		dst = appendTitle(dst, p.Payload())
+	}
 	switch {
 	case v.Dropped():
 		dst = append(append(dst, " drop "...), v.String()...)
@@ -326,7 +331,10 @@ func (r *Replay) appendDeparture(dst []byte, q departure) []byte {
 			dst = strconv.AppendUint(append(dst, " mss "...), uint64(mss), 10)
 		}
 	}
-	if pay := p.Payload(); string(pay) != string(r.arrived.Payload()) && !(p.In.IsIdentity() && len(pay) == 0) {
+	switch pay := p.Payload(); {
+	case p.In.IsIdentity():
+		dst = appendContent(dst, pay)
+	case string(pay) != string(r.arrived.Payload()):
 		dst = appendPayload(dst, r.arrived.Payload(), pay)
 	}
 	return dst
@@ -406,8 +414,7 @@ type ReplayCaptures struct {
 	// capture lacks, so that the rest is not refused. Only with Split.
 	PickUp bool
 
-	// Edit changes each packet as it is read, before its checksums are made
-	// right; nil: none is.
+	// Edit changes each packet as it is read; nil: none is.
 	Edit func(*stack.Packet)
 
 	// FixChecksums makes right the checksums of what is read: a capture
@@ -438,11 +445,14 @@ func (r *Replay) Run(c ReplayCaptures) error {
 		}
 		p := next.head
 		p.In = next.In
-		if c.Edit != nil {
-			c.Edit(p)
-		}
 		if c.FixChecksums {
 			fixChecksums(p)
+		}
+		if c.Edit != nil {
+			c.Edit(p)
+			if c.FixChecksums {
+				fixChecksums(p)
+			}
 		}
 		if s == nil {
 			r.Handle(p)
@@ -495,6 +505,3 @@ func fixChecksums(p *stack.Packet) {
 	}
 	binary.BigEndian.PutUint16(d[10:], ^uint16(sum))
 }
-
-// Drops returns how many packets were dropped for each reason that occurred.
-func (r *Replay) Drops() map[stack.Verdict]uint64 { return r.box.forward.Drops() }

@@ -81,7 +81,7 @@ func newSplitter(r *Replay, c ReplayCaptures) *splitter {
 	}
 	s.words = dictionary{
 		side:  func(a netip.Addr) *stack.Interface { return s.side(a, s.other) },
-		rules: r.box.plan.rules, told: make(map[endOn]netip.AddrPort), ends: s.ends,
+		rules: r.box.plan().rules, told: make(map[endOn]netip.AddrPort), ends: s.ends,
 	}
 	r.tcp.wrap = s.words.translate
 	return s
@@ -253,7 +253,7 @@ func (s *splitter) address(p *stack.Packet, f stack.Flow, to *stack.Interface) {
 		as = f
 		if dst, ok := s.hole(p.In, f); ok {
 			as.Dst = dst
-		} else if m, ok := s.r.box.plan.rules.MappedOf(f.Dst, to, p.In, f.Proto); ok && m != f.Dst {
+		} else if m, ok := s.r.box.plan().rules.MappedOf(f.Dst, to, p.In, f.Proto); ok && m != f.Dst {
 			as.Dst = m
 		} else if m, ok := s.ends[endOn{p.In, f.Proto, f.Dst}]; ok {
 			as.Dst = m

@@ -21,7 +21,9 @@ func (t *tcpTalk) end(now time.Time, err error) {
 	t.session.Close()
 	t.svc.close()
 	t.buf = [2][]byte{}
-	if err != nil {
+	if client := t.ends[nat.Client]; err != nil && !client.greeted {
+		t.svc.log.Info("server does not answer", "as", t.svc.from, "reason", err)
+	} else if err != nil {
 		t.svc.log.Info("conversation ended", "reason", err)
 	}
 	for _, x := range t.ends {
@@ -67,7 +69,7 @@ func (t *tcpTalk) expire(now time.Time) {
 	}
 	reassembly, idle, write := limit(l.Reassembly, inspect.DefaultReassembly), limit(l.Idle, inspect.DefaultIdle), limit(l.Write, inspect.DefaultWrite)
 	if !t.ends[nat.Server].opened && now.Sub(t.heard) >= dialTimeout {
-		t.end(now, fmt.Errorf("server %v does not answer", t.svc.to))
+		t.end(now, errors.New("no answer"))
 		return
 	}
 	for end, x := range t.ends {

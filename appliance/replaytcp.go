@@ -162,7 +162,7 @@ func (h *tcpHost) begin(p *stack.Packet, old *half) bool {
 	to := stack.Flow{Proto: stack.TCP, Src: svc.from, Dst: svc.to}
 	if h.halves[to.Reverse()] != nil {
 		t.ends[nat.Server] = &half{talk: t, end: nat.Server, flow: to, gone: true}
-		t.end(p.Time, fmt.Errorf("server %v does not answer: %v is in use", svc.to, svc.from))
+		t.end(p.Time, errors.New("address already in use"))
 		return true
 	}
 	t.half(nat.Server, to).say(stack.FlagSYN, nil)

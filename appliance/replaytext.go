@@ -3,6 +3,8 @@ package appliance
 import (
 	"bytes"
 	"strconv"
+
+	"patchbay/inspect/skinny"
 )
 
 // maxDiffLines bounds the lines of a message that is shown by what changed in
@@ -30,6 +32,25 @@ func appendTitle(dst, payload []byte) []byte {
 		return dst
 	}
 	return strconv.AppendQuote(append(dst, ' '), string(first))
+}
+
+// appendContent appends what a segment of the box's own holds: the start line of
+// a SIP message, the names of SCCP messages, and of what begins with neither all
+// of it in quotes.
+func appendContent(dst, payload []byte) []byte {
+	n := len(dst)
+	if dst = appendTitle(dst, payload); len(dst) > n || len(payload) == 0 {
+		return dst
+	}
+	for rest := payload; len(rest) > 0; {
+		used, msg, err := skinny.Engine{}.Split(rest, false)
+		if err != nil || used == 0 {
+			return strconv.AppendQuote(append(dst[:n], " payload "...), string(payload))
+		}
+		dst = append(append(dst, ' '), skinny.Name(skinny.ID(msg))...)
+		rest = rest[used:]
+	}
+	return dst
 }
 
 // AppendChange appends what became of a message in lines, each on a line of

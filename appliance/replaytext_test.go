@@ -44,3 +44,19 @@ func TestAppendTitle(t *testing.T) {
 		}
 	}
 }
+
+func TestAppendContent(t *testing.T) {
+	keepAlive := "\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	for payload, want := range map[string]string{
+		"":                    "",
+		"SIP/2.0 200 OK\r\n":  ` "SIP/2.0 200 OK"`,
+		keepAlive:             " KeepAlive",
+		keepAlive + keepAlive: " KeepAlive KeepAlive",
+		keepAlive + "\x04":    ` payload "\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x04"`,
+		"\xff\xff\xff\xff is no message's length": ` payload "\xff\xff\xff\xff is no message's length"`,
+	} {
+		if got := string(appendContent(nil, []byte(payload))); got != want {
+			t.Errorf("%q: got %q, want %q", payload, got, want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bytes"
 	"net/netip"
 	"time"
 
@@ -41,7 +42,7 @@ type speech struct {
 
 // protoOf returns the transport of what an address is for.
 func (s *speech) protoOf(kind inspect.AddrKind) stack.Proto {
-	if kind != inspect.ForSignaling {
+	if kind == inspect.ForRTP || kind == inspect.ForRTCP {
 		return stack.UDP
 	}
 	return s.proto
@@ -87,12 +88,15 @@ func hostOn(in *stack.Interface, a netip.Addr) endOn {
 	return endOn{in: in, real: netip.AddrPortFrom(a, 0)}
 }
 
-// named is what one message names, by what it is for.
+// named is what one message names, by what it is for. Addresses in text are
+// left out, for they are asked for once each, and not place by place.
 type named [inspect.ForRTCP + 1][]netip.AddrPort
 
 func (s *speech) named(msg []byte) (n named, ok bool) {
 	_, err := s.rewrite(nil, msg, func(a netip.AddrPort, kind inspect.AddrKind) netip.AddrPort {
-		n[kind] = append(n[kind], a)
+		if kind != inspect.ForText {
+			n[kind] = append(n[kind], a)
+		}
 		return a
 	})
 	return n, err == nil
@@ -101,6 +105,9 @@ func (s *speech) named(msg []byte) (n named, ok bool) {
 // learn notes what the box made of a message on its way. Where it took a line
 // out or put one in, what the message says of that kind is not learned.
 func (d *dictionary) learn(before, after []byte, s *speech) {
+	if bytes.Equal(before, after) {
+		return
+	}
 	x, ok1 := s.named(before)
 	y, ok2 := s.named(after)
 	if !ok1 || !ok2 {

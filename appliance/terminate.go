@@ -32,6 +32,11 @@ type termination struct {
 	server  netip.AddrPort // real
 
 	ends *terminations
+
+	// life ends with the client's connection, and end ends it; nil if that came
+	// by a pinhole.
+	life context.Context
+	end  context.CancelFunc
 }
 
 // terminations finds the conversations whose first packet has come, by that
@@ -39,13 +44,21 @@ type termination struct {
 type terminations struct{ byFlow sync.Map } // stack.Flow to *termination
 
 // terminate readies a conversation. What is returned sees the client's packets.
-func (d *Dataplane) terminate(x *decision) nat.Handler {
+func (d *Dataplane) terminate(x *decision) *termination {
 	t := &termination{
 		inspect: x.inspect, in: x.in, out: x.out,
 		client: x.flow, mapped: x.source.Mapped, server: x.real.Dst, ends: &d.ended,
 	}
-	d.ended.byFlow.Store(t.client, t)
+	t.life, t.end = context.WithCancel(context.Background())
 	return t
+}
+
+// enter has t found by its first packet while c, its client's connection, lasts.
+func (t *termination) enter(c *nat.Conn) {
+	t.ends.byFlow.Store(t.client, t)
+	if c.Closed() { // meanwhile
+		t.ConnClosed(c)
+	}
 }
 
 // HandlePacket lets every packet pass. See nat.Handler.
@@ -53,8 +66,13 @@ func (t *termination) HandlePacket(*stack.Packet, *nat.Conn, nat.End) stack.Verd
 	return stack.Forward
 }
 
-// ConnClosed forgets the conversation's first packet. See nat.Closer.
-func (t *termination) ConnClosed(*nat.Conn) { t.ends.byFlow.CompareAndDelete(t.client, t) }
+// ConnClosed forgets the conversation's first packet, and ends what is left of
+// the conversation: of a connection that timed out or was cleared the box's own
+// TCP learns nothing. See nat.Closer.
+func (t *termination) ConnClosed(*nat.Conn) {
+	t.ends.byFlow.CompareAndDelete(t.client, t)
+	t.end()
+}
 
 // termination returns the conversation of a connection that has come to the box
 // as local from remote; nil if it is to be ended for no inspection.
@@ -167,7 +185,7 @@ func (a *Appliance) converse(t *termination, accept func() (net.Conn, error)) {
 	log := a.logOf(t)
 	var server net.Conn
 	var err error
-	a.during(func(ctx context.Context) { server, err = a.call(ctx, t) })
+	a.during(func(run *life) { server, err = a.call(run.ctx, t) })
 	if server == nil {
 		if err != nil {
 			log.Info("server does not answer", "as", t.mapped, "reason", err)
@@ -180,12 +198,18 @@ func (a *Appliance) converse(t *termination, accept func() (net.Conn, error)) {
 		server.Close()
 		return
 	}
-	a.during(func(ctx context.Context) { a.pass(ctx, t, client, server, log) }, client, server)
+	a.during(func(run *life) { a.pass(run.ctx, t, client, server, log) }, client, server)
 }
 
 // pass passes the messages of a conversation, until it ends, and closes both
 // halves.
 func (a *Appliance) pass(ctx context.Context, t *termination, client, server net.Conn, log *slog.Logger) {
+	if t.life != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(t.life, cancel)()
+	}
 	t.mapped = addrPort(server.LocalAddr())
 	b := a.data.nat.Binder(t.conversation(), t.inspect.options)
 	defer b.Close()

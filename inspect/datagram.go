@@ -26,6 +26,9 @@ type Datagrams struct {
 
 	conns sync.Map // *nat.Conn to seat
 
+	mu    sync.Mutex
+	empty map[Conversation]*conversation // without a connection, while media of theirs flows
+
 	messages, dropped atomic.Uint64
 }
 
@@ -41,7 +44,8 @@ type conversation struct {
 	binder  *NATBinder
 	session Session
 	out     []byte // room for what a message becomes
-	seats   int    // connections; 0: it is over
+	seats   int    // connections
+	cut     bool   // it ends with the last of them, whatever flows
 	over    bool
 }
 
@@ -77,6 +81,9 @@ func (d *Datagrams) HandlePacket(p *stack.Packet, c *nat.Conn, from nat.End) sta
 			d.Log.Warn("message dropped", "from", end.String(), "client", c.Client().Src, "bytes", len(data), "err", err)
 		}
 		if !errors.Is(err, ErrDrop) && !errors.Is(err, errNoMessage) {
+			s.mu.Lock()
+			s.cut = true
+			s.mu.Unlock()
 			c.CloseFor(nat.ReasonInspected)
 		}
 		return stack.DropInspect
@@ -156,11 +163,19 @@ func (d *Datagrams) join(p *stack.Packet, c *nat.Conn) seat {
 			v.mu.Lock()
 			if !v.over {
 				v.seats++
+				d.mu.Lock()
+				if conv := v.binder.conv; d.empty[conv] == v {
+					delete(d.empty, conv)
+				}
+				d.mu.Unlock()
 				v.mu.Unlock()
 				return seat{v, end == nat.Client} // the pinhole led to the client, so its own client is the server
 			}
 			v.mu.Unlock()
 		}
+	}
+	if v := d.resume(ConversationOf(c)); v != nil {
+		return seat{v, false}
 	}
 	v := &conversation{now: p.Time, seats: 1}
 	o := d.Options
@@ -179,16 +194,71 @@ func (d *Datagrams) ConnClosed(c *nat.Conn) {
 	}
 }
 
+// leave gives a place up. A conversation without a connection goes on while
+// media of its calls flows: nobody need say anything in a long call, and the
+// timeout of signaling does not end it.
 func (d *Datagrams) leave(s seat) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.seats--; s.seats > 0 || s.over {
 		return
 	}
-	s.over = true
-	s.session.Close()
-	s.binder.Close()
-	d.NAT.left(s.conversation)
+	if !s.cut && s.binder.flowsAny() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.empty[s.binder.conv] == nil {
+			if d.empty == nil {
+				d.empty = make(map[Conversation]*conversation)
+			}
+			d.empty[s.binder.conv] = s.conversation
+			return
+		}
+	}
+	d.endLocked(s.conversation)
+}
+
+// endLocked ends a conversation, whose lock is held.
+func (d *Datagrams) endLocked(v *conversation) {
+	v.over = true
+	v.session.Close()
+	v.binder.Close()
+	d.NAT.left(v)
+}
+
+// resume returns the conversation of c's ends that goes on without a
+// connection, with a seat for c, or nil.
+func (d *Datagrams) resume(c Conversation) *conversation {
+	d.mu.Lock()
+	v := d.empty[c]
+	delete(d.empty, c)
+	d.mu.Unlock()
+	if v == nil {
+		return nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.seats++
+	return v
+}
+
+// expireEmpty ends the conversations without a connection whose media is over.
+func (d *Datagrams) expireEmpty(now time.Time) {
+	d.mu.Lock()
+	var over []*conversation
+	for c, v := range d.empty {
+		if !v.binder.flowsAny() {
+			over = append(over, v)
+			delete(d.empty, c)
+		}
+	}
+	d.mu.Unlock()
+	for _, v := range over {
+		v.mu.Lock()
+		if v.seats == 0 && !v.over {
+			d.endLocked(v)
+		}
+		v.mu.Unlock()
+	}
 }
 
 // Expire ends the calls that nobody answered in time, in conversations that say
@@ -204,32 +274,40 @@ func (d *Datagrams) Expire(now time.Time) {
 		}
 		return true
 	})
+	d.expireEmpty(now)
 	d.NAT.Expire(now)
 }
 
-// Calls returns the calls of all conversations at now, in no order.
+// Calls returns the calls of all conversations at now, in no order of the
+// conversations.
 func (d *Datagrams) Calls(now time.Time) []Call {
-	var all []Call
 	seen := make(map[*conversation]bool)
 	d.conns.Range(func(_, x any) bool {
-		v := x.(seat).conversation
-		if seen[v] {
-			return true
-		}
+		seen[x.(seat).conversation] = true
+		return true
+	})
+	d.mu.Lock()
+	for _, v := range d.empty {
 		seen[v] = true
+	}
+	d.mu.Unlock()
+	var all []Call
+	for v := range seen {
 		v.mu.Lock()
-		defer v.mu.Unlock()
 		if l, ok := v.session.(Lister); ok && !v.over {
 			all = l.Calls(all, now)
 		}
-		return true
-	})
+		v.mu.Unlock()
+	}
 	return all
 }
 
-// Conversations returns how many connections are inspected.
+// Conversations returns how many connections are inspected, and conversations
+// without one that go on.
 func (d *Datagrams) Conversations() int {
-	n := 0
+	d.mu.Lock()
+	n := len(d.empty)
+	d.mu.Unlock()
 	d.conns.Range(func(any, any) bool { n++; return true })
 	return n
 }

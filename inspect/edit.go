@@ -42,11 +42,26 @@ func (e *Edits) Reset() {
 // Len returns how many edits there are.
 func (e *Edits) Len() int { return len(e.list) }
 
-// Delta returns by how many bytes the message grows; negative when it shrinks.
-func (e *Edits) Delta() int {
-	n := len(e.text)
+// Touches reports whether a byte of s is replaced, or something inserted there.
+func (e *Edits) Touches(s Span) bool {
 	for i := range e.list {
-		n -= e.list[i].Len
+		if d := &e.list[i]; d.Off < s.End() && s.Off < max(d.End(), d.Off+1) {
+			return true
+		}
+	}
+	return false
+}
+
+// Delta returns by how many bytes the message grows; negative when it shrinks.
+func (e *Edits) Delta() int { return e.DeltaFrom(0) }
+
+// DeltaFrom is Delta of what stands at off and behind it.
+func (e *Edits) DeltaFrom(off int) int {
+	n := 0
+	for i := range e.list {
+		if d := &e.list[i]; d.Off >= off {
+			n += d.to - d.from - d.Len
+		}
 	}
 	return n
 }

@@ -51,6 +51,12 @@ type Clock interface {
 	Now() time.Time
 }
 
+// A Watcher is a Binder that knows whether media flows: a call that nobody ends
+// is over when it does not.
+type Watcher interface {
+	Flows(call, stream string) bool
+}
+
 // A NAT is what the Binders of plain inspection share: the rules, the
 // connections, and who is reached under which address. Fill the fields, call
 // SetRules, then use it from any number of goroutines.
@@ -58,9 +64,8 @@ type Clock interface {
 // Its lock is held while pinholes and their connections are closed, so
 // nat.TableConfig.Closed must not call back.
 type NAT struct {
-	Table    *nat.Table
-	PAT      *nat.PAT
-	Timeouts nat.Timeouts // zero: nat.DefaultTimeouts()
+	Table *nat.Table
+	PAT   *nat.PAT
 
 	// Route finds the interface toward a real address. With it, media that
 	// both ends have on one side keeps its addresses and gets no pinhole.
@@ -73,6 +78,7 @@ type NAT struct {
 	Terminate *stack.Interface
 
 	rules atomic.Pointer[nat.Rules]
+	times atomic.Pointer[nat.Timeouts]
 
 	mu       sync.Mutex
 	calls    map[string]map[*NATBinder]struct{} // binders with streams of a SIP call
@@ -80,6 +86,7 @@ type NAT struct {
 	byReal   map[place]*contact // by the interface they are behind and the real address
 	mapped   map[place]*leg     // dynamic media by its mapped address
 	lasting  int                // contacts of registrations
+	streams  int                // of all binders
 }
 
 // A place is an address as one interface knows it.
@@ -127,6 +134,13 @@ func (n *NAT) Contacts() int {
 	return len(n.contacts)
 }
 
+// Streams returns how many media streams are held.
+func (n *NAT) Streams() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.streams
+}
+
 // Expire ends what is over at now: registrations above all. The pinholes end
 // by themselves; it gives back the ports. Call it as often as Table.Expire.
 func (n *NAT) Expire(now time.Time) {
@@ -139,11 +153,15 @@ func (n *NAT) Expire(now time.Time) {
 	}
 }
 
+// SetTimeouts makes t the timeouts of all that is announced from now on. Without
+// it they are nat.DefaultTimeouts().
+func (n *NAT) SetTimeouts(t nat.Timeouts) { n.times.Store(&t) }
+
 func (n *NAT) timeouts() nat.Timeouts {
-	if n.Timeouts == (nat.Timeouts{}) {
-		return nat.DefaultTimeouts()
+	if t := n.times.Load(); t != nil {
+		return *t
 	}
-	return n.Timeouts
+	return nat.DefaultTimeouts()
 }
 
 // forgetLocked ends a contact. Connections that it let in live on.
@@ -222,6 +240,7 @@ var (
 	_ Reacher = (*NATBinder)(nil)
 	_ Clock   = (*NATBinder)(nil)
 	_ Placer  = (*NATBinder)(nil)
+	_ Watcher = (*NATBinder)(nil)
 )
 
 type streamKey struct{ call, stream string }
@@ -306,6 +325,10 @@ func (b *NATBinder) signalLocked(addr netip.AddrPort, from nat.End) (netip.AddrP
 	rules := b.nat.rules.Load()
 	if real, ok := rules.RealOf(addr, b.on(from), proto); ok && !b.isOn(from, real.Addr()) {
 		return withPort(real, addr.Port()), back
+	}
+	if theirs := b.Self(to).Addr(); addr.Addr() == theirs && theirs != b.self(to).Addr() {
+		// A port that nothing is leased for kept its number on the way out.
+		return netip.AddrPortFrom(b.self(to).Addr(), addr.Port()), back
 	}
 	if b.isOn(to, addr.Addr()) {
 		return addr, stays // it is the other side's own already

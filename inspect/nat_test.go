@@ -61,7 +61,7 @@ func newWall(t testing.TB, rules ...nat.Rule) *wall {
 	tm := nat.DefaultTimeouts()
 	w.udp = &inspect.Datagrams{NAT: w.nat, Engine: &sip.Engine{
 		Client: sip.UDP, Server: sip.UDP, NAT: true, MaxCalls: 1000,
-		InviteTimeout: tm.SIPInvite, DisconnectTimeout: tm.SIPDisconnect,
+		InviteTimeout: tm.SIPInvite, DisconnectTimeout: tm.SIPDisconnect, Timeout: tm.SIP,
 	}}
 	return w
 }
@@ -187,6 +187,7 @@ func (w *wall) pass(d time.Duration) {
 		w.now = w.now.Add(min(time.Second, end.Sub(w.now)))
 		w.table.Expire(w.now)
 		w.udp.Expire(w.now)
+		w.pat.Expire(w.now)
 	}
 }
 

@@ -19,8 +19,17 @@ var errStreams = errors.New("too many media streams in one conversation")
 // A stream is the media of one m-line or one party, both ways.
 type stream struct {
 	legs  [2]leg
+	prior [2]*prior       // what an offer to move has replaced
 	holes [2][2]*nat.Hole // by the end they lead to; RTP and RTCP
 	rtp   *conformer      // or nil
+}
+
+// A prior is where an end received until it offered to receive elsewhere. It
+// goes on until the other end answers, and comes back if it refuses.
+// (RFC 3264, section 8.3.1.)
+type prior struct {
+	leg   leg
+	holes [2][2]*nat.Hole
 }
 
 // A leg is where one end receives, RTP first and RTCP second.
@@ -55,16 +64,17 @@ func (b *NATBinder) Media(m Media, from nat.End) (Media, error) {
 			st.rtp = newConformer(b.opt.RTP)
 		}
 		b.streams[k] = st
+		n.streams++
 		b.noteLocked(m.Call)
 	}
 	said := [2]netip.AddrPort{unmap(m.Addr), unmap(m.RTCP)}
 	if !said[1].IsValid() && said[0].Port() != 0xffff {
 		said[1] = netip.AddrPortFrom(said[0].Addr(), said[0].Port()+1)
 	}
+	b.forgetPrior(st, from.Other()) // this is the answer
 	l := &st.legs[from]
 	if l.said != said {
-		b.endLegLocked(st, from)
-		if err := b.beginLeg(l, said, from); err != nil {
+		if err := b.moveLocked(st, said, from); err != nil {
 			return m, err
 		}
 	}
@@ -77,6 +87,96 @@ func (b *NATBinder) Media(m Media, from nat.End) (Media, error) {
 		m.RTCP = l.mapped[1]
 	}
 	return m, nil
+}
+
+// moveLocked makes said where from receives.
+func (b *NATBinder) moveLocked(st *stream, said [2]netip.AddrPort, from nat.End) error {
+	l, old := &st.legs[from], st.prior[from]
+	switch {
+	case old != nil && old.leg.said == said: // the offer was refused
+		b.endLegLocked(st, from)
+		*l, st.holes = old.leg, old.holes
+		b.repoint(&old.leg, l)
+		st.prior[from] = nil
+		return nil
+	case old == nil && l.said[0].IsValid() && st.legs[from.Other()].said[0].IsValid():
+		old = &prior{*l, st.holes}
+		b.repoint(l, &old.leg)
+		st.prior[from] = old
+		*l, st.holes = leg{}, [2][2]*nat.Hole{}
+	default:
+		b.endLegLocked(st, from)
+	}
+	return b.beginLeg(l, said, from)
+}
+
+// repoint has what is known of was known of is.
+func (b *NATBinder) repoint(was, is *leg) {
+	if p := (place{was.on, stack.UDP, was.mapped[0]}); b.nat.mapped[p] == was {
+		b.nat.mapped[p] = is
+	}
+}
+
+// forgetPrior ends where end received before its last offer.
+func (b *NATBinder) forgetPrior(st *stream, end nat.End) {
+	old := st.prior[end]
+	if old == nil {
+		return
+	}
+	st.prior[end] = nil
+	closeHoles(&old.holes[nat.Client])
+	closeHoles(&old.holes[nat.Server])
+	b.endLease(&old.leg)
+}
+
+func closeHoles(holes *[2]*nat.Hole) {
+	for i, h := range holes {
+		if h != nil {
+			h.Close()
+			closeConn(h)
+			holes[i] = nil
+		}
+	}
+}
+
+// Flows reports whether media may still come in a call, or in one stream of it
+// if stream is not "": a pinhole is open, or what came through it has not been
+// idle for too long. See Watcher.
+func (b *NATBinder) Flows(call, name string) bool {
+	b.nat.mu.Lock()
+	defer b.nat.mu.Unlock()
+	for k, st := range b.streams {
+		if k.call == call && (name == "" || k.stream == name) && st.flows() {
+			return true
+		}
+	}
+	return false
+}
+
+// flowsAny reports whether media may still come in any call.
+func (b *NATBinder) flowsAny() bool {
+	b.nat.mu.Lock()
+	defer b.nat.mu.Unlock()
+	for _, st := range b.streams {
+		if st.flows() {
+			return true
+		}
+	}
+	return false
+}
+
+func (st *stream) flows() bool {
+	for _, holes := range st.holes {
+		for _, h := range holes {
+			if h == nil {
+				continue
+			}
+			if c := h.Conn(); h.Open() || c != nil && !c.Closed() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort {
@@ -144,106 +244,6 @@ func (b *NATBinder) beginLeg(l *leg, said [2]netip.AddrPort, from nat.End) error
 	n.mapped[place{there, stack.UDP, l.mapped[0]}] = l
 	return nil
 }
-
-// leasePair leases ports of a dynamic rule: the numbers that the end uses
-// itself if they are free, else an even one and the next, else what there is,
-// and then mapped[1] is not the port after mapped[0].
-func (b *NATBinder) leasePair(l *leg, from nat.End) error {
-	pat := b.nat.PAT
-	fail := func(v stack.Verdict) error {
-		return fmt.Errorf("inspect: %v: %w: %v: %w", l.said[0], errNoPort, v, ErrDrop)
-	}
-	s, v := b.translate(l.said[0], from, stack.UDP, nil)
-	if v != stack.Forward {
-		return fail(v)
-	}
-	if s.Rule == nil || s.Rule.Kind != nat.Dynamic || s.Rule.Pool == nat.OneToOne {
-		for i := range l.said {
-			if !l.said[i].IsValid() {
-				continue
-			}
-			if s, v = b.translate(l.said[i], from, stack.UDP, pat); v != stack.Forward {
-				l.lease[0].Release()
-				return fail(v)
-			}
-			l.mapped[i], l.lease[i] = s.Mapped, s.Lease
-		}
-		return nil
-	}
-	addr := s.Mapped.Addr()
-	if l.said[0].Addr() == b.self(from).Addr() {
-		addr = b.Self(from).Addr()
-	}
-	rtp, pair, ok := b.leaseOwn(l.said[0], addr)
-	if !ok && pair != 0 {
-		rtp, ok = pat.Take(stack.UDP, l.said[0], addr, but(pair))
-	}
-	if !ok {
-		if rtp, ok = pat.Take(stack.UDP, l.said[0], addr, b.held); !ok {
-			return fail(stack.DropNAT)
-		}
-	}
-	l.mapped[0], l.lease[0] = rtp.Mapped(), rtp
-	l.mapped[1] = netip.AddrPort{}
-	if !l.said[1].IsValid() {
-		return nil
-	}
-	want := l.said[1].Port() // a=rtcp: anywhere
-	if l.said[1] == follow(l.said[0]) {
-		want = l.mapped[0].Port() + 1
-	}
-	rtcp, ok := pat.Take(stack.UDP, l.said[1], addr, but(want))
-	if !ok {
-		rtcp, ok = pat.Take(stack.UDP, l.said[1], addr, b.held)
-	}
-	if ok { // or RTP alone, better than a call without sound
-		l.mapped[1], l.lease[1] = rtcp.Mapped(), rtcp
-	}
-	return nil
-}
-
-// but holds every port back but one.
-func but(only uint16) func(uint16) bool { return func(port uint16) bool { return port != only } }
-
-// leaseOwn leases the port that real has at addr already, or its own number.
-// If it cannot it returns the even one of a pair that is free, 0 for none: the
-// PAT asks about each free port, in rising order from a random one on.
-func (b *NATBinder) leaseOwn(real netip.AddrPort, addr netip.Addr) (l nat.Lease, pair uint16, ok bool) {
-	held := b.heldPorts()
-	last := uint16(0)
-	l, ok = b.nat.PAT.Take(stack.UDP, real, addr, func(port uint16) bool {
-		if inRanges(held, port) {
-			return true
-		}
-		if port == real.Port() {
-			return false
-		}
-		if pair == 0 && port%2 == 1 && last == port-1 && last != 0 {
-			pair = last
-		}
-		last = port
-		return true
-	})
-	return l, pair, ok
-}
-
-// heldPorts returns the UDP ports that static rules have somewhere.
-func (b *NATBinder) heldPorts() []nat.PortRange {
-	var ports []nat.PortRange
-	for _, r := range b.nat.rules.Load().All() {
-		if r.Service == stack.UDP {
-			ports = append(ports, r.MappedPorts)
-		}
-	}
-	return ports
-}
-
-func inRanges(ranges []nat.PortRange, port uint16) bool {
-	return slices.ContainsFunc(ranges, func(r nat.PortRange) bool { return r.From <= port && port <= r.To })
-}
-
-// held reports whether a static rule has the port somewhere.
-func (b *NATBinder) held(port uint16) bool { return inRanges(b.heldPorts(), port) }
 
 // follow returns a with the next port.
 func follow(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr(), a.Port()+1) }
@@ -380,9 +380,11 @@ func (b *NATBinder) releaseLocked(k streamKey) {
 		return
 	}
 	for end := nat.Client; end <= nat.Server; end++ {
+		b.forgetPrior(st, end)
 		b.endLegLocked(st, end)
 	}
 	delete(b.streams, k)
+	b.nat.streams--
 	for other := range b.streams {
 		if other.call == k.call {
 			return
@@ -399,25 +401,18 @@ func (b *NATBinder) releaseLocked(k streamKey) {
 // endLegLocked closes the pinholes toward end and what came through, and gives
 // its ports back.
 func (b *NATBinder) endLegLocked(st *stream, end nat.End) {
-	for i, h := range st.holes[end] {
-		if h != nil {
-			h.Close()
-			closeConn(h)
-			st.holes[end][i] = nil
-		}
-	}
+	closeHoles(&st.holes[end])
 	l := &st.legs[end]
 	if !l.said[0].IsValid() {
 		return
 	}
-	// What flows the other way was let in as this end's packets.
-	for i, h := range st.holes[end.Other()] {
-		if h != nil {
-			h.Close()
-			closeConn(h)
-			st.holes[end.Other()][i] = nil
-		}
-	}
+	closeHoles(&st.holes[end.Other()]) // what flows the other way was let in as this end's packets
+	b.endLease(l)
+	*l = leg{}
+}
+
+// endLease gives the ports of l back.
+func (b *NATBinder) endLease(l *leg) {
 	p := place{l.on, stack.UDP, l.mapped[0]}
 	if b.nat.mapped[p] == l {
 		delete(b.nat.mapped, p)
@@ -425,5 +420,4 @@ func (b *NATBinder) endLegLocked(st *stream, end nat.End) {
 	for _, lease := range l.lease {
 		lease.Release()
 	}
-	*l = leg{}
 }

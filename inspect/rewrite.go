@@ -9,6 +9,7 @@ const (
 	ForSignaling AddrKind = iota // messages go there, or it names somebody
 	ForRTP
 	ForRTCP
+	ForText // it stands where nobody reads addresses as a rule; asked once for each
 )
 
 // An AddrFunc says what stands in place of an address in a message; addr itself

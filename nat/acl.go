@@ -23,8 +23,26 @@ type AccessList struct {
 // NewAccessList returns a compiled list of the entries, which it keeps.
 func NewAccessList(name string, entries []*Entry) *AccessList {
 	l := &AccessList{Name: name, Entries: entries}
+	for _, e := range entries {
+		e.countElements()
+	}
 	l.Compile()
 	return l
+}
+
+// Inherit takes over the hit counts of entries that old has by the same text.
+// It must be called before l is in use.
+func (l *AccessList) Inherit(old *AccessList) {
+	hits := make(map[string][]*Entry, len(old.Entries)) // of one text in order
+	for _, e := range old.Entries {
+		hits[e.Text] = append(hits[e.Text], e)
+	}
+	for _, e := range l.Entries {
+		if was := hits[e.Text]; len(was) > 0 {
+			e.hits.Store(was[0].Hits())
+			hits[e.Text] = was[1:]
+		}
+	}
 }
 
 // PortRange is the ports From to To, both included.
@@ -44,22 +62,19 @@ type Entry struct {
 	ICMPType           *uint8      // nil: every type
 	ICMPCode           *uint8      // nil: every code
 
-	Log      bool       // "log": the caller logs each hit
-	Inactive bool       // "inactive": matches nothing
-	When     *TimeRange // "time-range": matches at these times only; nil: always
-	Text     string     // the line, for "show access-list" and the trace
+	Log         bool          // "log": the caller logs hits
+	LogLevel    int           // "log LEVEL": syslog severity
+	LogInterval time.Duration // "interval": between two messages
+	Inactive    bool          // "inactive": matches nothing
+	When        *TimeRange    // "time-range": matches at these times only; nil: always
+	Text        string        // the line, for "show access-list" and the trace
 
-	hits atomic.Uint64
+	hits     atomic.Uint64
+	elements []atomic.Uint64 // by Element; nil: there is one, or too many
 }
 
 // Hits returns how many first packets e decided about.
 func (e *Entry) Hits() uint64 { return e.hits.Load() }
-
-// Hit counts one more, for a packet that Find has found e for.
-func (e *Entry) Hit() { e.hits.Add(1) }
-
-// ClearHits sets the hit count to 0.
-func (e *Entry) ClearHits() { e.hits.Store(0) }
 
 // Active reports whether e matches anything at now: it is not inactive, and
 // its time range, if it has one, holds now.
@@ -96,7 +111,7 @@ func (l *AccessList) Decide(q *Query) (bool, *Entry) {
 	if e == nil {
 		return false, nil
 	}
-	e.Hit()
+	e.Hit(&q.Flow)
 	return e.Permit, e
 }
 
@@ -278,6 +293,15 @@ func portSpans(ranges []PortRange) []span {
 type Levels struct {
 	Inter bool // permit inter-interface: between interfaces of the same level
 	Intra bool // permit intra-interface: out by the interface it came in by
+}
+
+// Same reports whether in and out are one interface or of one level, and l does
+// not allow that.
+func (l Levels) Same(in, out *stack.Interface) bool {
+	if in == out {
+		return !l.Intra
+	}
+	return in.Level == out.Level && !l.Inter
 }
 
 // Permit says Forward for traffic from a higher level to a lower one and for

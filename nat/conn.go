@@ -234,16 +234,20 @@ func (c *Conn) inbound() bool { return c.In.Level < c.Out.Level }
 
 // HandleError translates an ICMP error about a packet of c, which
 // Table.LookupQuoted found: the packet it quotes becomes what its sender sent,
-// and the error goes to that sender, who is the end other than from. It does
-// not keep the connection alive.
+// and the error goes to that sender, who is the end other than from. Where the
+// address of from is translated the error comes from that of the translation,
+// whichever router on the way sent it, so that no address behind NAT is told.
+// (The ASA's command reference, inspect icmp error.) It does not keep the
+// connection alive.
 func (c *Conn) HandleError(p *stack.Packet, from End) stack.Verdict {
 	from &= 1
-	if _, ok := p.Quoted(); !ok {
+	quoted, ok := p.Quoted()
+	if !ok || quoted.Src.Addr() != p.Flow().Dst.Addr() { // RFC 5508, section 4.2: to him who sent it
 		return stack.DropICMP
 	}
 	far, near := c.to[from], c.to[from.Other()].Reverse() // as quoted; as sent
 	outer := p.Flow()
-	if outer.Src.Addr() == far.Dst.Addr() { // the end itself, not a router
+	if near.Dst.Addr() != far.Dst.Addr() {
 		outer.Src = netip.AddrPortFrom(near.Dst.Addr(), 0)
 	}
 	outer.Dst = netip.AddrPortFrom(near.Src.Addr(), 0)

@@ -231,7 +231,7 @@ func TestICMPErrorThroughPAT(t *testing.T) {
 	}{
 		{"router outside", outside, inside, c.Server(), "192.0.2.1", "192.0.2.1", "10.20.0.60", c.Client()},
 		{"server itself", outside, inside, c.Server(), "198.51.100.7", "198.51.100.7", "10.20.0.60", c.Client()},
-		{"router inside", inside, outside, c.Client().Reverse(), "10.20.0.254", "10.20.0.254", "198.51.100.7", c.Server().Reverse()},
+		{"router inside", inside, outside, c.Client().Reverse(), "10.20.0.254", "203.0.113.2", "198.51.100.7", c.Server().Reverse()},
 		{"client itself", inside, outside, c.Client().Reverse(), "10.20.0.60", "203.0.113.2", "198.51.100.7", c.Server().Reverse()},
 	}
 	for _, tt := range tests {

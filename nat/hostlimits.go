@@ -91,14 +91,9 @@ func (l limited) add(proto stack.Proto) (v stack.Verdict) {
 	if l.limits == nil {
 		return stack.Forward
 	}
-	v = stack.Forward
 	l.change(func(n *limitCount) {
-		over := func(n, limit int) bool { return limit > 0 && n >= limit }
-		switch {
-		case proto == stack.TCP && over(n.tcp, l.limits.TCP), proto == stack.UDP && over(n.udp, l.limits.UDP):
-			v = stack.DropLimit
-		case proto == stack.TCP && over(n.embryonic, l.limits.Embryonic):
-			v = stack.DropEmbryonic
+		switch v = l.room(n, proto); {
+		case v != stack.Forward:
 		case proto == stack.TCP:
 			n.tcp++
 			n.embryonic++
@@ -106,6 +101,27 @@ func (l limited) add(proto stack.Proto) (v stack.Verdict) {
 			n.udp++
 		}
 	})
+	return v
+}
+
+// room says whether the host may have one more connection than n.
+func (l limited) room(n *limitCount, proto stack.Proto) stack.Verdict {
+	over := func(n, limit int) bool { return limit > 0 && n >= limit }
+	switch {
+	case proto == stack.TCP && over(n.tcp, l.limits.TCP), proto == stack.UDP && over(n.udp, l.limits.UDP):
+		return stack.DropLimit
+	case proto == stack.TCP && over(n.embryonic, l.limits.Embryonic):
+		return stack.DropEmbryonic
+	}
+	return stack.Forward
+}
+
+// foresee is add, which counts nothing.
+func (l limited) foresee(proto stack.Proto) (v stack.Verdict) {
+	if l.limits == nil {
+		return stack.Forward
+	}
+	l.change(func(n *limitCount) { v = l.room(n, proto) })
 	return v
 }
 

@@ -159,10 +159,12 @@ func (c *Conn) limits() *Limits {
 	return c.treat.Limits
 }
 
-// wantsReset reports whether both ends are told that c was idle for too long.
+// wantsReset reports whether both ends are told that c was idle for too long:
+// those of an established connection, not of one that one end has finished.
 func (c *Conn) wantsReset() bool {
 	l := c.limits()
-	return l != nil && l.cfg.Reset && c.Proto() == stack.TCP && c.tcp.seen.Load()&tcpUp != 0
+	return l != nil && l.cfg.Reset && c.Proto() == stack.TCP &&
+		c.tcp.seen.Load()&(tcpUp|tcpClientFIN|tcpServerFIN) == tcpUp
 }
 
 // AppendReset appends to dst a whole IPv4 packet that ends the TCP connection c

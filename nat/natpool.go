@@ -83,7 +83,7 @@ func (t *PAT) takeOfLocked(real netip.Addr, of span, use xlateUse, avoid func(a 
 		x := &xlate{real: netip.AddrPortFrom(real, 0), addr: m, use: use, refs: 1}
 		a.taken[m], a.xlates[key] = x, x
 		r.next = uint32((uint64(n) + 1) % size)
-		t.inUse.Add(1)
+		t.begun()
 		return Lease{t, x}, true
 	}
 	r.full = true

@@ -68,13 +68,22 @@ func (o Object) String() string {
 	case o.From == o.To:
 		return o.From.String()
 	}
-	for bits := 31; bits > 0 && o.From.Is4() && o.To.Is4(); bits-- {
-		p := netip.PrefixFrom(o.From, bits)
-		if s := Subnet(p); s.From == o.From && s.To == o.To {
-			return p.String()
-		}
+	if p, ok := o.Prefix(); ok {
+		return p.String()
 	}
 	return o.From.String() + "-" + o.To.String()
+}
+
+// Prefix returns the subnet whose addresses are those of o, if there is one; any
+// has none.
+func (o Object) Prefix() (netip.Prefix, bool) {
+	for bits := 32; bits > 0 && o.From.Is4() && o.To.Is4(); bits-- {
+		p := netip.PrefixFrom(o.From, bits)
+		if s := Subnet(p); s.From == o.From && s.To == o.To {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
 }
 
 // valid refuses what is neither any nor an ordered range of IPv4 addresses.

@@ -40,6 +40,7 @@ type PAT struct {
 	now              atomic.Int64 // the latest time we know of, Unix time in ns
 	portWait, wait   atomic.Int64 // how long a port and an address linger, in ns
 	inUse, lingering atomic.Int64 // xlates with and without a connection
+	most             atomic.Int64 // the most there were of both
 	swept            atomic.Int64 // when Expire last looked, Unix time in s
 
 	randMu sync.Mutex // taken last, with a pool's lock held
@@ -157,6 +158,21 @@ const flushed = -1 << 63
 // that linger without one.
 func (t *PAT) Len() (inUse, lingering int) {
 	return int(t.inUse.Load()), int(t.lingering.Load())
+}
+
+// Most returns the largest number of translations there has been, lingering
+// ones included.
+func (t *PAT) Most() int { return int(t.most.Load()) }
+
+// begun counts a translation that did not exist.
+func (t *PAT) begun() {
+	n := t.inUse.Add(1) + t.lingering.Load()
+	for {
+		most := t.most.Load()
+		if n <= most || t.most.CompareAndSwap(most, n) {
+			return
+		}
+	}
 }
 
 // advance notes that it is now, in ns, or later.
@@ -336,7 +352,7 @@ func (t *PAT) take(k *taking, mapped netip.Addr) (Lease, bool) {
 		}
 	}
 	x := &xlate{pool: p, real: k.real, addr: mapped, port: port, peer: own, use: k.use, refs: 1}
-	t.inUse.Add(1)
+	t.begun()
 	p.addLocked(x)
 	return Lease{t, x}, true
 }

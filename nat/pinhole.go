@@ -214,14 +214,7 @@ func (h *Hole) matches(in *stack.Interface, src netip.AddrPort, now int64) bool 
 // use opens the connection for p, whose flow is f, and ends h.
 func (h *Hole) use(p *stack.Packet, f stack.Flow) (*Conn, End, stack.Verdict) {
 	t := h.holes.table
-	o := Opening{
-		Out:     h.Out,
-		Server:  stack.Flow{Proto: f.Proto, Src: fill(h.To.Src, f.Src), Dst: fill(h.To.Dst, f.Dst)},
-		Handler: h.Handler, Idle: h.Idle, Mark: h.Mark,
-	}
-	if o.Out == nil && t.cfg.Route != nil {
-		o.Out = t.cfg.Route(o.Server.Dst.Addr())
-	}
+	o := h.opening(f)
 	if o.Out == nil {
 		return nil, Client, stack.DropNoRoute
 	}
@@ -239,6 +232,20 @@ func (h *Hole) use(p *stack.Packet, f stack.Flow) (*Conn, End, stack.Verdict) {
 	h.conn.Store(c)
 	h.holes.remove(h)
 	return c, Client, stack.Forward
+}
+
+// opening returns the connection that h opens for a packet of f, without Out if
+// there is no route.
+func (h *Hole) opening(f stack.Flow) Opening {
+	o := Opening{
+		Out:     h.Out,
+		Server:  stack.Flow{Proto: f.Proto, Src: fill(h.To.Src, f.Src), Dst: fill(h.To.Dst, f.Dst)},
+		Handler: h.Handler, Idle: h.Idle, Mark: h.Mark,
+	}
+	if route := h.holes.table.cfg.Route; o.Out == nil && route != nil {
+		o.Out = route(o.Server.Dst.Addr())
+	}
+	return o
 }
 
 // fill returns to with what is zero in it taken from f.

@@ -88,6 +88,12 @@ type Rule struct {
 	// real side knows it by MappedDest; both any: every peer.
 	Dest, MappedDest Object
 
+	// Policy says that Dest and DestPorts only tell which packets the rule is
+	// for, and the peer keeps its own. MappedDest and MappedDestPorts are the
+	// same then. (Policy NAT of before 8.3; twice NAT un-NATs the peer as well,
+	// if only to itself.)
+	Policy bool
+
 	// Service narrows a rule to one protocol, and to some of its ports: a
 	// static one to the ports RealPorts of Source, which the world sees as
 	// MappedPorts (static PAT), a manual one also to the ports DestPorts of
@@ -113,6 +119,10 @@ type Rule struct {
 
 	Limits *HostLimits // of connections; nil: none
 
+	// Ref is the caller's own, to find again what the rule was made of. Rules
+	// that differ in it only are the same to Inherit.
+	Ref int
+
 	hits           *ruleHits
 	place          int     // in Rules.rules
 	pool, overload *ranges // of a dynamic rule: MappedSource or the interface, and More; Overload
@@ -124,6 +134,12 @@ type ruleHits struct{ translate, untranslate atomic.Uint64 }
 // and with their destination un-NATed by it.
 func (r *Rule) Hits() (translate, untranslate uint64) {
 	return r.hits.translate.Load(), r.hits.untranslate.Load()
+}
+
+// ClearHits sets both counts of Hits to 0.
+func (r *Rule) ClearHits() {
+	r.hits.translate.Store(0)
+	r.hits.untranslate.Store(0)
 }
 
 // Other returns the interface of r across from i, where a packet that r
@@ -180,6 +196,9 @@ func (r *Rule) valid() error {
 	}
 	if r.Section == AutoSection && (!r.Dest.IsAny() || !r.MappedDest.IsAny()) {
 		return fmt.Errorf("destination %v in an object's rule", r.Dest)
+	}
+	if r.Policy && (r.Dest != r.MappedDest || r.DestPorts != r.MappedDestPorts) {
+		return fmt.Errorf("policy that translates destination %v", r.Dest)
 	}
 	if r.Dest.Size() != r.MappedDest.Size() {
 		return fmt.Errorf("destination %v of %d addresses for %v of %d",
@@ -408,7 +427,7 @@ func (rs *Rules) Inherit(old *Rules) {
 // key is the same for the same commands.
 func (r *Rule) key() string {
 	k := *r
-	k.hits, k.place, k.pool, k.overload, k.Limits = nil, 0, nil, nil, nil
+	k.hits, k.place, k.pool, k.overload, k.Limits, k.Ref = nil, 0, nil, nil, nil, 0
 	return fmt.Sprintf("%#v", k) // addresses and interfaces by identity
 }
 

@@ -202,13 +202,18 @@ func (t *Table) lookup(p *stack.Packet, f *stack.Flow) (*Conn, End) {
 // its own. So a phone that comes back from the same port at once is not kept out
 // until half-closed is over. (RFC 9293, section 3.6.1; RFC 6191.)
 func (c *Conn) reopened(p *stack.Packet, from End) bool {
-	const syn = stack.FlagSYN
-	if c.home == nil || c.tcp.seen.Load()&(tcpClientFIN|tcpServerFIN) == 0 ||
-		p.TCPFlags()&(syn|stack.FlagACK|stack.FlagRST|stack.FlagFIN) != syn || c.tcp.near(p.TCPSeq(), from) {
+	if !c.wouldReopen(p, from) {
 		return false
 	}
 	c.CloseFor(ReasonFINs)
 	return true
+}
+
+// wouldReopen is reopened, which ends nothing.
+func (c *Conn) wouldReopen(p *stack.Packet, from End) bool {
+	const syn = stack.FlagSYN
+	return c.home != nil && c.tcp.seen.Load()&(tcpClientFIN|tcpServerFIN) != 0 &&
+		p.TCPFlags()&(syn|stack.FlagACK|stack.FlagRST|stack.FlagFIN) == syn && !c.tcp.near(p.TCPSeq(), from)
 }
 
 // An Opening says what a first packet becomes.

@@ -489,11 +489,11 @@ func TestICMPErrors(t *testing.T) {
 		{"UCM says port unreachable", inside, server, "10.20.0.11", nat.Server,
 			"icmp 203.0.113.10:0 -> 198.51.100.7:0 by outside", client},
 		{"router before the UCM", inside, server, "10.20.0.254", nat.Server,
-			"icmp 10.20.0.254:0 -> 198.51.100.7:0 by outside", client},
+			"icmp 203.0.113.10:0 -> 198.51.100.7:0 by outside", client},
 		{"phone says port unreachable", outside, client.Reverse(), "198.51.100.7", nat.Client,
 			"icmp 10.20.0.1:0 -> 10.20.0.11:0 by inside", server.Reverse()},
 		{"router before the phone", outside, client.Reverse(), "198.51.100.1", nat.Client,
-			"icmp 198.51.100.1:0 -> 10.20.0.11:0 by inside", server.Reverse()},
+			"icmp 10.20.0.1:0 -> 10.20.0.11:0 by inside", server.Reverse()},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

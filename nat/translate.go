@@ -42,7 +42,7 @@ func (r *Rule) untranslate(in *stack.Interface, f stack.Flow) (netip.AddrPort, b
 // movesDest reports whether the real side knows peers of r by MappedDest or
 // MappedDestPorts, even if these are the same as Dest and DestPorts.
 func (r *Rule) movesDest() bool {
-	return !r.MappedDest.IsAny() || r.MappedDestPorts != PortRange{}
+	return !r.Policy && (!r.MappedDest.IsAny() || r.MappedDestPorts != PortRange{})
 }
 
 // has reports whether port is in p, where the zero range is all ports.
@@ -147,15 +147,7 @@ func (rs *Rules) give(r *Rule, in, out *stack.Interface, f stack.Flow, pat *PAT)
 		}
 	} else {
 		k := k
-		if r.Extended {
-			k.peer = f.Dst
-		}
-		if r.Flat {
-			k.flat = PortRange{1024, 65535}
-			if r.IncludeReserve {
-				k.flat.From = 1
-			}
-		}
+		r.ask(&k, f.Dst)
 		if l, ok := pat.takePool(&k, r.pool, r.Pool == PATRoundRobin); ok {
 			return l, true
 		}
@@ -164,6 +156,19 @@ func (rs *Rules) give(r *Rule, in, out *stack.Interface, f stack.Flow, pat *PAT)
 		return pat.take(&k, r.Mapped.Addr.Addr())
 	}
 	return Lease{}, false
+}
+
+// ask narrows k to what the pool of r gives toward the server dst.
+func (r *Rule) ask(k *taking, dst netip.AddrPort) {
+	if r.Extended {
+		k.peer = dst
+	}
+	if r.Flat {
+		k.flat = PortRange{1024, 65535}
+		if r.IncludeReserve {
+			k.flat.From = 1
+		}
+	}
 }
 
 // hasStaticPort reports whether static PAT on out shows k.

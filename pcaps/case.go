@@ -42,9 +42,12 @@ var Begin = time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 // A Result is what came of a case.
 type Result struct {
 	Dump, Show []byte
-	Captures   map[string][]byte // pcapng of each interface, by nameif
-	Left       map[string][]byte // the same, of what left only
-	Messages   map[string][]Message
+	Captures   map[string][]byte    // pcapng of each interface, by nameif
+	Left       map[string][]byte    // the same, of what left only
+	Arrived    map[string][]byte    // and of what arrived
+	Messages   map[string][]Message // that left
+	Said       map[string][]Message // that arrived, as their senders said them
+	box        *box
 	Drops      map[stack.Verdict]uint64
 	Count      appliance.ReplayCount
 }
@@ -155,8 +158,9 @@ type box struct {
 
 // A capture is what is kept of one interface.
 type capture struct {
-	all, out recording
-	reader   reader // of what left
+	all, out, in recording
+	reader       reader // of what left
+	said         reader // of what arrived
 }
 
 // A recording is a pcapng.
@@ -193,6 +197,7 @@ func newBox(text []byte, flash, seed string) (*box, error) {
 		c := &capture{}
 		c.all.begin(i.Name)
 		c.out.begin(i.Name)
+		c.in.begin(i.Name)
 		b.captures[i.Name] = c
 	}
 	return b, nil
@@ -213,10 +218,15 @@ func (b *box) record(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 		return
 	}
 	c.all.w.Packet(0, dir, p, comment)
+	c.reader.see(p)
 	if dir == link.Out {
 		c.out.w.Packet(0, dir, p, "")
 		c.reader.read(p)
+		return
 	}
+	c.in.w.Packet(0, dir, p, "")
+	c.said.see(p)
+	c.said.read(p)
 }
 
 // play replays what the case in dir has.
@@ -267,30 +277,37 @@ func (b *box) playSteps(steps []Step) error {
 			continue
 		}
 		b.cast.flush()
+		b.cast.now = at
 		if s.In == "" {
+			b.Mute(false)
 			b.Advance(at)
-			if s.Show == "" {
+			if err := b.cast.settle(); err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
+			}
+			b.cast.flush()
+			if s.Exec == "" {
 				continue
 			}
-			var out bytes.Buffer
-			if err := b.Show(&out, s.Show); err != nil {
-				return err
+			out, err := b.exec(s.Exec)
+			if err != nil {
+				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
 			}
-			b.Note(fmt.Sprintf("-- %s show %s", at.Format("15:04:05.000000"), s.Show))
-			b.Note(strings.TrimSuffix(out.String(), "\n"))
+			b.Note(fmt.Sprintf("-- %s %s", at.Format("15:04:05.000000"), s.Exec))
+			if out != "" {
+				b.Note(strings.TrimSuffix(out, "\n"))
+			}
 			continue
 		}
 		in := b.Interface(s.In)
 		if in == nil {
 			return fmt.Errorf("pcaps: no interface %q", s.In)
 		}
-		b.Mute(s.Quiet)
 		for _, data := range s.Packets {
+			b.Mute(s.Quiet)
 			p.Reset()
 			p.SetData(data)
 			p.Time, p.In = at, in
 			b.Handle(p)
-			b.cast.now = at
 			if err := b.cast.settle(); err != nil {
 				return fmt.Errorf("pcaps: at %v: %w", s.At, err)
 			}
@@ -298,6 +315,23 @@ func (b *box) playSteps(steps []Step) error {
 	}
 	b.cast.flush()
 	return nil
+}
+
+// exec returns the output of a command, without the legend of flags, which is
+// always the same.
+func (b *box) exec(line string) (string, error) {
+	var out bytes.Buffer
+	if err := b.Exec(&out, line); err != nil {
+		return "", err
+	}
+	var kept strings.Builder
+	legend := false
+	for line := range strings.Lines(out.String()) {
+		if legend = strings.HasPrefix(line, "Flags: ") || legend && line[0] == ' '; !legend {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String(), nil
 }
 
 // playSplit replays the packets of a list as one capture.
@@ -361,23 +395,28 @@ func (b *box) playCaptures(dir string, prefixes []appliance.SplitPrefix) error {
 // finish writes the lists at the end, and ends the box.
 func (b *box) finish() (*Result, error) {
 	var errs []error
-	for _, what := range []string{"conn", "xlate", "drop"} {
-		fmt.Fprintf(&b.shown, "-- show %s\n", what)
-		errs = append(errs, b.Show(&b.shown, what))
+	for _, line := range []string{"show conn detail", "show xlate", "show nat", "show asp drop frame"} {
+		out, err := b.exec(line)
+		fmt.Fprintf(&b.shown, "-- %s\n%s", line, out)
+		errs = append(errs, err)
 	}
+	fmt.Fprintln(&b.shown, "-- packets")
+	errs = append(errs, b.WriteCount(&b.shown))
 	if b.log.Len() > 0 {
 		fmt.Fprintf(&b.shown, "-- log\n%s", b.log.Bytes())
 	}
 	res := &Result{
-		Show: b.shown.Bytes(), Captures: make(map[string][]byte),
+		box: b, Show: b.shown.Bytes(), Captures: make(map[string][]byte),
 		Left: make(map[string][]byte), Messages: make(map[string][]Message),
+		Arrived: make(map[string][]byte), Said: make(map[string][]Message),
 		Drops: b.Drops(), Count: b.Count(),
 	}
 	errs = append(errs, b.Close())
 	for name, c := range b.captures {
-		errs = append(errs, c.all.w.Close(), c.out.w.Close())
+		errs = append(errs, c.all.w.Close(), c.out.w.Close(), c.in.w.Close())
 		res.Captures[name], res.Left[name] = c.all.buf.Bytes(), c.out.buf.Bytes()
-		res.Messages[name] = c.reader.messages
+		res.Arrived[name] = c.in.buf.Bytes()
+		res.Messages[name], res.Said[name] = c.reader.messages, c.said.messages
 	}
 	res.Dump = b.dump.Bytes()
 	return res, errors.Join(errs...)

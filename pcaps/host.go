@@ -281,8 +281,8 @@ func wholeMessage(k kind, b []byte) int {
 		}
 		return 0
 	}
-	if len(b) > 0 && (b[0] == '\r' || b[0] == '\n') {
-		return 1 // a keepalive (RFC 5626, section 3.5.1)
+	if bytes.HasPrefix(b, []byte("\r\n")) {
+		return 2 // a keepalive (RFC 5626, section 3.5.1)
 	}
 	end := bytes.Index(b, []byte("\r\n\r\n"))
 	if end < 0 {

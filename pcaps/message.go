@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"patchbay/inspect/sip"
@@ -24,8 +25,18 @@ type Message struct {
 type reader struct {
 	frags    stack.Reassembler
 	streams  map[stack.Flow]*stream
-	transfer map[stack.Flow]bool // of TFTP, from either end
+	clients  map[netip.AddrPort]bool // of TFTP, as they are known there
 	messages []Message
+}
+
+// see notes who asks for files, of packets both ways.
+func (r *reader) see(p *stack.Packet) {
+	if f := p.Flow(); f.Proto == stack.UDP && f.Dst.Port() == tftpPort {
+		if r.clients == nil {
+			r.clients = make(map[netip.AddrPort]bool)
+		}
+		r.clients[f.Src] = true
+	}
 }
 
 // A stream is one direction of a TCP connection.
@@ -66,14 +77,10 @@ func (r *reader) read(p *stack.Packet) {
 }
 
 func (r *reader) datagram(f stack.Flow, data []byte) {
-	if f.Dst.Port() == tftpPort || r.transfer[f] || r.transferTo(f) {
+	if r.clients[f.Src] || r.clients[f.Dst] {
 		if len(data) < 4 {
 			return
 		}
-		if r.transfer == nil {
-			r.transfer = make(map[stack.Flow]bool)
-		}
-		r.transfer[f], r.transfer[f.Reverse()] = true, true
 		names := [...]string{"?", "RRQ", "WRQ", "DATA", "ACK", "ERROR", "OACK"}
 		op, key := binary.BigEndian.Uint16(data), ""
 		switch {
@@ -93,16 +100,6 @@ func (r *reader) datagram(f stack.Flow, data []byte) {
 	if _, msg, err := splitDatagram.Split(data, true); err == nil {
 		r.add("sip", f, sipKey(msg), data)
 	}
-}
-
-// transferTo reports whether f is to a client that has asked for a file.
-func (r *reader) transferTo(f stack.Flow) bool {
-	for t := range r.transfer {
-		if t.Dst.Port() == tftpPort && (t.Src == f.Dst || t.Src == f.Src) {
-			return true
-		}
-	}
-	return false
 }
 
 func (r *reader) segment(f stack.Flow, p *stack.Packet) {

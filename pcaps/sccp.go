@@ -59,7 +59,7 @@ var sccpForms = []sccpForm{
 	{name: "StartTone", id: 0x0082, size: same(16), fields: []sccpField{{"tone", 0, 'n', 0}, {"direction", 4, 'n', 0}, {"line", 8, 'n', 0}, {"ref", 12, 'n', 0}}},
 	{name: "StartMediaTransmission", id: 0x008a, size: [5]int{84, 108, 116, 132, 168}, fields: append(confParty[:2:2],
 		sccpField{"addr", 8, 'a', 0}, sccpField{"ms", 16, 'n', 0}, sccpField{"codec", 20, 'n', 0},
-		sccpField{"precedence", 24, 'n', 0}, sccpField{"ref", 40, 'n', 0})},
+		sccpField{"precedence", 24, 'n', 0}, sccpField{"ref", 40, 'n', 0}, sccpField{"dtmf", 104, 'n', 0})},
 	{name: "StopMediaTransmission", id: 0x008b, size: [5]int{12, 16, 16, 16, 16}, fields: stopForm},
 	{name: "ServerRes", id: 0x009e, size: [5]int{280, 280, 280, 360, 360}, fields: []sccpField{
 		{"name", 0, 's', 48}, {"port", 240, 'n', 0}, {"ip", 260, 'i', 0}}},
@@ -68,7 +68,8 @@ var sccpForms = []sccpForm{
 	{name: "Reset", id: 0x009f, size: same(4), fields: []sccpField{{"kind", 0, 'n', 0}}},
 	{name: "KeepAliveAck", id: 0x0100, early: true},
 	{name: "OpenReceiveChannel", id: 0x0105, size: [5]int{68, 92, 108, 128, 168}, fields: append(confParty[:2:2],
-		sccpField{"ms", 8, 'n', 0}, sccpField{"codec", 12, 'n', 0}, sccpField{"ref", 24, 'n', 0}, sccpField{"source", 100, 'p', 0})},
+		sccpField{"ms", 8, 'n', 0}, sccpField{"codec", 12, 'n', 0}, sccpField{"ref", 24, 'n', 0},
+		sccpField{"dtmf", 88, 'n', 0}, sccpField{"source", 100, 'p', 0})},
 	{name: "CloseReceiveChannel", id: 0x0106, size: [5]int{12, 16, 16, 16, 16}, fields: stopForm},
 	{name: "CallState", id: 0x0111, size: same(24), fields: []sccpField{{"state", 0, 'n', 0}, {"line", 4, 'n', 0}, {"ref", 8, 'n', 0}}},
 	{name: "UnregisterAck", id: 0x0118, size: same(4), early: true, fields: []sccpField{{"status", 0, 'n', 0}}},

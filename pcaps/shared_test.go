@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"net"
@@ -27,6 +28,8 @@ const (
 	sharedTable = "shared/captures.txt"
 	capturesDir = "../../shared/pcaps"
 )
+
+var dump = flag.Bool("dump", false, "log what came of each capture that is not ours, packet by packet")
 
 // A row is one line of the table of captures.
 //
@@ -68,6 +71,16 @@ func readTable(t testing.TB) (rows []row, above map[string]string) {
 	}
 	above[""] = text
 	return rows, above
+}
+
+// shared returns the rows if the captures are present, or nil.
+func shared(t *testing.T) []row {
+	t.Helper()
+	if files, _ := filepath.Glob(filepath.Join(capturesDir, "*.pcap")); len(files) == 0 {
+		return nil
+	}
+	rows, _ := readTable(t)
+	return rows
 }
 
 // crossing reads how the capture of r is led through the box.
@@ -155,6 +168,9 @@ func TestShared(t *testing.T) {
 				t.Errorf("%s: %s\n got %s\nwant %s", r.name, r.how, got, r.rest)
 			}
 			hidden(t, res.Left["outside"], c.Split)
+			if *dump {
+				t.Logf("%s%s", res.Dump, res.Show)
+			}
 		})
 	}
 	out.WriteString(above[""])
@@ -182,7 +198,7 @@ func summary(t *testing.T, r *row, c pcaps.Crossing, res *pcaps.Result) string {
 		drops = append(drops, fmt.Sprintf("%v %d", v, n))
 	}
 	slices.Sort(drops)
-	conns, _, _ := strings.Cut(strings.TrimPrefix(string(res.Show), "-- show conn\n"), " ")
+	conns, _, _ := strings.Cut(strings.TrimPrefix(string(res.Show), "-- show conn detail\n"), " ")
 	return strings.Join([]string{s, strings.Join(drops, ", "), sameCalls(t, r, c, res), "conns " + conns}, "; ")
 }
 

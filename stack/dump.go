@@ -15,7 +15,7 @@ const dumpTime = "15:04:05.000000"
 //	12:00:00.000000 outside udp 198.51.100.7:5000 > 203.0.113.10:69 len 20
 //	12:00:00.000000 outside>inside tcp 198.51.100.7:5000 > 10.20.0.11:2000 SA seq 1 ack 2 win 8192 len 0
 //	12:00:00.000000 inside icmp 10.20.0.11 > 198.51.100.7 echo id 5 seq 1 len 56
-//	12:00:00.000000 inside icmp 10.20.0.1 > 10.20.0.11 type 3 code 4 about udp 10.20.0.11:5 > 198.51.100.7:6 len 28
+//	12:00:00.000000 inside icmp 10.20.0.1 > 10.20.0.11 type 3 code 4 mtu 1400 about udp 10.20.0.11:5 > 198.51.100.7:6 len 28
 //
 // The second interface is there once p.Out is set. It may be called in any
 // state of p, also after Parse refused it.
@@ -91,6 +91,9 @@ func appendParsed(dst []byte, p *Packet) []byte {
 		default:
 			dst = strconv.AppendUint(append(dst, " type "...), uint64(typ), 10)
 			dst = strconv.AppendUint(append(dst, " code "...), uint64(code), 10)
+			if typ == ICMPUnreachable && code == CodeFragNeeded {
+				dst = strconv.AppendUint(append(dst, " mtu "...), uint64(binary.BigEndian.Uint16(seg[icmpMTU:])), 10)
+			}
 			if f, ok := p.Quoted(); ok {
 				dst = appendFlow(append(dst, " about "...), f, true)
 			}

@@ -38,6 +38,7 @@ type Forwarder struct {
 	routes atomic.Pointer[Routes]
 	ports  atomic.Pointer[[]*port]
 	onDrop atomic.Pointer[func(*Packet, Verdict)]
+	tap    atomic.Pointer[func(*Packet, *Interface, bool)]
 	drops  [numVerdicts]atomic.Uint64
 	idle   sync.Pool // of *worker
 
@@ -52,6 +53,8 @@ type port struct {
 	errors   allowance // of ICMP errors about packets that came in here
 
 	inPackets, inBytes, outPackets, outBytes atomic.Uint64
+
+	drops [numVerdicts]atomic.Uint64 // of packets that came in here
 }
 
 // NewForwarder returns a Forwarder between the interfaces ifs. Until SetPolicy
@@ -64,8 +67,8 @@ func NewForwarder(ifs ...*Interface) *Forwarder {
 }
 
 // SetInterfaces replaces the interfaces. The counters of those that stay go on.
-// It starts and stops nothing: Run is called for each new one, and ends when
-// the link of an old one is closed.
+// It starts and stops nothing: Run is called for each new link, and ends when
+// that is closed.
 func (f *Forwarder) SetInterfaces(ifs ...*Interface) {
 	f.setPorts.Lock()
 	defer f.setPorts.Unlock()
@@ -102,11 +105,36 @@ func (f *Forwarder) SetOnDrop(fn func(p *Packet, v Verdict)) {
 	f.onDrop.Store(&fn)
 }
 
+// SetTap makes fn see each packet that arrives on an interface (out is false),
+// once Parse has looked at it and before anything else, and each that leaves by
+// one, as it leaves: what is cut up is seen in pieces. nil ends that, and then
+// it costs next to nothing. The packet is borrowed, and on is not always its In
+// or Out. fn is called by several goroutines at once.
+func (f *Forwarder) SetTap(fn func(p *Packet, on *Interface, out bool)) {
+	if fn == nil {
+		f.tap.Store(nil)
+		return
+	}
+	f.tap.Store(&fn)
+}
+
 // Drops returns how many packets were dropped for each reason that occurred.
-func (f *Forwarder) Drops() map[Verdict]uint64 {
+func (f *Forwarder) Drops() map[Verdict]uint64 { return counted(&f.drops) }
+
+// DropsOn is Drops of the packets that came in by i. ClearDrops leaves them.
+func (f *Forwarder) DropsOn(i *Interface) map[Verdict]uint64 {
+	p := f.port(i)
+	if p == nil {
+		return nil
+	}
+	return counted(&p.drops)
+}
+
+// counted returns the counts that are not zero.
+func counted(drops *[numVerdicts]atomic.Uint64) map[Verdict]uint64 {
 	m := make(map[Verdict]uint64)
-	for v := range f.drops {
-		if n := f.drops[v].Load(); n != 0 {
+	for v := range drops {
+		if n := drops[v].Load(); n != 0 {
 			m[Verdict(v)] = n
 		}
 	}
@@ -135,6 +163,15 @@ func (f *Forwarder) Counters(i *Interface) Counters {
 	return Counters{p.inPackets.Load(), p.inBytes.Load(), p.outPackets.Load(), p.outBytes.Load()}
 }
 
+// Fragments returns what puts together the fragments that arrive on i, nil if i
+// is not an interface of the Forwarder.
+func (f *Forwarder) Fragments(i *Interface) *Reassembler {
+	if p := f.port(i); p != nil {
+		return &p.frags
+	}
+	return nil
+}
+
 // port returns the port of i, or nil if it has none.
 func (f *Forwarder) port(i *Interface) *port {
 	if ports := f.ports.Load(); ports != nil {
@@ -147,31 +184,29 @@ func (f *Forwarder) port(i *Interface) *port {
 	return nil
 }
 
-// Run reads the link of i and handles each packet, on the calling goroutine,
-// until the link is closed, which is no error. i must be one of the
-// Forwarder's interfaces.
-func (f *Forwarder) Run(i *Interface) error {
-	in := f.port(i)
-	if in == nil {
-		return fmt.Errorf("stack: running interface %v: not an interface of this forwarder", i)
-	}
+// Run reads l and handles each packet as one that arrives at the interface which
+// has the link then, on the calling goroutine, until the link is closed, which is
+// no error. What comes while no interface has it is let go.
+func (f *Forwarder) Run(l Link) error {
 	w := &worker{f: f}
 	var batch [batchSize]*Packet
-	room := min(max(readRoom, i.Link.MTU()+reassembledRoom), MaxPacket)
+	room := min(max(readRoom, l.MTU()+reassembledRoom), MaxPacket)
 	for k := range batch {
 		batch[k] = NewPacket(room)
 	}
 	for {
-		n, err := i.Link.Read(batch[:])
-		bytes := 0
-		for _, p := range batch[:n] {
-			bytes += p.Len()
-			p.In = i
-			w.handle(p, in)
+		n, err := l.Read(batch[:])
+		if in := f.portOf(l); in != nil {
+			bytes := 0
+			for _, p := range batch[:n] {
+				bytes += p.Len()
+				p.In = in.Interface
+				w.handle(p, in)
+			}
+			w.flush()
+			in.inPackets.Add(uint64(n))
+			in.inBytes.Add(uint64(bytes))
 		}
-		w.flush()
-		in.inPackets.Add(uint64(n))
-		in.inBytes.Add(uint64(bytes))
 		for _, p := range batch[:n] {
 			p.Reset()
 		}
@@ -179,9 +214,19 @@ func (f *Forwarder) Run(i *Interface) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("stack: reading interface %v: %w", i, err)
+			return fmt.Errorf("stack: reading: %w", err)
 		}
 	}
+}
+
+// portOf returns the port of the interface that has the link l, or nil.
+func (f *Forwarder) portOf(l Link) *port {
+	for _, p := range *f.ports.Load() {
+		if p.Link == l {
+			return p
+		}
+	}
+	return nil
 }
 
 // Handle takes one packet, from p.In and at p.Time, from arrival to departure:
@@ -221,6 +266,9 @@ func (f *Forwarder) Send(p *Packet) {
 // drop counts p and shows it to whoever wants to see drops.
 func (f *Forwarder) drop(p *Packet, v Verdict) {
 	f.drops[v].Add(1)
+	if in := f.port(p.In); in != nil {
+		in.drops[v].Add(1)
+	}
 	if fn := f.onDrop.Load(); fn != nil {
 		(*fn)(p, v)
 	}

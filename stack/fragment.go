@@ -2,30 +2,79 @@ package stack
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"sync"
 	"time"
 )
 
-// The limits of one Reassembler, after the ASA's "fragment" command: size 200,
-// chain 24, timeout 5.
-const (
-	maxReassembly  = 200             // packets in progress
-	maxFragments   = 24              // fragments of one packet
-	maxHeld        = 4 << 20         // bytes of fragments held
-	reassemblyTime = 5 * time.Second // from the first fragment to the last
-)
+// FragmentLimits are those of one Reassembler, as the ASA's "fragment" command
+// has them. A zero field is the ASA's default.
+type FragmentLimits struct {
+	Size    int           // packets in progress; 200
+	Chain   int           // fragments of one packet; 24
+	Timeout time.Duration // from the first fragment to the last; 5 s
+}
+
+// withDefaults returns l with the ASA's defaults where it says nothing.
+func (l FragmentLimits) withDefaults() FragmentLimits {
+	return FragmentLimits{cmp.Or(l.Size, 200), cmp.Or(l.Chain, 24), cmp.Or(l.Timeout, 5*time.Second)}
+}
+
+// maxHeld is how many bytes of fragments a Reassembler holds at most, whatever
+// its limits.
+const maxHeld = 4 << 20
+
+// A FragmentCount is what became of fragments. (The ASA's command reference, show
+// fragment.)
+type FragmentCount struct {
+	Queue      int    // packets in progress now
+	Assembled  uint64 // packets put together
+	Failed     uint64 // fragments refused: overlaps, too many of one packet, none at all
+	Overflowed uint64 // fragments refused because too many packets were in progress
+	TimedOut   uint64 // packets given up because the rest did not come in time
+}
 
 // A Reassembler puts together the fragments that arrive on one interface. What
 // overlaps is dropped, the whole packet with it, so that nobody sees another
 // packet than the one inspected. (RFC 791, section 3.2; RFC 5722.) It may be
 // used by several goroutines at once. The zero Reassembler is ready to use.
 type Reassembler struct {
-	mu    sync.Mutex
-	parts map[fragKey]*partial
-	order []*partial // by start; finished ones stay until they are due
-	held  int        // bytes of fragments in parts
+	mu     sync.Mutex
+	limits FragmentLimits
+	parts  map[fragKey]*partial
+	order  []*partial // by start; finished ones stay until they are due
+	held   int        // bytes of fragments in parts
+	count  FragmentCount
+}
+
+// SetLimits makes l hold for fragments to come.
+func (r *Reassembler) SetLimits(l FragmentLimits) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limits = l
+}
+
+// Limits returns those in force.
+func (r *Reassembler) Limits() FragmentLimits {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.limits.withDefaults()
+}
+
+// Count returns what became of fragments so far, at the time now.
+func (r *Reassembler) Count(now time.Time) FragmentCount {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.expireLocked(now)
+	c := r.count
+	for _, part := range r.parts {
+		if !part.refused {
+			c.Queue++
+		}
+	}
+	return c
 }
 
 // A fragKey tells the fragments of one packet from all others. (RFC 791,
@@ -66,7 +115,11 @@ func (r *Reassembler) Add(p *Packet) (whole *Packet, v Verdict) {
 	field := binary.BigEndian.Uint16(d[ipFrag:])
 	off, more := int(field&fragOffset)*8, field&flagMF != 0
 	data := d[ipHeader:]
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if len(data) == 0 || more && len(data)%8 != 0 || ipHeader+off+len(data) > MaxPacket {
+		r.count.Failed++
 		return nil, DropFragment
 	}
 	key := fragKey{
@@ -74,12 +127,12 @@ func (r *Reassembler) Add(p *Packet) (whole *Packet, v Verdict) {
 		id: binary.BigEndian.Uint16(d[ipID:]), proto: d[ipProto],
 	}
 
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.expireLocked(p.Time)
+	limits := r.limits.withDefaults()
 	part := r.parts[key]
 	if part == nil {
-		if len(r.parts) >= maxReassembly {
+		if len(r.parts) >= limits.Size {
+			r.count.Overflowed++
 			return nil, DropFragment
 		}
 		if r.parts == nil {
@@ -90,15 +143,17 @@ func (r *Reassembler) Add(p *Packet) (whole *Packet, v Verdict) {
 		r.order = append(r.order, part)
 	}
 	if part.refused {
+		r.count.Failed++
 		return nil, DropFragment
 	}
 	i, repeated, ok := part.place(off, data, more)
 	if repeated {
 		return nil, Consumed
 	}
-	if !ok || len(part.frags) >= maxFragments || r.held+len(data) > maxHeld {
+	if !ok || len(part.frags) >= limits.Chain || r.held+len(data) > maxHeld {
 		r.held -= part.size
 		part.refused, part.frags, part.size = true, nil, 0
+		r.count.Failed++
 		return nil, DropFragment
 	}
 	part.frags = slices.Insert(part.frags, i, frag{off, bytes.Clone(data)})
@@ -115,6 +170,7 @@ func (r *Reassembler) Add(p *Packet) (whole *Packet, v Verdict) {
 	}
 	whole = part.join()
 	whole.Time, whole.In = p.Time, p.In
+	r.count.Assembled++
 	r.dropLocked(part)
 	return whole, whole.Parse()
 }
@@ -173,16 +229,20 @@ func (part *partial) join() *Packet {
 
 // expireLocked forgets the packets that did not become whole in time.
 func (r *Reassembler) expireLocked(now time.Time) {
+	limits := r.limits.withDefaults()
 	n := 0
-	for n < len(r.order) && (r.order[n].done || now.Sub(r.order[n].started) > reassemblyTime) {
+	for n < len(r.order) && (r.order[n].done || now.Sub(r.order[n].started) > limits.Timeout) {
 		if !r.order[n].done {
+			if !r.order[n].refused {
+				r.count.TimedOut++
+			}
 			r.dropLocked(r.order[n])
 		}
 		n++
 	}
 	r.order = slices.Delete(r.order, 0, n)
 	// Finished ones may wait behind one that is not; keep the list short.
-	if len(r.order) > 2*maxReassembly {
+	if len(r.order) > 2*limits.Size {
 		r.order = slices.DeleteFunc(r.order, func(part *partial) bool { return part.done })
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// defaultLimits are those of a Reassembler that nobody told otherwise.
+var defaultLimits = FragmentLimits{}.withDefaults()
+
 // pieces cuts a packet of n payload bytes and returns the fragments' bytes.
 func pieces(t testing.TB, n, mtu int) (whole []byte, frags [][]byte) {
 	t.Helper()
@@ -81,13 +84,13 @@ func TestReassemble(t *testing.T) {
 
 func TestReassembleTooMany(t *testing.T) {
 	_, frags := pieces(t, 25*1480-8, 1500)
-	if len(frags) != maxFragments+1 {
+	if len(frags) != defaultLimits.Chain+1 {
 		t.Fatalf("%d fragments", len(frags))
 	}
 	var r Reassembler
 	for i, b := range frags {
 		want := Consumed
-		if i == maxFragments {
+		if i == defaultLimits.Chain {
 			want = DropFragment
 		}
 		if whole, v := add(t, &r, b, 0); whole != nil || v != want {
@@ -171,15 +174,15 @@ func TestReassembleLimits(t *testing.T) {
 		return edit(frags[0], func(b []byte) { b[4], b[5] = byte(id>>8), byte(id) })
 	}
 	var r Reassembler
-	for id := range maxReassembly {
+	for id := range defaultLimits.Size {
 		if _, v := add(t, &r, with(id), 0); v != Consumed {
 			t.Fatalf("packet %d: %v", id, v)
 		}
 	}
-	if _, v := add(t, &r, with(maxReassembly), reassemblyTime); v != DropFragment {
+	if _, v := add(t, &r, with(defaultLimits.Size), defaultLimits.Timeout); v != DropFragment {
 		t.Errorf("one packet too many: %v", v)
 	}
-	if _, v := add(t, &r, with(maxReassembly), reassemblyTime+1); v != Consumed {
+	if _, v := add(t, &r, with(defaultLimits.Size), defaultLimits.Timeout+1); v != Consumed {
 		t.Errorf("after the others timed out: %v", v)
 	}
 	if len(r.parts) != 1 || len(r.order) != 1 {
@@ -198,6 +201,55 @@ func TestReassembleLimits(t *testing.T) {
 	}
 	if r.held > maxHeld || n != maxHeld/(len(big[0])-20) {
 		t.Errorf("%d bytes held of %d packets; limit %d bytes", r.held, n, maxHeld)
+	}
+}
+
+// TestFragmentLimits: limits of one's own hold, and everything is counted.
+func TestFragmentLimits(t *testing.T) {
+	_, frags := pieces(t, 500, 228) // three
+	with := func(frag, id int) []byte {
+		return edit(frags[frag], func(b []byte) { b[4], b[5] = byte(id>>8), byte(id) })
+	}
+	var r Reassembler
+	r.SetLimits(FragmentLimits{Size: 2, Chain: 2, Timeout: time.Second})
+	if got, want := r.Limits(), (FragmentLimits{2, 2, time.Second}); got != want {
+		t.Errorf("Limits = %+v, want %+v", got, want)
+	}
+	steps := []struct {
+		frag, id int
+		after    time.Duration
+		want     Verdict
+	}{
+		{0, 1, 0, Consumed},
+		{1, 1, 0, Consumed},
+		{2, 1, 0, DropFragment}, // three in a chain of two
+		{0, 2, 0, Consumed},
+		{0, 3, 0, DropFragment}, // three packets at a time
+		{0, 3, time.Second + 1, Consumed},
+	}
+	for i, s := range steps {
+		if _, v := add(t, &r, with(s.frag, s.id), s.after); v != s.want {
+			t.Errorf("step %d: %v, want %v", i, v, s.want)
+		}
+	}
+	want := FragmentCount{Queue: 1, Failed: 1, Overflowed: 1, TimedOut: 1}
+	if got := r.Count(noon.Add(time.Second + 1)); got != want {
+		t.Errorf("Count = %+v, want %+v", got, want)
+	}
+	r.SetLimits(FragmentLimits{})
+	add(t, &r, with(1, 3), time.Second+1)
+	if whole, v := add(t, &r, with(2, 3), time.Second+1); whole == nil || v != Forward {
+		t.Errorf("with the default limits: %v", v)
+	}
+	want.Queue, want.Assembled = 0, 1
+	if got := r.Count(noon.Add(time.Minute)); got != want {
+		t.Errorf("Count = %+v, want %+v", got, want)
+	}
+	// "fragment chain 1" is no fragments at all.
+	r.SetLimits(FragmentLimits{Chain: 1})
+	add(t, &r, with(0, 4), time.Minute)
+	if _, v := add(t, &r, with(1, 4), time.Minute); v != DropFragment {
+		t.Errorf("a second fragment with chain 1: %v", v)
 	}
 }
 
@@ -223,7 +275,7 @@ func TestReassemblerOrderIsBounded(t *testing.T) {
 			t.Fatalf("packet %d not whole", id)
 		}
 	}
-	if len(r.order) > 2*maxReassembly+1 {
+	if len(r.order) > 2*defaultLimits.Size+1 {
 		t.Errorf("%d entries in order", len(r.order))
 	}
 }

@@ -184,9 +184,9 @@ func bogus(a netip.Addr) bool {
 	return v[0] == 0 || v[0] == 127 || v[0] >= 240 && v != [4]byte{255, 255, 255, 255}
 }
 
-// martian reports whether no packet may be forwarded with this flow, wherever
+// Martian reports whether no packet may be forwarded with this flow, wherever
 // it is from.
-func martian(f Flow) bool {
+func Martian(f Flow) bool {
 	src, dst := f.Src.Addr(), f.Dst.Addr()
 	return bogus(src) || src.IsMulticast() || src.As4()[0] == 255 || bogus(dst)
 }

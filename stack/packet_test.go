@@ -433,7 +433,7 @@ func TestString(t *testing.T) {
 		{"echo", AppendICMPEcho(nil, flowOf(ICMP, phone, 5, ucm, 0), 1, make([]byte, 56)), nil,
 			"12:00:00.000000 outside icmp 198.51.100.7 > 10.20.0.11 echo id 5 seq 1 len 56"},
 		{"error", AppendICMPError(nil, parsed(t, udp), netip.MustParseAddr(box), 3, 4, 1400), nil,
-			"12:00:00.000000 outside icmp 203.0.113.10 > 198.51.100.7 type 3 code 4 about udp 198.51.100.7:5000 > 203.0.113.10:69 len 48"},
+			"12:00:00.000000 outside icmp 203.0.113.10 > 198.51.100.7 type 3 code 4 mtu 1400 about udp 198.51.100.7:5000 > 203.0.113.10:69 len 48"},
 		{"fragment", edit(udp, func(b []byte) { b[6], b[7] = 0x20, 2 }), nil,
 			"12:00:00.000000 outside udp 198.51.100.7 > 203.0.113.10 frag 0@16+ len 28"},
 		{"other", edit(udp, func(b []byte) { b[9] = 47 }), nil,

@@ -100,6 +100,22 @@ func (l *Policer) Take(p *Packet) Verdict {
 	return DropRate
 }
 
+// Foresee returns what Take would, and changes nothing.
+func (l *Policer) Foresee(p *Packet) Verdict {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := Policer{cfg: l.cfg, full: l.full, begun: l.begun, tokens: l.tokens, last: l.last}
+	c.fillLocked(p.Time.UnixNano())
+	if int64(p.Len())*8*nanos <= c.tokens {
+		if l.cfg.DropConforming {
+			return DropRate
+		}
+	} else if !l.cfg.TransmitExceeded {
+		return DropRate
+	}
+	return Forward
+}
+
 // fillLocked puts into the bucket what has come since it was last filled.
 func (l *Policer) fillLocked(now int64) {
 	d := now - l.last

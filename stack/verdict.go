@@ -118,5 +118,74 @@ func (v Verdict) String() string {
 	return "unknown"
 }
 
+// verdictTexts are the ASA's descriptions, or ours where the ASA has no such
+// drop. (reference/asa-cli-show-debug.md, section 2.9.)
+var verdictTexts = [numVerdicts]string{
+	DropUnspecified:   "No decision was made",
+	Forward:           "Forwarded",
+	Consumed:          "Taken by the box",
+	DropMalformed:     "Invalid IP header",
+	DropChecksum:      "Bad checksum",
+	DropOptions:       "IP option drop",
+	DropFragment:      "Fragment reassembly failed",
+	DropTTL:           "ttl exceeded",
+	DropNoRoute:       "No route to host",
+	DropACL:           "Flow is denied by configured rule",
+	DropSecurityLevel: "Flow is denied by security levels",
+	DropReversePath:   "Reverse-path verify failed",
+	DropNAT:           "NAT failed",
+	DropNATReverse:    "NAT reverse path failed",
+	DropTCPNotSYN:     "First TCP packet not SYN",
+	DropTCPState:      "TCP packet not expected in this state",
+	DropICMP:          "ICMP packet not permitted, or of no connection",
+	DropLimit:         "Connection limit reached",
+	DropNoService:     "No service at this address of the box",
+	DropInspect:       "Inspection failure",
+	DropSRTPAuth:      "Inspect SRTP Authentication tag validation failed",
+	DropSRTPReplay:    "Inspect SRTP packet replayed",
+	DropSRTPNoKey:     "Inspect SRTP Media session not found",
+	DropMediaSource:   "Media from a source that was not signalled",
+	DropMTU:           "Fragmentation needed and DF set",
+	DropIPv6:          "IPv6 is not supported",
+	DropLoop:          "Loopback count exceeded",
+	DropIPLength:      "Invalid IP Length",
+	DropTCPHeader:     "Invalid TCP Length",
+	DropUDPLength:     "Invalid UDP Length",
+	DropSecurity:      "Slowpath security checks failed",
+	DropInterface:     "Interface is down",
+	DropTCPSequence:   "TCP packet SEQ past window",
+	DropTCPAck:        "TCP invalid ACK",
+	DropTCPReset:      "TCP RST/FIN out of order",
+	DropTCPSYN:        "TCP SEQ in SYN/SYNACK invalid",
+	DropHostLimit:     "Host limit exceeded",
+	DropEmbryonic:     "Embryonic connection limit exceeded",
+	DropRTPLength:     "Inspect RTP invalid length",
+	DropRTPVersion:    "Inspect RTP invalid version",
+	DropRTPPayload:    "Inspect RTP invalid payload type",
+	DropRTPSSRC:       "Inspect RTP SSRC mismatch",
+	DropRTPSequence:   "Inspect RTP sequence number out of range",
+	DropRTCPLength:    "Inspect RTCP invalid length",
+	DropRTCPVersion:   "Inspect RTCP invalid version",
+	DropRTCPPayload:   "Inspect RTCP invalid payload type",
+	DropNoTranslation: "No translation group found",
+	DropRate:          "Rate-limit exceeded",
+	DropICMPSequence:  "ICMP Inspect seq num not matched",
+}
+
+// Text returns the description that "show asp drop" prints before the name.
+func (v Verdict) Text() string {
+	if v < numVerdicts && verdictTexts[v] != "" {
+		return verdictTexts[v]
+	}
+	return v.String()
+}
+
+// Verdicts calls f with each Verdict there is.
+func Verdicts(f func(Verdict)) {
+	for v := range numVerdicts {
+		f(v)
+	}
+}
+
 // Dropped reports whether v is a drop.
 func (v Verdict) Dropped() bool { return v != Forward && v != Consumed }

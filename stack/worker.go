@@ -27,6 +27,9 @@ type output struct {
 func (w *worker) handle(p *Packet, in *port) {
 	p.Out, p.NextHop = nil, netip.Addr{}
 	v := p.Parse()
+	if fn := w.f.tap.Load(); fn != nil {
+		(*fn)(p, in.Interface, false)
+	}
 	if v == DropFragment {
 		whole, got := in.frags.Add(p)
 		if whole != nil {
@@ -44,7 +47,7 @@ func (w *worker) handle(p *Packet, in *port) {
 
 // admit asks the Policy about a parsed packet and does what it says.
 func (w *worker) admit(p *Packet, in *port) Verdict {
-	if martian(p.flow) {
+	if Martian(p.flow) {
 		return DropSecurity
 	}
 	policy := w.f.policy.Load()
@@ -78,14 +81,22 @@ func (w *worker) route(p *Packet, o *output) bool {
 	if p.NextHop.IsValid() {
 		return true
 	}
-	dst := p.flow.Dst.Addr()
-	if o.identity || o.Addr.Contains(dst) || dst == limitedBroadcast {
-		p.NextHop = dst
+	if o.identity {
+		p.NextHop = p.flow.Dst.Addr()
 		return true
 	}
-	hop, ok := w.f.routes.Load().NextHop(o.Interface, dst)
+	hop, ok := w.f.NextHop(o.Interface, p.flow.Dst.Addr())
 	p.NextHop = hop
 	return ok
+}
+
+// NextHop returns the neighbour on out that a packet to dst is handed to, where
+// the Policy has not said which. It reports false if there is none.
+func (f *Forwarder) NextHop(out *Interface, dst netip.Addr) (netip.Addr, bool) {
+	if out.IsIdentity() || out.Addr.Contains(dst) || dst == limitedBroadcast {
+		return dst, true
+	}
+	return f.routes.Load().NextHop(out, dst)
 }
 
 // limitedBroadcast is the address of all hosts on the link. (RFC 919.)
@@ -166,6 +177,9 @@ func (w *worker) output(i *Interface) *output {
 
 // queue puts p, ready to leave, into the batch of o. A full batch is sent.
 func (w *worker) queue(p *Packet, o *output) {
+	if fn := w.f.tap.Load(); fn != nil {
+		(*fn)(p, o.Interface, true)
+	}
 	o.batch = append(o.batch, p)
 	if len(o.batch) == batchSize {
 		w.send(o)

@@ -109,7 +109,9 @@ func accessCommands() []command {
 		cmd("access-group <name> {in|out} interface <if>", by("access-group $3 $5"), parseAccessGroup),
 		cmd("access-group <name> global", by("access-group $3 $5"), parseAccessGroup),
 	}
-	list = append(list, notYet("an access list of this kind", "access-list <name> {standard|ethertype|webtype} <rest:line>")...)
+	list = append(list, inert("it is for routing protocols and VPN, which are not here; interfaces and classes take extended lists only",
+		"access-list <name> {standard|webtype} <rest:line>")...)
+	list = append(list, notYet("an access list of this kind", "access-list <name> ethertype <rest:line>")...)
 	return append(list, notYet("access-group with this option",
 		"access-group <name> in interface <if> {per-user-override|control-plane}", "access-group <name> {out|global} <rest:line>")...)
 }

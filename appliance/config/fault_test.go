@@ -146,6 +146,8 @@ var faults = []struct {
 	{"police rate", []edit{{"inspect tftp", "  inspect tftp\n  police input 7999"}}, 155, 16, config.Error, "", "7999 is not in the range 8000-2000000000"},
 	{"map of an engine that is none", []edit{{"inspect skinny phone-proxy pp", "  inspect skinny strict phone-proxy pp"}}, 157, 18, config.Error, "V04", "there is no policy-map type inspect skinny strict"},
 	{"regular expression of inspect sip", []edit{{gname, gname + "\npolicy-map type inspect sip s\n match calling-party regex x"}}, 7, 2, config.Error, "", "regular expression: not supported yet"},
+	{"interface of fragments", []edit{{gname, gname + "\nfragment chain 1 outsde"}}, 6, 18, config.Error, "V04", "is it outside?"},
+	{"chain of fragments", []edit{{gname, gname + "\nfragment chain 8201"}}, 6, 16, config.Error, "", "8201 is not in the range 1-8200"},
 	{"interface of reverse path", []edit{{gname, gname + "\nip verify reverse-path interface outsde"}}, 6, 34, config.Error, "V04", "is it outside?"},
 
 	{"two nat lines in an object", []edit{{nat, " " + nat + "\n nat (inside,outside) static 203.0.113.11"}}, 64, 2, config.Error, "V63", "has a nat line already (line 63)"},

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"patchbay/appliance/cli"
 )
@@ -33,11 +34,16 @@ func interfaceGlobals() []command {
 				p.run.ReversePaths = append(p.run.ReversePaths, ReversePath{p.line, a.Get("if")})
 			}
 		}),
+		cmd("fragment {size <packets:1-30000>|chain <fragments:1-8200>|timeout <seconds:1-30>} [<if>]", by("fragment $2 $if"), func(p *parser, a cli.Args) {
+			p.run.Fragments = append(p.run.Fragments, Fragments{Line: p.line, Interface: a.Get("if"),
+				Size: a.Int("packets", 0), Chain: a.Int("fragments", 0), Timeout: time.Duration(a.Int("seconds", 0)) * time.Second})
+		}),
 		cmd("sysopt connection tcpmss [minimum] <bytes:0-65535>", by("sysopt connection tcpmss $minimum"), parseTCPMSS),
 		cmd("no sysopt connection tcpmss [minimum] [<bytes:0-65535>]", by("sysopt connection tcpmss $minimum"), parseTCPMSS),
 		cmd("route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>]", by("route $if $dest $mask $gateway").spelled(spellMetric), parseRoute),
 		cmd("icmp {permit|deny} {any|host <one:addr>|<addr> <mask>} [<type:icmptype>] <if>", each, parseICMPRule),
 	}
+	list = append(list, inert("fragments are always put together here", "fragment reassembly {full|virtual} [<if>]")...)
 	return append(list, notYet("a route of this kind", "route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>] {track <n:1-500>|tunneled}")...)
 }
 

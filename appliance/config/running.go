@@ -29,6 +29,7 @@ type Running struct {
 
 	ReversePaths []ReversePath // ip verify reverse-path
 	TCPMSS       TCPMSS        // sysopt connection tcpmss
+	Fragments    []Fragments   // fragment; of two for one interface the last says what it does not leave open
 
 	Objects        []Object
 	ServiceObjects []ServiceObject
@@ -83,7 +84,7 @@ type stanza struct {
 type Line struct {
 	Text string // without the end of line
 	Kind LineKind
-	Why  string // of an Inert line: why it has no effect here
+	Why  string // of an Inert line: why it has no effect here; of an Obeyed one: what of it has none, or ""
 }
 
 // A LineKind is what became of a line.
@@ -126,6 +127,16 @@ type Route struct {
 type ReversePath struct {
 	Line      int
 	Interface string
+}
+
+// Fragments are limits of the fragments that arrive on an interface. Fields that
+// are 0 leave a limit as it is.
+type Fragments struct {
+	Line      int
+	Interface string        // "" is all
+	Size      int           // packets being put together at a time; 1 to 30,000, 200 by default
+	Chain     int           // fragments of a packet; 1 to 8,200, 24 by default
+	Timeout   time.Duration // from its first fragment to the last; 1 to 30 s, 5 by default
 }
 
 // A TCPMSS holds the largest segment that the ends of TCP connections announce
@@ -175,9 +186,10 @@ type Timeouts struct {
 	Conn, HalfClosed, UDP, ICMP             time.Duration
 	SIP, SIPMedia, SIPInvite, SIPDisconnect time.Duration
 	SIPProvisionalMedia, TCPProxyReassembly time.Duration
+	SCTP                                    time.Duration
 
 	// Those of what Patchbay has not, kept as they are written.
-	SunRPC, H323, H225, MGCP, MGCPPAT, SCTP     time.Duration
+	SunRPC, H323, H225, MGCP, MGCPPAT           time.Duration
 	Uauth, FloatingConn, ConnHolddown, IGPStale time.Duration
 }
 
@@ -408,7 +420,7 @@ type ServicePolicy struct {
 func (r *Running) Inert() []Finding {
 	var list []Finding
 	for i, l := range r.Lines {
-		if l.Kind == Inert {
+		if l.Why != "" {
 			list = append(list, Finding{File: r.File, Line: i + 1, Severity: Info, Text: l.Text, Msg: "no effect here: " + l.Why})
 		}
 	}

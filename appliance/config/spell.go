@@ -42,20 +42,20 @@ func (p *parser) spelling(m *cli.Match[action], proto string) *placed {
 			}
 		case "port":
 			if n, err := parsePort(w.Text); err == nil {
-				x.text = portName(n, proto)
+				x.text = PortName(protocols[proto], uint16(n))
 			}
 		case "proto":
 			if n, err := parseProto(w.Text); err == nil {
-				x.text = protoName(n)
+				x.text = ProtoName(uint8(n))
 			}
 			proto = x.text
 		case "icmptype":
 			if n, err := parseICMP(w.Text); err == nil {
-				x.text = nameOf(icmpNames, n)
+				x.text = ICMPTypeName(n)
 			}
 		case "level":
 			if n, err := parseLevel(w.Text); err == nil {
-				x.text = nameOf(levelNames, n)
+				x.text = LevelName(n)
 			}
 		case "time":
 			if t, err := parseTime(w.Text); err == nil {
@@ -88,6 +88,9 @@ func (p *parser) spelling(m *cli.Match[action], proto string) *placed {
 	return l
 }
 
+// protocols are the numbers of those that have ports.
+var protocols = map[string]uint8{"tcp": protoTCP, "udp": protoUDP}
+
 // timeText writes h:mm:ss.
 func timeText(t time.Duration) string {
 	s := int(t / time.Second)
@@ -97,57 +100,6 @@ func timeText(t time.Duration) string {
 func clockText(minutes int) string { return strconv.Itoa(minutes/60) + ":" + clock2(minutes%60) }
 
 func clock2(n int) string { return strconv.Itoa(n/10) + strconv.Itoa(n%10) }
-
-// nameOf returns the name of n, or its digits.
-func nameOf(names map[string]int, n int) string {
-	for name, v := range names {
-		if v == n {
-			return name
-		}
-	}
-	return strconv.Itoa(n)
-}
-
-// protoName returns what the ASA prints for an IP protocol.
-func protoName(n int) string {
-	switch n { // those with two names
-	case 47:
-		return "gre"
-	case 50:
-		return "esp"
-	}
-	return nameOf(protoNames, n)
-}
-
-// only are the names of ports that the ASA prints for one protocol; those of
-// portNames that stand in neither are printed for both.
-var only = map[string][]string{
-	"tcp": {"aol", "bgp", "chargen", "citrix-ica", "ctiqbe", "daytime", "exec", "finger", "ftp", "ftp-data", "gopher", "h323",
-		"hostname", "https", "ident", "imap4", "irc", "klogin", "kshell", "ldap", "ldaps", "login", "lotusnotes", "lpd",
-		"netbios-ssn", "nntp", "pcanywhere-data", "pop2", "pop3", "pptp", "rsh", "rtsp", "smtp", "sqlnet", "ssh", "telnet",
-		"uucp", "whois"},
-	"udp": {"biff", "bootpc", "bootps", "dnsix", "isakmp", "mobile-ip", "nameserver", "netbios-dgm", "netbios-ns", "ntp",
-		"pcanywhere-status", "radius", "radius-acct", "rip", "secureid-udp", "snmp", "snmptrap", "syslog", "tftp", "time",
-		"who", "xdmcp"},
-}
-
-// synonyms are names of ports that the ASA takes and prints as another.
-var synonyms = []string{"http", "cmd"}
-
-// portName returns what the ASA prints for a port of a protocol; of "tcp-udp"
-// and "" what it prints for both.
-func portName(n int, proto string) string {
-	for name, v := range portNames {
-		if v != n || slices.Contains(synonyms, name) {
-			continue
-		}
-		tcp, udp := slices.Contains(only["tcp"], name), slices.Contains(only["udp"], name)
-		if tcp && proto == "tcp" || udp && proto == "udp" || !tcp && !udp {
-			return name
-		}
-	}
-	return strconv.Itoa(n)
-}
 
 // index returns the place of the word that the syntax calls name, -1 if there
 // is none.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"patchbay/appliance/cli"
@@ -124,23 +125,34 @@ func parseTimeout(p *parser, a cli.Args) {
 		"xlate": &t.Xlate, "pat-xlate": &t.PATXlate, "conn": &t.Conn, "half-closed": &t.HalfClosed, "udp": &t.UDP,
 		"icmp": &t.ICMP, "sip": &t.SIP, "sip_media": &t.SIPMedia, "sip-invite": &t.SIPInvite,
 		"sip-disconnect": &t.SIPDisconnect, "sip-provisional-media": &t.SIPProvisionalMedia,
-		"tcp-proxy-reassembly": &t.TCPProxyReassembly,
+		"tcp-proxy-reassembly": &t.TCPProxyReassembly, "sctp": &t.SCTP,
 	} {
 		if a.Has("t." + name) {
 			*where, _ = parseTime(a.Get("t." + name))
 			obeyed = true
 		}
 	}
-	for name, where := range map[string]*time.Duration{
-		"sctp": &t.SCTP, "sunrpc": &t.SunRPC, "h323": &t.H323, "h225": &t.H225, "mgcp": &t.MGCP, "mgcp-pat": &t.MGCPPAT,
-		"floating-conn": &t.FloatingConn, "conn-holddown": &t.ConnHolddown, "igp": &t.IGPStale, "uauth": &t.Uauth,
+	var idle []string
+	for _, x := range []struct {
+		name, why string
+		where     *time.Duration
+	}{
+		{"sunrpc", "there is no such engine", &t.SunRPC}, {"h323", "there is no such engine", &t.H323}, {"h225", "there is no such engine", &t.H225},
+		{"mgcp", "there is no such engine", &t.MGCP}, {"mgcp-pat", "there is no such engine", &t.MGCPPAT},
+		{"floating-conn", "routes do not change while the box runs", &t.FloatingConn},
+		{"conn-holddown", "routes do not change while the box runs", &t.ConnHolddown},
+		{"igp", "there is no routing protocol", &t.IGPStale}, {"uauth", "users do not log in to pass", &t.Uauth},
 	} {
-		if a.Has("t." + name) {
-			*where, _ = parseTime(a.Get("t." + name))
+		if a.Has("t." + x.name) {
+			*x.where, _ = parseTime(a.Get("t." + x.name))
+			idle = append(idle, x.name+": "+x.why)
 		}
 	}
-	if !obeyed {
-		p.noEffect("nothing here has these timeouts")
+	switch why := strings.Join(idle, "; "); {
+	case !obeyed:
+		p.noEffect(why)
+	case why != "":
+		p.run.Lines[p.line-1].Why = why
 	}
 }
 
@@ -236,7 +248,7 @@ func notYetCommands() []command {
 	add("DNS by another command", "dns {expire-entry-timer|poll-timer|timeout|retries|update|forwarder|trusted-source} <rest:line>",
 		"dns-group <name>", "dns-guard")
 	add("a static ARP entry", "arp <if> <addr> <mac:word> [alias]")
-	add("this", "fragment <rest:line>", "no ip verify <rest:line>", "ip audit <rest:line>", "uc-ime <rest:line>", "ctl-provider <rest:line>",
+	add("this", "no ip verify <rest:line>", "ip audit <rest:line>", "uc-ime <rest:line>", "ctl-provider <rest:line>",
 		"threat-detection-rate <rest:line>", "service {resetinbound|resetoutbound|resetoutside|internal|call-home} [<rest:line>]",
 		"sla <rest:line>", "track <rest:line>", "regex <rest:line>", "tcp-map <name>", "flow-export <rest:line>",
 		"wccp <rest:line>", "url-server <rest:line>", "filter <rest:line>", "call-home", "cluster <rest:line>", "zone <rest:line>",

@@ -145,6 +145,11 @@ func (v *validator) access() {
 	for _, r := range v.run.ReversePaths {
 		v.needInterface(r.Line, r.Interface)
 	}
+	for _, f := range v.run.Fragments {
+		if f.Interface != "" {
+			v.needInterface(f.Line, f.Interface)
+		}
+	}
 	if v.run.MappedACL {
 		return
 	}

@@ -116,6 +116,10 @@ var vocabulary = cli.Vocabulary{
 	"tcpmss": "TCP maximum segment size", "minimum": "Smallest", "timeout": "Set idle times", "arp timeout": "Seconds that ARP entries are kept",
 	"permit-nonconnected": "ARP for other subnets", "arp rate-limit": "ARP packets a second", "sysopt connection": "TCP connections",
 
+	"fragment": "Configure the IP fragment database", "size": "Packets being put together at a time", "fragment chain": "Fragments of a packet",
+	"fragment timeout": "Seconds from its first fragment to the last", "reassembly": "How they are put together", "full": "Wholly", "virtual": "In mind",
+	"<packets>": "Packets", "<fragments>": "Fragments", "access-list <name> standard": "An access list of networks", "webtype": "An access list of URLs",
+
 	// Objects, access lists, time.
 	"object": "Configure an object", "object-group": "Configure an object-group", "network": "Addresses", "protocol": "Protocols", "icmp-type": "ICMP types",
 	"host": "A single host", "subnet": "A network", "range": "A range", "fqdn": "Name in the DNS", "v4": "IPv4 addresses of the name",

@@ -306,13 +306,61 @@ func TestTimeRange(t *testing.T) {
 // TestSystem reads what stands by itself.
 func TestSystem(t *testing.T) {
 	r, found := config.CheckAll("pb.cfg", strings.NewReader(twoInterfaces+"ip verify reverse-path interface outside\nip verify reverse-path interface outside\n"+
-		"sysopt connection tcpmss 1300\nsysopt connection tcpmss minimum 500\ntimeout floating-conn 0:01:00 sunrpc 0:05:00\n"))
+		"sysopt connection tcpmss 1300\nsysopt connection tcpmss minimum 500\ntimeout floating-conn 0:01:00 sunrpc 0:05:00\n"+
+		"fragment chain 1 outside\nfragment size 400\nfragment timeout 3\nfragment reassembly full outside\n"))
 	if len(found) > 0 {
 		t.Fatalf("CheckAll: %v", found)
 	}
-	got := []any{r.ReversePaths, r.TCPMSS, r.Timeouts.FloatingConn, r.Timeouts.SunRPC}
-	want := []any{[]config.ReversePath{{Line: 7, Interface: "outside"}}, config.TCPMSS{Line: 10, Maximum: 1300, Minimum: 500}, time.Minute, 5 * time.Minute}
+	got := []any{r.ReversePaths, r.TCPMSS, r.Timeouts.FloatingConn, r.Timeouts.SunRPC, r.Fragments}
+	want := []any{[]config.ReversePath{{Line: 7, Interface: "outside"}}, config.TCPMSS{Line: 10, Maximum: 1300, Minimum: 500}, time.Minute, 5 * time.Minute,
+		[]config.Fragments{{Line: 12, Interface: "outside", Chain: 1}, {Line: 13, Size: 400}, {Line: 14, Timeout: 3 * time.Second}}}
 	if diff := cmp.Diff(want, got, compare); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestTimeoutsWithoutEffect: each timeout either does something here or is said
+// by name to do nothing, also in a line of which the rest is obeyed.
+func TestTimeoutsWithoutEffect(t *testing.T) {
+	tests := []struct {
+		line string
+		kind config.LineKind
+		why  string
+	}{
+		{"timeout conn 1:00:00 half-closed 0:10:00 udp 0:02:00 icmp 0:00:02", config.Obeyed, ""},
+		{"timeout xlate 3:00:00 pat-xlate 0:00:30 sctp 0:02:00 tcp-proxy-reassembly 0:01:00", config.Obeyed, ""},
+		{"timeout sip 0:30:00 sip_media 0:02:00 sip-invite 0:03:00 sip-disconnect 0:02:00 sip-provisional-media 0:02:00", config.Obeyed, ""},
+		{"timeout sip-provisional-media 0:02:00 uauth 0:05:00 absolute", config.Obeyed, "uauth: users do not log in to pass"},
+		{"timeout sunrpc 0:10:00 h323 0:05:00 h225 1:00:00 mgcp 0:05:00 mgcp-pat 0:05:00", config.Inert,
+			"sunrpc: there is no such engine; h323: there is no such engine; h225: there is no such engine; mgcp: there is no such engine; mgcp-pat: there is no such engine"},
+		{"timeout conn 2:00:00 floating-conn 0:00:30", config.Obeyed, "floating-conn: routes do not change while the box runs"},
+		{"timeout conn-holddown 0:00:15 igp stale-route 0:01:10", config.Inert,
+			"conn-holddown: routes do not change while the box runs; igp: there is no routing protocol"},
+	}
+	for _, tt := range tests {
+		r, found := config.Check("pb.cfg", strings.NewReader(tt.line+"\n"))
+		if len(found) > 0 {
+			t.Fatalf("%s: %v", tt.line, found)
+		}
+		if l := r.Lines[0]; l.Kind != tt.kind || l.Why != tt.why {
+			t.Errorf("%s: kind %v, %q; want %v, %q", tt.line, l.Kind, l.Why, tt.kind, tt.why)
+		}
+		inert := r.Inert()
+		if (len(inert) == 1) != (tt.why != "") || len(inert) == 1 && inert[0].Msg != "no effect here: "+tt.why {
+			t.Errorf("%s: Inert says %v, want %q", tt.line, inert, tt.why)
+		}
+	}
+}
+
+// TestSetConnectionIdle: "tcp", the word of before 8.2, is of TCP only.
+func TestSetConnectionIdle(t *testing.T) {
+	for words, want := range map[string]bool{"idle 0:10:00": false, "tcp 0:10:00": true, "tcp 0:10:00 reset": true} {
+		r, found := config.CheckAll("pb.cfg", strings.NewReader("class-map c\n match any\npolicy-map p\n class c\n  set connection timeout "+words+"\n"))
+		if len(found) > 0 {
+			t.Fatalf("%s: %v", words, found)
+		}
+		if s := r.PolicyMaps[0].Classes[0].Set; s.IdleTCP != want || s.IdleTimeout != 10*time.Minute || s.IdleReset != strings.Contains(words, "reset") {
+			t.Errorf("%s: %+v, want IdleTCP %v", words, *s, want)
+		}
 	}
 }

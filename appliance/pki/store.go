@@ -169,6 +169,9 @@ func Open(dir string, opt Options) (*Store, error) {
 	return s, nil
 }
 
+// Dir returns the directory of the store, which is the box's flash.
+func (s *Store) Dir() string { return s.dir }
+
 func (s *Store) load(file string, parse func(file string, data []byte) error) {
 	data, err := readFile(s.dir, file)
 	if err == nil {

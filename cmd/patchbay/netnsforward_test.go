@@ -33,8 +33,9 @@ func TestForwarding(t *testing.T) {
 		t.Run(driver, func(t *testing.T) {
 			n := newTestNet(t, driver)
 			deny := "access-list outside_in extended deny ip any any log"
+			ping := "class-map all\n match any\npolicy-map ping_policy\n class all\n  inspect icmp\nservice-policy ping_policy interface inside\n"
 			b := n.start(t, startOptions{config: demoWith(t, deny,
-				"access-list outside_in extended permit tcp any host 10.20.0.11 eq 8080\n"+deny)})
+				"access-list outside_in extended permit tcp any host 10.20.0.11 eq 8080\n"+deny+"\n"+ping)})
 			f := &forwarding{n, b, n.host(t, n.out, netip.MustParseAddr("198.51.100.9")),
 				n.host(t, n.in, deskAddr), n.host(t, n.in, ucmReal)}
 			t.Run("transfer through PAT", f.transfer)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,7 +40,7 @@ bytes everywhere. DIR gets
                   was dropped says why
   packets.txt     a line for each packet that arrived or left
   log.txt         what the box logged
-  conn.txt, xlate.txt, drop.txt   what it knew at the end (--show)
+  conn.txt, ...   what it knew at the end: a file for each "show" command (--show)
 
 With --split one capture that holds both directions of a conversation is taken
 apart: packets from an address in the prefix arrive on that interface, others on
@@ -57,7 +58,7 @@ goes no further.`,
 	f.StringArrayVar(&fl.split, "split", nil, "NAMEIF=PREFIX: packets from PREFIX arrive on NAMEIF")
 	f.StringVar(&fl.seed, "keys", "", "seed of every choice by chance")
 	f.StringVar(&fl.flash, "flash", "", "directory of keys and certificates; default: one that goes away, with new keys")
-	f.StringSliceVar(&fl.show, "show", []string{"conn", "xlate", "drop"}, "lists to write at the end")
+	f.StringSliceVar(&fl.show, "show", []string{"conn", "xlate", "nat", "asp drop"}, "\"show\" commands to do at the end, such as \"conn detail\"")
 	f.BoolVar(&fl.fixChecksums, "fix-checksums", false, "make checksums right first: captures taken on a host often have wrong ones")
 	f.BoolVar(&fl.pickUp, "pick-up", false, "with --split, make up the handshake of TCP conversations whose beginning the capture lacks")
 	f.BoolVar(&fl.noText, "no-text", false, "leave out packets.txt")
@@ -174,16 +175,22 @@ func replay(cmd *cobra.Command, fl replayFlags) (err error) {
 		return err
 	}
 	for _, what := range fl.show {
-		f, err := files.create(what + ".txt")
+		var out bytes.Buffer
+		if err := box.Exec(&out, "show "+what); err != nil {
+			return fmt.Errorf("--show %q: %w", what, err)
+		}
+		f, err := files.create(showFile(what))
 		if err != nil {
 			return err
 		}
-		if err := box.Show(f, what); err != nil {
+		if _, err := f.Write(out.Bytes()); err != nil {
 			return err
 		}
 	}
+	if err := box.WriteCount(cmd.OutOrStdout()); err != nil {
+		return err
+	}
 	c := box.Count()
-	fmt.Fprintf(cmd.OutOrStdout(), "%d packets in, %d out, %d dropped, %d for the box itself\n", c.In, c.Out, c.Dropped, c.Terminated)
 	if c.Terminated > 0 {
 		fmt.Fprintln(cmd.ErrOrStderr(), "note: what the box ends itself (TLS, its TFTP server) is not replayed")
 	}
@@ -191,6 +198,20 @@ func replay(cmd *cobra.Command, fl replayFlags) (err error) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "note: the captures hold only a part of %d packets\n", c.Truncated)
 	}
 	return nil
+}
+
+// showFile names the file for a show command: its words, with a dash for
+// whatever else is in them. A name that is too long is cut.
+func showFile(what string) string {
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '.', r == '_':
+			return r
+		}
+		return '-'
+	}, strings.Join(strings.Fields(what), " "))
+	const longest = 100 // bytes
+	return strings.TrimLeft(name[:min(len(name), longest)], ".") + ".txt"
 }
 
 // openCapture opens the capture of "NAMEIF=CAPTURE".

@@ -130,8 +130,8 @@ out 00:00:00.100000 inside>outside udp 203.0.113.2:5000 > 192.0.2.5:53 len 7 ttl
 	if !strings.Contains(got["packets.txt"], "in  00:00:00.100000 outside udp 192.0.2.5:53 > 203.0.113.2:5000 len 7\nout") {
 		t.Errorf("the answer was not addressed to the translation:\n%s", got["packets.txt"])
 	}
-	if _, ok := got["drop.txt"]; ok {
-		t.Error("drop.txt was not asked for")
+	if _, ok := got["asp-drop.txt"]; ok {
+		t.Error("asp-drop.txt was not asked for")
 	}
 
 	for name, args := range map[string][]string{

@@ -107,6 +107,7 @@ func check(file string, r io.Reader, lenient bool) (*config.Running, []config.Fi
 
 func openLinks(r *config.Running, args []string) (map[string]stack.Link, error) {
 	opened := make(map[string]stack.Link)
+	var devices link.Devices // sub-interfaces share one
 	for _, arg := range args {
 		name, device, err := pair(arg)
 		if err == nil && opened[name] != nil {
@@ -118,7 +119,7 @@ func openLinks(r *config.Running, args []string) (map[string]stack.Link, error) 
 			if i := r.Interface(name); i != nil {
 				opt.MTU, opt.VLAN = i.MTU, uint16(i.VLAN)
 			}
-			l, err = link.Open(device, opt)
+			l, err = devices.Open(device, opt)
 		}
 		if err != nil {
 			closeLinks(opened)

@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"bytes"
 	"time"
 
 	"patchbay/inspect"
@@ -26,6 +27,7 @@ type call struct {
 	owes   [2]bool   // an answer, to an offer that came in a response
 	bound  bool      // the Binder knows streams of it
 	stream []stream  // by m-line index
+	tag    []byte    // of To in the answer that established it; nil: not known
 
 	heard     time.Time // when it was last seen, if there is a clock
 	cancelled bool      // and not answered since
@@ -43,8 +45,20 @@ type stream struct {
 	offered [2]offer         // the last of each end
 	secure  [2]profile       // on each end's side
 	now     [2]inspect.Media // what each end said last
+	forks   []fork           // of the early answers, the newest maxForks
 	agreed  [2]inspect.Media // and had said when they last agreed
 }
+
+// A fork is what one of several who ring has said of a stream, before one of
+// them is the answer. (RFC 3261, section 13.2.2.4.)
+type fork struct {
+	tag  []byte // of its To
+	end  nat.End
+	said inspect.Media
+}
+
+// maxForks is how many of them a stream remembers.
+const maxForks = 8
 
 // An offer is what the answer to it must fit.
 type offer struct {
@@ -145,7 +159,7 @@ func (s *session) follow() {
 			}
 			c.invite[from] = invite{cseq: m.cseq}
 			c.owes = [2]bool{}
-		case m.isMethod("BYE") && c != nil:
+		case m.isMethod("BYE") && c != nil && s.isDialogOf(c):
 			c.end(s.binder)
 		}
 		return
@@ -159,6 +173,10 @@ func (s *session) follow() {
 	case m.isMethod("INVITE") && m.cseq != c.invite[asker].cseq:
 		// Of a request that is over.
 	case m.isMethod("INVITE") && m.status < 300:
+		if c.stage == early && m.inside {
+			c.tag = append(c.tag[:0], m.toTag...)
+			s.settle(c)
+		}
 		c.stage = established
 	case m.status < 300:
 	case m.isMethod("INVITE") && (c.stage == early || gone):
@@ -168,6 +186,57 @@ func (s *session) follow() {
 	case m.isMethod("INVITE") || m.isMethod("UPDATE"):
 		s.rollBack(c, asker)
 	}
+}
+
+// isDialogOf reports whether a request belongs to the dialog that c came to be,
+// and not to another that its INVITE has forked into. Without tags it does.
+func (s *session) isDialogOf(c *call) bool {
+	m := &s.msg
+	from := m.fromTag()
+	return c.tag == nil || !m.inside || len(from) == 0 || bytes.Equal(c.tag, m.toTag) || bytes.Equal(c.tag, from)
+}
+
+// settle has the media be of the one of several forks that answers, if it said
+// where in a provisional answer and does not say so again.
+func (s *session) settle(c *call) {
+	m := &s.msg
+	for i := range c.stream {
+		st := &c.stream[i]
+		if len(m.raw) == m.body {
+			for _, f := range st.forks {
+				if f.end == s.from && bytes.Equal(f.tag, m.toTag) && st.now[s.from] != f.said {
+					st.now[s.from], st.agreed[s.from] = f.said, f.said
+					_, _ = s.binder.Media(f.said, s.from) // an error leaves the stream silent
+				}
+			}
+		}
+		st.forks = nil
+	}
+}
+
+// forked notes what one of several who ring says of a stream.
+func (s *session) forked(st *stream, said inspect.Media) {
+	m := &s.msg
+	tag := m.toTag
+	if m.isRequest() {
+		tag = m.fromTag()
+	}
+	if s.media.call.stage != early || len(tag) == 0 {
+		return
+	}
+	for i := range st.forks {
+		if f := &st.forks[i]; f.end == s.from && bytes.Equal(f.tag, tag) {
+			f.said = said
+			return
+		}
+	}
+	if m.isRequest() || !m.isMethod("INVITE") {
+		return
+	}
+	if len(st.forks) == maxForks {
+		st.forks = st.forks[1:]
+	}
+	st.forks = append(st.forks, fork{bytes.Clone(tag), s.from, said})
 }
 
 // rollBack takes an offer back that was refused: what was agreed before holds

@@ -30,6 +30,7 @@ const (
 	MaxTransactions = 32        // requests of a conversation whose Via is remembered
 	MaxNames        = 8         // names of itself that an end may have
 	MaxVia          = 1024      // bytes of a Via that is remembered
+	maxAsked        = 16        // addresses of a message that are asked about once
 	MaxName         = 256       // bytes of a host or user that is remembered
 )
 
@@ -82,6 +83,11 @@ type Engine struct {
 	// time is that of the Binder's inspect.Clock.
 	InviteTimeout, DisconnectTimeout time.Duration
 
+	// Timeout is how long an answered call may be silent when no media of it
+	// flows any more, as the Binder's inspect.Watcher knows ("timeout sip");
+	// 0 is for ever.
+	Timeout time.Duration
+
 	Log *slog.Logger // for the action Log; nil for none
 }
 
@@ -101,6 +107,9 @@ func (e *Engine) NewSession(b inspect.Binder) inspect.Session {
 		s.pending.max = min(2*maxCalls, maxRemembered)
 	}
 	s.clock, _ = b.(inspect.Clock)
+	if e.NAT {
+		s.asked = make([]translated, 0, maxAsked)
+	}
 	return s
 }
 

@@ -148,6 +148,7 @@ func (s *session) editMedia(i int) error {
 	}
 	st.bound, s.media.call.bound = true, true
 	s.note(st, in)
+	s.forked(st, in)
 
 	if out.Addr == in.Addr && out.RTCP == in.RTCP && out.Secure == in.Secure && out.Tx == in.Tx {
 		// The ends talk to each other: they must hear each other's words.
@@ -227,6 +228,7 @@ func (s *session) announce(m *sdp.Media, st *stream, in, out inspect.Media) erro
 		s.insertLine(m.Attr, s.text)
 	}
 	if s.engine.NAT {
+		s.editCandidates(m, in, out)
 		return nil // keys are between the ends
 	}
 	if !out.Secure {

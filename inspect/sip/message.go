@@ -89,6 +89,7 @@ type message struct {
 	cseq    uint32
 	callID  []byte
 	inside  bool // To has a tag: in a dialog
+	toTag   []byte
 	auth    bool // Authorization or Proxy-Authorization
 	encoded bool // the body is compressed
 	ctype   inspect.Span
@@ -96,6 +97,17 @@ type message struct {
 
 // isMethod reports whether the message is a name request or an answer to one.
 func (m *message) isMethod(name string) bool { return string(m.method) == name }
+
+// fromTag returns the tag of From, nil if it has none.
+func (m *message) fromTag() []byte {
+	for i := range m.fields {
+		if f := &m.fields[i]; f.kind == fieldIdentity && isFrom(m.raw, f.value.Off) {
+			tag, _ := tagOf(m.raw, f.value)
+			return tag
+		}
+	}
+	return nil
+}
 
 // isRequest reports whether the message is a request.
 func (m *message) isRequest() bool { return m.status == 0 }
@@ -133,7 +145,9 @@ func (m *message) parse(raw []byte) error {
 				return err
 			}
 		case fieldTo:
-			m.inside = m.inside || hasTag(raw, line.value)
+			if tag, ok := tagOf(raw, line.value); ok {
+				m.inside, m.toTag = true, tag
+			}
 		case fieldType:
 			m.ctype = line.value
 		case fieldEncoding:

@@ -10,10 +10,9 @@ import (
 )
 
 const (
-	defaultPort    = 5060        // of SIP over UDP and TCP (RFC 3261, section 19.1.2)
-	defaultExpires = time.Hour   // of a REGISTER that says nothing (RFC 3261, section 10.2)
-	expireStep     = time.Second // how often calls are looked at for their time
-	maxRemembered  = 4096        // requests of a conversation through NAT whose Vias are remembered
+	defaultPort   = 5060        // of SIP over UDP and TCP (RFC 3261, section 19.1.2)
+	expireStep    = time.Second // how often calls are looked at for their time
+	maxRemembered = 4096        // requests of a conversation through NAT whose Vias are remembered
 )
 
 // translateNAT appends what stands for h on the other side, or returns nil
@@ -34,7 +33,7 @@ func (s *session) translateNAT(dst []byte, h hostport, r role) []byte {
 	case r == dialog:
 		after = s.reacher.Reach(before, s.from, inspect.ForDialog, string(s.msg.callID), 0)
 	case r == registered:
-		after = s.reacher.Reach(before, s.from, inspect.ForRegistration, "", s.expires)
+		after = s.register(before)
 	case r == sentBy:
 		after = s.reacher.Reach(before, s.from, inspect.ForAnswers, "", 0)
 	}
@@ -45,66 +44,6 @@ func (s *session) translateNAT(dst []byte, h hostport, r role) []byte {
 		return nil
 	}
 	return appendHostport(dst, after, h.hasPort || r != identity && after.Port() != defaultPort && after.Port() != 0)
-}
-
-// contactRole says what the Contacts of the message are for.
-func (s *session) contactRole() role {
-	m := &s.msg
-	switch {
-	case m.isMethod("REGISTER") && m.isRequest():
-		s.expires = s.statedExpires()
-		return registered
-	case m.isMethod("REGISTER") || m.isMethod("OPTIONS") || m.isMethod("BYE") || m.isMethod("CANCEL") ||
-		m.isMethod("ACK") || m.status >= 300:
-		return target
-	}
-	switch c := s.calls.byID[string(m.callID)]; {
-	case c == nil && m.isMethod("INVITE") && !m.isRequest():
-		return target // it answers nothing
-	case c != nil && c.stage == ended:
-		return target // it crossed the end of the call: nobody goes on there
-	}
-	return dialog
-}
-
-// statedExpires reads Expires of a REGISTER.
-func (s *session) statedExpires() time.Duration {
-	l := lines{b: s.msg.raw, at: bytes.IndexByte(s.msg.raw, '\n') + 1}
-	for l.next() {
-		if equalFold(l.name.Of(l.b), "expires") {
-			if n, ok := parseLength(l.value.Of(l.b)); ok {
-				return time.Duration(n) * time.Second
-			}
-		}
-	}
-	return defaultExpires
-}
-
-// editContacts is editList for a Contact, whose own ;expires= comes first.
-func (s *session) editContacts(value inspect.Span, r role) {
-	if r != registered {
-		s.editList(value, r)
-		return
-	}
-	b, stated := s.msg.raw, s.expires
-	l := list{b: b, rest: value}
-	for l.next() {
-		u, rest, ok := nameAddr(b, l.value)
-		if !ok {
-			continue
-		}
-		s.expires = stated
-		p := params{b: b, rest: rest}
-		for p.next() {
-			if equalFold(p.name.Of(b), "expires") {
-				if n, ok := parseLength(unquote(b, p.value).Of(b)); ok {
-					s.expires = time.Duration(n) * time.Second
-				}
-			}
-		}
-		s.editURI(u, r)
-	}
-	s.expires = stated
 }
 
 // eachVia calls f with every value of Via, topmost first.
@@ -187,25 +126,34 @@ func (s *session) editReceived(v via) {
 
 // Expire ends the calls that nobody answered in time. See inspect.Expirer.
 func (s *session) Expire(now time.Time) {
-	e := &s.engine
-	if e.InviteTimeout <= 0 && e.DisconnectTimeout <= 0 || now.Before(s.looked.Add(expireStep)) {
-		s.heard = now
+	s.heard = now
+	if now.Before(s.looked.Add(expireStep)) {
 		return
 	}
-	s.looked, s.heard = now, now
+	s.looked = now
 	for id, c := range s.calls.byID {
-		idle := now.Sub(c.heard)
-		switch {
-		case c.stage == ended || c.cancelled:
-			if e.DisconnectTimeout <= 0 || idle <= e.DisconnectTimeout {
-				continue
-			}
-		case c.stage != early || e.InviteTimeout <= 0 || idle <= e.InviteTimeout:
-			continue
+		if s.isOver(c, now.Sub(c.heard)) {
+			c.end(s.binder)
+			delete(s.calls.byID, id)
 		}
-		c.end(s.binder)
-		delete(s.calls.byID, id)
 	}
+}
+
+// isOver reports whether a call that was silent for idle is.
+func (s *session) isOver(c *call, idle time.Duration) bool {
+	e := &s.engine
+	limit := e.Timeout
+	switch {
+	case c.stage == ended || c.cancelled:
+		limit = e.DisconnectTimeout
+	case c.stage == early:
+		limit = e.InviteTimeout
+	}
+	if limit <= 0 || idle <= limit {
+		return false
+	}
+	w, ok := s.binder.(inspect.Watcher)
+	return c.stage != established || c.cancelled || ok && !w.Flows(c.id, "")
 }
 
 // followNAT is what following a call needs besides: its time, and the end of
@@ -223,6 +171,7 @@ func (s *session) followNAT() {
 	} else if s.engine.NAT && m.isRequest() && m.isMethod("BYE") {
 		s.binder.Release(string(m.callID), "")
 	}
+	s.granted()
 }
 
 var _ inspect.Expirer = (*session)(nil)

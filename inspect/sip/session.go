@@ -32,9 +32,12 @@ type session struct {
 	desc  sdp.Description
 	media mediaEdit
 
+	registrations []registration // in order of age
+
 	expires time.Duration  // of the registration at hand
 	display bool           // the field at hand only shows somebody
 	masked  []inspect.Span // lines of the message that do not leave
+	asked   []translated   // addresses of it that scrub has asked about
 
 	heard, looked time.Time // now, and when calls were last looked at for their time
 }
@@ -82,8 +85,12 @@ func (s *session) Inspect(dst, msg []byte, from nat.End) ([]byte, error) {
 	if err := s.editBody(); err != nil {
 		return dst, drop(err)
 	}
-	grown := s.edits.Delta()
-	s.editHeader(len(msg) - s.msg.body + grown)
+	s.editHeader()
+	if s.engine.NAT {
+		s.asked = s.asked[:0]
+		s.scrub()
+	}
+	s.editLength()
 	out, err := s.edits.AppendTo(dst, msg)
 	s.edits.Reset() // it may hold keys
 	if err != nil {
@@ -108,9 +115,24 @@ func isKeepalive(msg []byte) bool {
 	return true
 }
 
-// editHeader edits the start line and the header. length is that of the body
-// as it leaves.
-func (s *session) editHeader(length int) {
+// editLength writes the length of the body as it leaves.
+func (s *session) editLength() {
+	m := &s.msg
+	length := len(m.raw) - m.body + s.edits.DeltaFrom(m.body)
+	for i := range m.fields {
+		f := &m.fields[i]
+		if f.kind != fieldLength {
+			continue
+		}
+		if n, ok := parseLength(f.value.Of(m.raw)); ok && n != length {
+			s.text = strconv.AppendInt(s.text[:0], int64(length), 10)
+			s.replace(f.value, s.text)
+		}
+	}
+}
+
+// editHeader edits the start line and the header.
+func (s *session) editHeader() {
 	m := &s.msg
 	if m.isRequest() && (s.engine.NAT || !(m.auth && s.from == nat.Client)) {
 		// With credentials the URI stays: their digest covers it.
@@ -144,11 +166,6 @@ func (s *session) editHeader(length int) {
 		case fieldCallInfo:
 			s.editList(f.value, target)
 			s.editHuntPilot(f.value)
-		case fieldLength:
-			if n, ok := parseLength(f.value.Of(m.raw)); ok && n != length {
-				s.text = strconv.AppendInt(s.text[:0], int64(length), 10)
-				s.replace(f.value, s.text)
-			}
 		}
 	}
 }

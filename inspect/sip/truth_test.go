@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -517,11 +518,13 @@ func compareMoved(t *testing.T, where string, before, after *message, j int) {
 	}
 }
 
+var any4 = regexp.MustCompile(`[0-9]+\.[0-9]+\.[0-9]+\.[0-9]+`)
+
 func compareMovedSDP(t *testing.T, where string, before, after *message) {
 	t.Helper()
 	if kind, _ := mediaType(before.raw, before.ctype); !isSDP(kind) {
-		if !bytes.Equal(before.raw[before.body:], after.raw[after.body:]) {
-			t.Errorf("%s: body that is no session description changed", where)
+		if any4.ReplaceAllString(string(before.raw[before.body:]), "A") != any4.ReplaceAllString(string(after.raw[after.body:]), "A") {
+			t.Errorf("%s: body that is no session description changed in more than its addresses", where)
 		}
 		return
 	}

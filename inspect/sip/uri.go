@@ -219,17 +219,23 @@ func (p *params) next() bool {
 
 // hasTag reports whether a From or To value has a tag.
 func hasTag(b []byte, v inspect.Span) bool {
+	_, ok := tagOf(b, v)
+	return ok
+}
+
+// tagOf returns the tag of a From or To value.
+func tagOf(b []byte, v inspect.Span) ([]byte, bool) {
 	_, rest, ok := nameAddr(b, v)
 	if !ok {
-		return false
+		return nil, false
 	}
 	p := params{b: b, rest: rest}
 	for p.next() {
 		if bytes.EqualFold(p.name.Of(b), []byte("tag")) {
-			return true
+			return p.value.Of(b), true
 		}
 	}
-	return false
+	return nil, false
 }
 
 // unquote takes the quotes off s, if it has both.

@@ -58,6 +58,9 @@ func (b *box) Self(from nat.End) netip.AddrPort {
 	return netip.MustParseAddrPort("10.20.0.5:49152")
 }
 
+// renamed is how the UCM knows a, an address of no stream.
+func renamed(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(outside, a.Port()) }
+
 func (b *box) Signal(a netip.AddrPort, from nat.End) netip.AddrPort {
 	b.calls = append(b.calls, fmt.Sprintf("signal %v %v", a, from))
 	if a.Port() == 0 {

@@ -86,9 +86,25 @@ func (s *session) openReceiveAck(m Message) error {
 		if st != nil {
 			s.closed(st, receiving, false)
 		}
-		return nil
+		return s.rename(m, v, addr)
 	}
 	return s.phoneSocket(m, v, st, addr, true)
+}
+
+// rename tells the UCM how it knows addr, which the phone says of no stream:
+// an address of the phone's side is none of the UCM's. The port stays.
+func (s *session) rename(m Message, v view, addr netip.AddrPort) error {
+	if !addr.IsValid() {
+		return nil
+	}
+	a := s.binder.Signal(netip.AddrPortFrom(addr.Addr(), 0), nat.Client)
+	if !a.IsValid() {
+		return nil
+	}
+	if err := v.setAddress(netip.AddrPortFrom(a.Addr(), addr.Port())); err != nil {
+		return drop(m, err)
+	}
+	return nil
 }
 
 // startTransmissionAck is the phone's answer with the address it transmits
@@ -101,7 +117,7 @@ func (s *session) startTransmissionAck(m Message) error {
 		return drop(m, err)
 	}
 	if v.number(v.status) != 0 {
-		return nil // the UCM will stop it
+		return s.rename(m, v, addr) // the UCM will stop it
 	}
 	st := s.findParty(v.number(v.party), v.number(v.callRef))
 	if st == nil && s.findPhone(addr) == nil {
@@ -122,8 +138,8 @@ func (s *session) phoneSocket(m Message, v view, st *stream, addr netip.AddrPort
 	}
 	if st == nil {
 		if st = s.findPhone(addr); st == nil {
-			s.note(slog.LevelInfo, "answer to nothing that was asked passes as it is", m)
-			return nil
+			s.note(slog.LevelInfo, "answer to nothing that was asked opens nothing", m)
+			return s.rename(m, v, addr)
 		}
 		receives = false
 	}
@@ -209,8 +225,8 @@ func (s *session) transmissionFailure(m Message) error {
 		st = s.findFar(addr)
 	}
 	if st == nil {
-		s.note(slog.LevelInfo, "failure to send to an address never given passes as it is", m)
-		return nil
+		s.note(slog.LevelInfo, "failure to send to an address never given", m)
+		return s.rename(m, v, addr)
 	}
 	if err := v.setAddress(st.far); err != nil {
 		return drop(m, err)

@@ -274,8 +274,9 @@ func TestMediaMessages(t *testing.T) {
 		compare(t, pass(t, s, msg, nat.Client), w.put(clone(msg), farAddr))
 		put(msg, 4, uint32(0xfffffffc)) // found by the address
 		compare(t, pass(t, s, msg, nat.Client), w.put(clone(msg), farAddr))
-		msg = w.build(0x2a, netip.MustParseAddrPort("203.0.113.99:7"))
-		compare(t, pass(t, s, msg, nat.Client), msg)
+		never := netip.MustParseAddrPort("203.0.113.99:7")
+		msg = w.build(0x2a, never)
+		compare(t, pass(t, s, msg, nat.Client), w.put(clone(msg), renamed(never)))
 	})
 	forms(t, "PortResponse", portForms, func(t *testing.T, w where) {
 		b := &box{}

@@ -43,6 +43,8 @@ func (s *session) Inspect(dst, msg []byte, from nat.End) ([]byte, error) {
 	return dst, nil
 }
 
+var _ inspect.Expirer = (*session)(nil)
+
 // Close releases the streams that are still open.
 func (s *session) Close() { s.releaseAll() }
 

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
 	"patchbay/inspect"
 )
@@ -81,6 +82,11 @@ type Engine struct {
 	// that open them pass as they are and no picture can flow, as on the ASA.
 	// (reference/skinny.md, section 4.8.)
 	Video bool
+
+	// MediaTimeout is how long a stream that nobody closes may be silent in
+	// signaling when no media of it flows any more, as the Binder's
+	// inspect.Watcher knows ("timeout media"); 0 is for ever.
+	MediaTimeout time.Duration
 
 	// What "policy-map type inspect skinny" sets; zero is not enforced. A
 	// message that breaks a rule is dropped and logged. The lines of Matches

@@ -2,7 +2,9 @@ package skinny
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
+	"time"
 
 	"patchbay/inspect"
 )
@@ -29,6 +31,8 @@ type stream struct {
 	call, name string // conf and party for the Binder, decimal
 
 	types inspect.PayloadTypes // that the UCM named
+
+	heard time.Time // when a message of it came last, if there is a clock
 
 	open directions // until Close and Stop
 	kept directions // closed, but the phone keeps its socket (portHandling 1)
@@ -126,7 +130,22 @@ func (s *session) begin(conf, party, callRef uint32) *stream {
 	if callRef != 0 {
 		st.callRef = callRef
 	}
+	st.heard = s.heard
 	return st
+}
+
+// Expire releases the streams that nobody has closed and that are silent for
+// too long. See inspect.Expirer.
+func (s *session) Expire(now time.Time) {
+	w, ok := s.binder.(inspect.Watcher)
+	if !ok || s.engine.MediaTimeout <= 0 {
+		return
+	}
+	for _, st := range slices.Clone(s.streams) {
+		if !st.heard.IsZero() && now.Sub(st.heard) > s.engine.MediaTimeout && !w.Flows(st.call, st.name) {
+			s.release(st)
+		}
+	}
 }
 
 // evict releases the oldest stream that is closed, or else the oldest.

@@ -133,6 +133,14 @@ func (s *Stack) configure(c Config) error {
 // are for the host, packets read from it are from the host.
 func (s *Stack) Link() *Link { return s.link }
 
+// SetMTU makes mtu the size, in bytes, of the largest packets that the host
+// sends from now on.
+func (s *Stack) SetMTU(mtu int) {
+	s.ep.SetMTU(uint32(mtu))
+	s.s.SetNICMTU(nic, uint32(mtu))
+	s.link.mtu.Store(int64(mtu))
+}
+
 // Close ends every connection and the Link, and waits for the netstack. The
 // peers of connections hear of it if somebody still reads the Link: Close waits
 // for that, drainWait at most.

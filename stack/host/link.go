@@ -18,7 +18,7 @@ import (
 // keeps what it is given: the host's own packets are not the fast path.
 type Link struct {
 	ep     *channel.Endpoint
-	mtu    int
+	mtu    atomic.Int64
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -32,7 +32,9 @@ type Link struct {
 
 func newLink(ep *channel.Endpoint, mtu int) *Link {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Link{ep: ep, mtu: mtu, ctx: ctx, cancel: cancel, Now: time.Now}
+	l := &Link{ep: ep, ctx: ctx, cancel: cancel, Now: time.Now}
+	l.mtu.Store(int64(mtu))
+	return l
 }
 
 // Read waits for packets that the host sends. See stack.Link.
@@ -102,7 +104,7 @@ func (l *Link) drain(wait time.Duration) {
 }
 
 // MTU is the largest packet the host sends, in bytes.
-func (l *Link) MTU() int { return l.mtu }
+func (l *Link) MTU() int { return int(l.mtu.Load()) }
 
 // Close ends the Link; the Stack goes on but is heard no more.
 func (l *Link) Close() error {

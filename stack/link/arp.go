@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -99,6 +100,43 @@ func (e *Ethernet) resolveLocked(hop netip.Addr, a *addrs, frame []byte, now tim
 	return MAC{}, false
 }
 
+// A Neighbour is a station on the link whose address is known.
+type Neighbour struct {
+	Addr netip.Addr
+	MAC  MAC
+	Age  time.Duration // since it was last confirmed
+}
+
+// Neighbours returns those that are known, by address.
+func (e *Ethernet) Neighbours() []Neighbour {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.now()
+	var all []Neighbour
+	for addr, n := range e.neighbours.m {
+		if age := now.Sub(n.since); n.known && age < arpLifetime {
+			all = append(all, Neighbour{addr, n.mac, max(0, age)})
+		}
+	}
+	slices.SortFunc(all, func(a, b Neighbour) int { return a.Addr.Compare(b.Addr) })
+	return all
+}
+
+// ForgetNeighbours forgets those that are known, so that they are asked again
+// when they are needed. It returns how many.
+func (e *Ethernet) ForgetNeighbours() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	count := 0
+	for addr, n := range e.neighbours.m {
+		if n.known {
+			delete(e.neighbours.m, addr)
+			count++
+		}
+	}
+	return count
+}
+
 // insertLocked adds an entry for addr that is not known yet. It returns nil if
 // there is no room.
 func (e *Ethernet) insertLocked(addr netip.Addr, now time.Time) *neighbour {
@@ -172,6 +210,11 @@ func (e *Ethernet) arp(op uint16, dst MAC, sender netip.Addr, targetMAC MAC, tar
 // for our addresses. It learns from answers to our own requests and from
 // requests sent to us alone, and from stations on our subnet only, so that an
 // announcement to all, which anybody can make, changes nothing.
+//
+// A neighbour that is known is confirmed or forgotten, never changed: somebody
+// else who says that he has the address only makes us ask the one we know, and
+// what he answers to that is not for us to believe. If the one we know is gone,
+// we ask all.
 func (e *Ethernet) takeARP(b []byte, dst MAC, now time.Time) {
 	if len(b) < arpLen || [6]byte(b) != arpStart {
 		e.drop(Malformed)
@@ -195,23 +238,40 @@ func (e *Ethernet) takeARP(b []byte, dst MAC, now time.Time) {
 	switch {
 	case op == arpReply && dst == e.mac && targetMAC == e.mac && target == a.own.Addr() && onLink:
 		n := e.neighbours.m[sender]
-		if n != nil && !n.asked.IsZero() && now.Sub(n.asked) < arpWindow {
+		if n != nil && !n.asked.IsZero() && now.Sub(n.asked) < arpWindow && (!n.known || n.mac == senderMAC) {
 			e.learnLocked(n, senderMAC, now)
 		}
 	case op == arpRequest && (onLink || sender.IsUnspecified()) && a.answers(target):
-		if dst == e.mac && onLink && target == a.own.Addr() {
-			n := e.neighbours.m[sender]
-			if n == nil {
-				n = e.insertLocked(sender, now)
-			}
-			if n != nil {
-				e.learnLocked(n, senderMAC, now)
-			}
+		if onLink && target == a.own.Addr() {
+			e.askedByLocked(sender, senderMAC, dst == e.mac, a, now)
 		}
 		e.frames = append(e.frames, e.arp(arpReply, senderMAC, target, senderMAC, sender))
 	}
 	// An error here is one that the next Read or Write will meet, too.
 	_, _ = e.writeLocked()
+}
+
+// askedByLocked notes that addr, with the address mac, has asked for us; alone
+// says that it asked nobody else.
+func (e *Ethernet) askedByLocked(addr netip.Addr, mac MAC, alone bool, a *addrs, now time.Time) {
+	n := e.neighbours.m[addr]
+	switch {
+	case n != nil && n.known && n.mac != mac:
+		if now.Sub(n.asked) >= arpRetry {
+			e.askLocked(n, n.mac, addr, a, now)
+			// It has as long as for any other request.
+			if last := now.Add(arpWindow - arpLifetime); n.since.After(last) {
+				n.since = last
+			}
+		}
+	case !alone:
+	case n == nil:
+		if n = e.insertLocked(addr, now); n != nil {
+			e.learnLocked(n, mac, now)
+		}
+	default:
+		e.learnLocked(n, mac, now)
+	}
 }
 
 // learnLocked makes mac the address of n and sends what waits for it.

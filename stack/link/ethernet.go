@@ -44,6 +44,10 @@ type Ethernet struct {
 	vlan uint16
 	now  func() time.Time
 
+	// forOthers reports whether another link on the device has the frames
+	// of a VLAN, which are then no concern of this one; nil: none has.
+	forOthers func(vlan uint16) bool
+
 	addrs atomic.Pointer[addrs]
 
 	// For the one goroutine that reads.
@@ -107,6 +111,14 @@ func (a *addrs) isBroadcast(addr netip.Addr) bool {
 
 // MAC returns the address of the device.
 func (e *Ethernet) MAC() MAC { return e.mac }
+
+// Driver returns the name of the device below, as Open takes it, or what it is.
+func (e *Ethernet) Driver() string {
+	if d, ok := e.dev.(interface{ Driver() string }); ok {
+		return d.Driver()
+	}
+	return "ethernet"
+}
 
 // MTU implements stack.Link.
 func (e *Ethernet) MTU() int { return e.dev.MTU() }
@@ -200,8 +212,14 @@ func (e *Ethernet) open(f *Frame) (dst, src MAC, typ uint16, body []byte, ok boo
 		tag = binary.BigEndian.Uint16(d[14:])
 		typ, body = binary.BigEndian.Uint16(d[16:]), d[tagged:]
 	}
-	if tag&vlanID != e.vlan { // a tag with identifier 0 carries only a priority
-		e.drop(WrongVLAN)
+	if f.Tagged && f.TPID != 0 && f.TPID != typeVLAN { // a service tag: another network's
+		e.drop(OtherType)
+		return dst, src, 0, nil, false
+	}
+	if vlan := tag & vlanID; vlan != e.vlan { // a tag with identifier 0 carries only a priority
+		if e.forOthers == nil || !e.forOthers(vlan) {
+			e.drop(WrongVLAN)
+		}
 		return dst, src, 0, nil, false
 	}
 	return dst, src, typ, body, true

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -270,7 +271,7 @@ func TestLearn(t *testing.T) {
 				if known {
 					want = ipSent(macPeer, 2)
 				}
-				if tt.want != zero {
+				if tt.want != zero && !known {
 					want = ipSent(tt.want, 2)
 				}
 				if diff := cmp.Diff([]string{want}, c.sent()); diff != "" {
@@ -278,6 +279,65 @@ func TestLearn(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPoisoner: somebody on the link who says that he has the peer's address, in
+// every way there is, gets none of its packets as long as it is there.
+func TestPoisoner(t *testing.T) {
+	zero := MAC{}
+	evil := [][]byte{
+		arpFrame(macOther, broadcast, arpReply, macOther, ipPeer, macOther, ipPeer),
+		arpFrame(macOther, broadcast, arpRequest, macOther, ipPeer, zero, ipPeer),
+		arpFrame(macOther, macBox, arpReply, macOther, ipPeer, macBox, ipBox),
+		arpFrame(macOther, macBox, arpRequest, macOther, ipPeer, zero, ipBox),
+		arpFrame(macOther, broadcast, arpRequest, macOther, ipPeer, zero, ipBox),
+		arpFrame(macOther, macBox, arpReply, macOther, ipPeer, macBox, ipBox), // now that we have asked
+	}
+	c := newCable(Options{})
+	c.send(t, 1)
+	c.take(t, reply)
+	c.sent()
+	ask := fmt.Sprintf("%v > %v arp 1 %s=%v %s=%v", macBox, macPeer, ipBox, macBox, ipPeer, zero)
+	asked := 0
+	for second := range 1200 { // longer than any lifetime
+		c.now = c.now.Add(time.Second)
+		for _, f := range evil {
+			c.take(t, f)
+		}
+		for _, s := range c.sent() {
+			if s == ask {
+				asked++
+				c.take(t, reply)
+			}
+		}
+		c.send(t, 2)
+		for _, s := range c.sent() {
+			switch s {
+			case ipSent(macPeer, 2):
+			case ask: // the refresh
+				c.take(t, reply)
+			default:
+				t.Fatalf("after %d s: sent %s", second, s)
+			}
+		}
+	}
+	if asked == 0 || asked > 1200 {
+		t.Errorf("the peer was asked %d times in 1200 s, want once a second at most", asked)
+	}
+
+	// The peer is replaced by another station, which asks for us: it has its
+	// packets as soon as the old one has been silent for long enough.
+	c.take(t, evil[4])
+	c.now = c.now.Add(arpWindow)
+	c.sent()
+	c.send(t, 3)
+	if diff := cmp.Diff([]string{request}, c.sent()); diff != "" {
+		t.Errorf("after the peer is gone: sent (-want +got):\n%s", diff)
+	}
+	c.take(t, evil[2])
+	if diff := cmp.Diff([]string{ipSent(macOther, 3)}, c.sent()); diff != "" {
+		t.Errorf("after the answer of the new one: sent (-want +got):\n%s", diff)
 	}
 }
 
@@ -425,6 +485,62 @@ func TestReadFrames(t *testing.T) {
 			}
 			if diff := cmp.Diff(want, c.e.Stats().Drops); diff != "" {
 				t.Errorf("drops (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestSharedDevice: of the frames on one device each link takes those of its
+// VLAN, whether the tag is in the frame or was taken out, and counts as an error
+// only what is none of the others' either.
+func TestSharedDevice(t *testing.T) {
+	good := ipFrame(macPeer, macBox, udp(t, ipPeer, ipBox, 1))
+	inFrame := func(tag uint16) Frame {
+		d := append(append(append([]byte{}, good[:12]...), 0x81, 0, byte(tag>>8), byte(tag)), good[12:]...)
+		return Frame{Data: d, Time: noon}
+	}
+	takenOut := func(tag uint16, tpid uint16) Frame {
+		return Frame{Data: good, Time: noon, Tagged: true, Tag: tag, TPID: tpid}
+	}
+	untaggedFrame := Frame{Data: good, Time: noon}
+	tests := []struct {
+		name  string
+		frame Frame
+		taker uint16 // VLAN of the link that takes it
+		none  bool
+		why   Reason // if none
+	}{
+		{"untagged", untaggedFrame, 0, false, 0},
+		{"20 in the frame", inFrame(20), 20, false, 0},
+		{"20 taken out", takenOut(20, typeVLAN), 20, false, 0},
+		{"30 taken out of a kernel that does not say of what", takenOut(30, 0), 30, false, 0},
+		{"30 with priority", inFrame(0xa000 | 30), 30, false, 0},
+		{"priority only, in the frame", inFrame(0xe000), 0, false, 0},
+		{"priority only, taken out", takenOut(0xe000, typeVLAN), 0, false, 0},
+		{"a VLAN of nobody", inFrame(40), 0, true, WrongVLAN},
+		{"the service tag of a provider", takenOut(20, 0x88a8), 0, true, OtherType},
+		{"a tag within a service tag", func() Frame { f := inFrame(20); f.Tagged, f.Tag, f.TPID = true, 20, 0x88a8; return f }(), 0, true, OtherType},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			vlans := []uint16{0, 20, 30}
+			for _, v := range vlans {
+				e := newCable(Options{VLAN: v}).e
+				e.forOthers = func(o uint16) bool { return o != v && slices.Contains(vlans, o) }
+				e.batch, e.got = batchOf(1), 0
+				f := tt.frame
+				e.takeFrame(&f)
+				takes := !tt.none && v == tt.taker
+				if (e.got == 1) != takes {
+					t.Errorf("VLAN %d takes %d, want it: %v", v, e.got, takes)
+				}
+				want := map[Reason]uint64{}
+				if tt.none {
+					want[tt.why] = 1
+				}
+				if diff := cmp.Diff(want, e.Stats().Drops); diff != "" {
+					t.Errorf("VLAN %d: drops (-want +got):\n%s", v, diff)
+				}
 			}
 		})
 	}

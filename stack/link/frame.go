@@ -36,6 +36,7 @@ type Frame struct {
 	// what it was: priority and identifier.
 	Tagged bool
 	Tag    uint16
+	TPID   uint16 // type of that tag, 0 if the device does not tell
 	// Vouched becomes stack.Packet.ChecksumVouched.
 	Vouched bool
 }

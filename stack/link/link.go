@@ -46,14 +46,22 @@ const MaxMTU = 9216
 // drivers names what Open can open here, for its error messages.
 const drivers = `"tun:NAME" and "packet:DEVICE"`
 
+// Devices opens links. Several may be on one Ethernet device, each with another
+// VLAN or one with none: sub-interfaces. The zero Devices is ready to use, by
+// several goroutines at once.
+type Devices struct{ trunks trunks }
+
+// Open opens a link on a device that no other shares; see Devices.Open.
+func Open(name string, opt Options) (stack.Link, error) { return new(Devices).Open(name, opt) }
+
 // Open opens the link that name says, "driver:device":
 //
 //	tun:pb0      a TUN device, made if there is none; the kernel is its peer
 //	packet:eth0  an Ethernet device, taken away from the kernel's own stack
 //
 // The result of "packet:" is an *Ethernet. Both need root. Close undoes what
-// Open did to the device.
-func Open(name string, opt Options) (stack.Link, error) {
+// Open did to the device; where several links are on one, that of the last does.
+func (d *Devices) Open(name string, opt Options) (stack.Link, error) {
 	driver, device, ok := strings.Cut(name, ":")
 	if !ok || device == "" {
 		return nil, fmt.Errorf("link: opening %q: want driver:device, and the drivers are %s", name, drivers)
@@ -70,7 +78,7 @@ func Open(name string, opt Options) (stack.Link, error) {
 	case "tun":
 		l, err = openTUN(device, opt)
 	case "packet":
-		l, err = openPacket(device, opt)
+		l, err = d.trunks.openPacket(device, opt)
 	default:
 		err = fmt.Errorf("there is no driver %q in this build; the drivers are %s", driver, drivers)
 	}

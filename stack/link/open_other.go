@@ -10,5 +10,7 @@ import (
 
 var errNotLinux = errors.New("this driver needs Linux")
 
-func openTUN(string, Options) (stack.Link, error)    { return nil, errNotLinux }
-func openPacket(string, Options) (stack.Link, error) { return nil, errNotLinux }
+type trunks struct{}
+
+func openTUN(string, Options) (stack.Link, error)              { return nil, errNotLinux }
+func (*trunks) openPacket(string, Options) (stack.Link, error) { return nil, errNotLinux }

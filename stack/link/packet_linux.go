@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,13 +26,14 @@ type packetDevice struct {
 	name  string
 	index int
 	mac   MAC
-	mtu   int
+	mtu   int // of what uses it
+	vlan  uint16
 	now   func() time.Time
 
-	handle *netlink.Handle
-	quiet  *silence
-	rx, tx int // sockets
-	wake   int // eventfd that Close writes
+	trunk  *trunk
+	others atomic.Pointer[[]uint16] // VLANs that others on the trunk have
+	rx, tx int                      // sockets, -1: none; rx for trunk under its lock
+	wake   int                      // eventfd that Close writes
 	closed atomic.Bool
 
 	lost      atomic.Uint64 // frames the ring had no room for
@@ -75,59 +77,47 @@ const (
 )
 
 // openPacket opens the Ethernet device name.
-func openPacket(name string, opt Options) (stack.Link, error) {
-	d, err := newPacketDevice(name, opt)
+func (ts *trunks) openPacket(name string, opt Options) (stack.Link, error) {
+	d, err := newPacketDevice(ts, name, opt)
 	if err != nil {
 		return nil, hint(err)
 	}
-	return NewEthernet(d, opt), nil
+	e := NewEthernet(d, opt)
+	e.forOthers = d.forOthers
+	return e, nil
+}
+
+// forOthers reports whether others on the trunk take the frames of a VLAN.
+func (d *packetDevice) forOthers(vlan uint16) bool {
+	_, found := slices.BinarySearch(*d.others.Load(), vlan)
+	return found
 }
 
 // newPacketDevice silences the kernel on the device and opens the sockets.
-func newPacketDevice(name string, opt Options) (_ *packetDevice, err error) {
-	d := &packetDevice{name: name, now: opt.now(), rx: -1, tx: -1, wake: -1}
+func newPacketDevice(ts *trunks, name string, opt Options) (_ *packetDevice, err error) {
+	d := &packetDevice{name: name, vlan: opt.VLAN, now: opt.now(), rx: -1, tx: -1, wake: -1}
+	d.others.Store(new([]uint16))
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.release())
 		}
 	}()
-	if d.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return nil, fmt.Errorf("opening netlink: %w", err)
-	}
-	l, err := d.handle.LinkByName(name)
-	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		return nil, fmt.Errorf("there is no device %s; \"ip link\" lists those there are", name)
-	}
+	l, err := lookUp(name)
 	if err != nil {
 		return nil, err
 	}
-	a := l.Attrs()
-	if len(a.HardwareAddr) != len(MAC{}) || a.RawFlags&unix.IFF_LOOPBACK != 0 {
-		return nil, fmt.Errorf("%s is no Ethernet device", name)
-	}
-	d.index, d.mac, d.mtu = a.Index, MAC(a.HardwareAddr), a.MTU
+	d.index, d.mac = l.Attrs().Index, MAC(l.Attrs().HardwareAddr)
 	// A socket first: without leave for one, nothing should change.
 	if err := d.openSender(); err != nil {
 		return nil, err
 	}
-	if opt.MTU != 0 && opt.MTU != a.MTU {
-		if err := d.handle.LinkSetMTU(l, opt.MTU); err != nil {
-			return nil, fmt.Errorf("setting MTU %d: %w", opt.MTU, err)
-		}
-		d.quiet = &silence{undo: []func() error{func() error { return d.handle.LinkSetMTU(l, a.MTU) }}}
-		d.mtu = opt.MTU
-	}
-	if d.mtu > MaxMTU {
-		return nil, fmt.Errorf("its MTU of %d is above %d; choose one (ip link set %s mtu 1500)", d.mtu, MaxMTU, name)
-	}
-	s, err := silenceDevice(d.handle, l)
-	if err != nil {
+	if d.trunk, err = ts.join(name, opt, d); err != nil {
 		return nil, err
 	}
-	if d.quiet != nil {
-		s.undo = append(d.quiet.undo, s.undo...)
+	d.mtu = opt.MTU
+	if d.mtu == 0 {
+		d.mtu = int(d.trunk.mtu.Load())
 	}
-	d.quiet = s
 	if d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, fmt.Errorf("eventfd: %w", err)
 	}
@@ -139,6 +129,16 @@ func newPacketDevice(name string, opt Options) (_ *packetDevice, err error) {
 		d.msgs[i].SetIovlen(1)
 	}
 	return d, nil
+}
+
+// lookUp finds the Ethernet device name.
+func lookUp(name string) (netlink.Link, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("opening netlink: %w", err)
+	}
+	defer h.Close()
+	return ethernetDevice(h, name)
 }
 
 // packetSocket opens a packet socket, which gets nothing until it is bound.
@@ -173,39 +173,44 @@ func bind(fd, index int, proto uint16) error {
 }
 
 // openRing opens the receiving socket and maps its ring.
-func (d *packetDevice) openRing() (err error) {
-	if d.rx, err = packetSocket(); err != nil {
+func (d *packetDevice) openRing() error {
+	rx, err := packetSocket()
+	if err != nil {
 		return err
 	}
-	if err := unix.SetsockoptInt(d.rx, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V2); err != nil {
+	d.trunk.all.mu.Lock() // nobody joins or leaves meanwhile
+	d.rx = rx
+	d.filter()
+	d.trunk.all.mu.Unlock()
+	if err := unix.SetsockoptInt(rx, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V2); err != nil {
 		return fmt.Errorf("choosing TPACKET_V2: %w", err)
 	}
 	// Kernels before 4.20 do not know it; forMe asks each frame anyway.
-	_ = unix.SetsockoptInt(d.rx, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
+	_ = unix.SetsockoptInt(rx, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1)
 	// Frames too long for a slot wait in the socket's queue.
-	if err := unix.SetsockoptInt(d.rx, unix.SOL_PACKET, unix.PACKET_COPY_THRESH, 1); err != nil {
+	if err := unix.SetsockoptInt(rx, unix.SOL_PACKET, unix.PACKET_COPY_THRESH, 1); err != nil {
 		return fmt.Errorf("keeping long frames: %w", err)
 	}
-	_ = unix.SetsockoptInt(d.rx, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, copyBytes) // better, not needed
+	_ = unix.SetsockoptInt(rx, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, copyBytes) // better, not needed
 	d.copied = make([]byte, longest)
 	d.slot = minSlot
-	for d.slot < d.mtu+slotRoom {
+	for d.slot < int(d.trunk.mtu.Load())+slotRoom {
 		d.slot *= 2
 	}
 	req := unix.TpacketReq{Block_size: ringBlock, Block_nr: ringBytes / ringBlock,
 		Frame_size: uint32(d.slot), Frame_nr: uint32(ringBytes / d.slot)}
-	if err := unix.SetsockoptTpacketReq(d.rx, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
+	if err := unix.SetsockoptTpacketReq(rx, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
 		return fmt.Errorf("asking for a receive ring of %d bytes: %w", ringBytes, err)
 	}
-	d.ring, err = unix.Mmap(d.rx, 0, ringBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	d.ring, err = unix.Mmap(rx, 0, ringBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("mapping the receive ring: %w", err)
 	}
 	mreq := unix.PacketMreq{Ifindex: int32(d.index), Type: unix.PACKET_MR_PROMISC}
-	if err := unix.SetsockoptPacketMreq(d.rx, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &mreq); err != nil {
+	if err := unix.SetsockoptPacketMreq(rx, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &mreq); err != nil {
 		return fmt.Errorf("promiscuous mode: %w", err)
 	}
-	return bind(d.rx, d.index, unix.ETH_P_ALL)
+	return bind(rx, d.index, unix.ETH_P_ALL)
 }
 
 // header returns the header of slot i and the slot.
@@ -280,6 +285,10 @@ func (d *packetDevice) open(h *unix.Tpacket2Hdr, b []byte, status uint32, now ti
 		Tag:     h.Vlan_tci,
 		Vouched: status&unix.TP_STATUS_CSUMNOTREADY != 0,
 	}
+	if status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
+		f.TPID = h.Vlan_tpid
+	}
+	mtu := int(d.trunk.mtu.Load()) // of the device: what comes is as long
 	data := b[min(int(h.Mac), len(b)):min(int(h.Mac)+int(h.Snaplen), len(b))]
 	if status&unix.TP_STATUS_COPY != 0 {
 		n, _, err := unix.Recvfrom(d.rx, d.copied, unix.MSG_DONTWAIT)
@@ -292,9 +301,9 @@ func (d *packetDevice) open(h *unix.Tpacket2Hdr, b []byte, status uint32, now ti
 	case !forMe(b):
 	case len(data) < int(h.Len):
 		d.oversized.Add(1)
-	case len(data) <= d.mtu+tagged:
+	case len(data) <= mtu+tagged:
 		f.Data = data
-	case !d.super.load(data, d.mtu):
+	case !d.super.load(data, mtu):
 		d.oversized.Add(1)
 	default:
 		d.whole = f
@@ -332,7 +341,7 @@ func (d *packetDevice) poll() error {
 
 // gone reports whether the device does not exist any more.
 func (d *packetDevice) gone() bool {
-	_, err := d.handle.LinkByIndex(d.index)
+	_, err := d.trunk.handle.LinkByIndex(d.index)
 	return errors.As(err, &netlink.LinkNotFoundError{}) || errors.Is(err, unix.ENODEV)
 }
 
@@ -368,6 +377,9 @@ func (d *packetDevice) WriteFrames(frames [][]byte) (dropped int, err error) {
 
 // MAC implements FrameDevice.
 func (d *packetDevice) MAC() MAC { return d.mac }
+
+// Driver returns what Open takes: "packet:eth0".
+func (d *packetDevice) Driver() string { return "packet:" + d.name }
 
 // MTU implements FrameDevice.
 func (d *packetDevice) MTU() int { return d.mtu }
@@ -417,18 +429,15 @@ func (d *packetDevice) release() error {
 		errs = append(errs, unix.Munmap(d.ring))
 		d.ring = nil
 	}
+	if d.trunk != nil {
+		errs = append(errs, d.trunk.leave(d.vlan)) // nobody filters d any more
+		d.trunk = nil
+	}
 	for _, fd := range []*int{&d.rx, &d.tx, &d.wake} {
 		if *fd >= 0 {
 			errs = append(errs, unix.Close(*fd))
 			*fd = -1
 		}
-	}
-	if d.quiet != nil {
-		errs = append(errs, d.quiet.lift())
-	}
-	if d.handle != nil {
-		d.handle.Close()
-		d.handle = nil
 	}
 	return errors.Join(errs...)
 }

@@ -103,6 +103,9 @@ func hint(err error) error {
 // Name returns the name of the device.
 func (t *TUN) Name() string { return t.name }
 
+// Driver returns what Open takes: "tun:pb0".
+func (t *TUN) Driver() string { return "tun:" + t.name }
+
 // Read implements stack.Link. It returns one packet at a time, as the device
 // does.
 func (t *TUN) Read(batch []*stack.Packet) (int, error) {

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"patchbay/pcaps"
@@ -16,12 +19,14 @@ import (
 // leaky are the cases in which a message may hold an address of the side that
 // it came from, and why.
 var leaky = map[string]string{
-	"sip-not-inspected":    "nothing is inspected",
-	"sip-other-port":       "what is on another port is not inspected",
-	"sip-interface-policy": "what is on another port is not inspected",
-	"sip-instant-messages": "an address in the text of a message stays",
-	"sip-torture":          "an address in the text of a message stays",
-	"sip-torture-bad":      "what does not begin as SIP is none",
+	"sip-tcp-not-inspected": "nothing is inspected",
+	"skinny-not-inspected":  "nothing is inspected",
+	"sip-not-inspected":     "nothing is inspected",
+	"sip-other-port":        "what is on another port is not inspected",
+	"sip-interface-policy":  "what is on another port is not inspected",
+	"sip-instant-messages":  "an address in the text of a message stays",
+	"sip-torture":           "an address in the text of a message stays",
+	"sip-torture-bad":       "what does not begin as SIP is none",
 }
 
 // What leaves the box on one side names no address of the other, as text or
@@ -82,8 +87,8 @@ func eachPacket(t *testing.T, capture []byte, f func(*stack.Packet)) {
 	}
 }
 
-// The cases are as many as the suite promises, each of signaling that it
-// promises is there, and each says what it shows.
+// Each case of signaling that the suite promises is there, and its notes name
+// where it is written that this must come of it.
 func TestCases(t *testing.T) {
 	dirs := cases(t)
 	for _, want := range []string{
@@ -91,10 +96,26 @@ func TestCases(t *testing.T) {
 		"sip-refused", "sip-transfer", "sip-delayed-offer", "sip-prack-update", "sip-retransmissions",
 		"sip-out-of-order", "sip-a-rtcp", "sip-forking", "sip-two-calls", "sip-torture", "sip-fragmented",
 		"timeout-sip-invite", "timeout-sip-disconnect", "timeout-sip-media", "timeout-sip", "timeout-sip-provisional-media",
-		"tftp-read", "tftp-write", "default-inspection-interface",
+		"sip-tcp-call", "sip-tcp-cut-each", "sip-tcp-cut-everywhere", "sip-tcp-joined", "sip-tcp-segments",
+		"sip-tcp-two-calls", "sip-tcp-reset", "sip-tcp-reassembly",
+		"skinny-v4", "skinny-v11", "skinny-v15", "skinny-v17", "skinny-v20", "skinny-v22", "skinny-hold", "skinny-transfer",
+		"skinny-cut-each", "skinny-joined", "skinny-map-registration", "skinny-map-message-id", "skinny-map-prefix", "skinny-timeouts",
+		"tftp-read", "tftp-write", "default-inspection-interface", "sip-policy-precedence", "rtp-conformance",
 	} {
 		if !slices.Contains(dirs, want) {
 			t.Errorf("there is no case %s", want)
+		}
+	}
+	for _, dir := range dirs {
+		if kind, _, _ := strings.Cut(dir, "-"); kind != "sip" && kind != "skinny" && kind != "tftp" && kind != "rtp" {
+			continue
+		}
+		notes, err := os.ReadFile(filepath.Join(dir, "notes.md"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(notes, []byte("RFC")) && !bytes.Contains(notes, []byte("reference/")) {
+			t.Errorf("the notes of %s name no source", dir)
 		}
 	}
 }

@@ -1,0 +1,287 @@
+package appliance
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"patchbay/appliance/cli"
+	"patchbay/stack"
+	"patchbay/stack/link"
+)
+
+// showCaptures lists the captures.
+func showCaptures(x *execution, _ cli.Args) error {
+	for _, c := range x.captures.list() {
+		x.printf("capture %s type ", c.name)
+		switch {
+		case c.one:
+			x.printf("asp-drop %v", c.drop)
+		case c.drops:
+			x.printf("asp-drop all")
+		default:
+			x.printf("raw-data")
+		}
+		if c.list != nil {
+			x.printf(" access-list %s", c.list.Name)
+		}
+		if c.buffer != captureBuffer {
+			x.printf(" buffer %d", c.buffer)
+		}
+		if c.length != captureLength {
+			x.printf(" packet-length %d", c.length)
+		}
+		if c.circular {
+			x.printf(" circular-buffer")
+		}
+		for _, i := range c.on {
+			x.printf(" interface %s", i.Name)
+		}
+		_, bytes := c.ring.Len()
+		state := "Capturing"
+		if c.ring.Full() && !c.circular {
+			state = "Buffer Full"
+		}
+		x.printf(" [%s - %d bytes]\n", state, bytes)
+		for _, m := range c.matches {
+			x.printf("  %s\n", m.text)
+		}
+	}
+	return nil
+}
+
+// showCapture lists the packets of a capture, one a line.
+func showCapture(x *execution, args cli.Args) error {
+	c := x.capture(args.Get("name"))
+	if c == nil {
+		return noCapture(args.Get("name"))
+	}
+	packets, _ := c.ring.Len()
+	x.printf("\n%d packets captured\n\n", packets)
+	first, count := args.Int("first", 1), args.Int("number", packets)
+	n, shown := 0, 0
+	var line []byte
+	c.ring.Each(func(r link.Record) bool {
+		if n++; n < first {
+			return true
+		}
+		if shown == count {
+			return false
+		}
+		shown++
+		line = fmt.Appendf(line[:0], "%4d: %s ", n, r.Time.UTC().Format("15:04:05.000000"))
+		line = appendCaptured(line, r, args.Has("detail"))
+		if r.Tag&tagDrop != 0 {
+			v := stack.Verdict(r.Tag >> tagShift)
+			line = fmt.Appendf(line, " Drop-reason: (%v) %s", v, v.Text())
+		}
+		x.printf("%s\n", line)
+		if args.Has("dump") {
+			x.hexDump(r.Data)
+		}
+		return true
+	})
+	x.printf("%d packets shown\n", shown)
+	return nil
+}
+
+// appendCaptured appends a packet as the ASA writes it, after tcpdump:
+//
+//	10.20.0.50.4000 > 192.0.2.5.80: S 100:100(0) win 8192 <mss 1460>
+//	10.20.0.50.5000 > 192.0.2.5.53: udp 5
+//	10.20.0.50 > 192.0.2.5 icmp: echo request
+//
+// It takes any bytes.
+func appendCaptured(dst []byte, r link.Record, detail bool) []byte {
+	const header = 20
+	d := r.Data
+	if len(d) < header || d[0]>>4 != 4 || int(d[0]&15)*4 < header || int(d[0]&15)*4 > len(d) {
+		return fmt.Appendf(dst, "malformed packet of %d bytes", r.Len)
+	}
+	be := binary.BigEndian
+	ihl, total := int(d[0]&15)*4, int(be.Uint16(d[2:]))
+	src, to := netip.AddrFrom4([4]byte(d[12:16])), netip.AddrFrom4([4]byte(d[16:20]))
+	frag := be.Uint16(d[6:])
+	seg := d[ihl:]
+	payload := max(0, min(total, r.Len)-ihl) // of IP, in bytes
+	ends := func(dst []byte) []byte {
+		return fmt.Appendf(dst, "%v.%d > %v.%d: ", src, be.Uint16(seg), to, be.Uint16(seg[2:]))
+	}
+	switch proto := stack.Proto(d[9]); {
+	case frag&0x1fff != 0:
+		dst = fmt.Appendf(dst, "%v > %v: (frag %d:%d@%d", src, to, be.Uint16(d[4:]), payload, int(frag&0x1fff)*8)
+		if frag&0x2000 != 0 {
+			dst = append(dst, '+')
+		}
+		dst = append(dst, ')')
+	case proto == stack.TCP && len(seg) >= 20:
+		dst = appendTCP(ends(dst), seg, payload)
+	case proto == stack.UDP && len(seg) >= 8:
+		dst = fmt.Appendf(ends(dst), "udp %d", max(0, payload-8))
+	case proto == stack.ICMP && len(seg) >= 2:
+		dst = fmt.Appendf(dst, "%v > %v icmp: %s", src, to, icmpText(seg[0], seg[1]))
+	default:
+		dst = fmt.Appendf(dst, "%v > %v ip-proto-%d, length %d", src, to, d[9], payload)
+	}
+	if frag&0x3fff == 0x2000 {
+		dst = fmt.Appendf(dst, " (frag %d:%d@0+)", be.Uint16(d[4:]), payload)
+	}
+	if detail {
+		if frag&0x4000 != 0 {
+			dst = append(dst, " (DF)"...)
+		}
+		if d[1] != 0 {
+			dst = fmt.Appendf(dst, " [tos 0x%x]", d[1])
+		}
+		dst = fmt.Appendf(dst, " (ttl %d, id %d)", d[8], be.Uint16(d[4:]))
+	}
+	return dst
+}
+
+// appendTCP appends flags, sequence numbers and options of a segment of n bytes.
+func appendTCP(dst, seg []byte, n int) []byte {
+	be := binary.BigEndian
+	flags, length := seg[13], n-int(seg[12]>>4)*4
+	at := len(dst)
+	for i, c := range "FSRP" {
+		if flags&(1<<i) != 0 {
+			dst = append(dst, byte(c))
+		}
+	}
+	if len(dst) == at {
+		dst = append(dst, '.')
+	}
+	seq := be.Uint32(seg[4:])
+	if length = max(0, length); length > 0 || flags&(stack.FlagSYN|stack.FlagFIN|stack.FlagRST) != 0 {
+		dst = fmt.Appendf(dst, " %d:%d(%d)", seq, seq+uint32(length), length)
+	}
+	if flags&stack.FlagACK != 0 {
+		dst = fmt.Appendf(dst, " ack %d", be.Uint32(seg[8:]))
+	}
+	dst = fmt.Appendf(dst, " win %d", be.Uint16(seg[14:]))
+	if mss, ok := maxSegment(seg); ok {
+		dst = fmt.Appendf(dst, " <mss %d>", mss)
+	}
+	return dst
+}
+
+func icmpText(typ, code uint8) string {
+	switch typ {
+	case stack.ICMPEcho:
+		return "echo request"
+	case stack.ICMPEchoReply:
+		return "echo reply"
+	case stack.ICMPTimeExceeded:
+		return "time exceeded in-transit"
+	case stack.ICMPUnreachable:
+		switch code {
+		case 0:
+			return "net unreachable"
+		case 1:
+			return "host unreachable"
+		case 2:
+			return "protocol unreachable"
+		case 3:
+			return "port unreachable"
+		case stack.CodeFragNeeded:
+			return "unreachable - need to frag"
+		}
+	}
+	return "type " + strconv.Itoa(int(typ)) + ", code " + strconv.Itoa(int(code))
+}
+
+// hexDump writes bytes as the ASA does, 16 a line.
+func (x *execution) hexDump(d []byte) {
+	for at := 0; at < len(d); at += 16 {
+		row := d[at:min(at+16, len(d))]
+		var hex, text strings.Builder
+		for i, b := range row {
+			fmt.Fprintf(&hex, "%02x", b)
+			if i%2 == 1 {
+				hex.WriteByte(' ')
+			}
+			if b < ' ' || b > '~' {
+				b = '.'
+			}
+			text.WriteByte(b)
+		}
+		x.printf("0x%04x\t %-40s\t%s\n", at, hex.String(), text.String())
+	}
+}
+
+// flashSuffix is how the name of a capture on flash ends. It keeps captures
+// apart from keys and certificates, which do not.
+const flashSuffix = ".pcap"
+
+// copyCapture writes a capture to flash: "copy /pcap capture:NAME
+// disk0:/FILE.pcap". A capture of that name that is there is replaced.
+func copyCapture(x *execution, args cli.Args) error {
+	name, ok := strings.CutPrefix(args.Get("from"), "capture:")
+	if !ok {
+		return refuse("%% %.80s: the source must be capture:NAME", args.Get("from"))
+	}
+	c := x.capture(strings.TrimPrefix(name, "/"))
+	if c == nil {
+		return noCapture(name)
+	}
+	file, err := flashName(args.Get("to"))
+	if err != nil {
+		return err
+	}
+	if x.opt.Store == nil {
+		return refuse("%%Error opening disk0:/%s (there is no flash)", file)
+	}
+	n, err := writeFlash(x.opt.Store.Dir(), file, c.ring)
+	if err != nil {
+		return err
+	}
+	x.printf("!\n%d packets copied\n", n)
+	return nil
+}
+
+// flashName returns the name of a file that "disk0:/NAME" means. It is a plain
+// name, so that it names nothing outside the flash directory.
+func flashName(to string) (string, error) {
+	name, ok := strings.CutPrefix(to, "disk0:")
+	if !ok {
+		if name, ok = strings.CutPrefix(to, "flash:"); !ok {
+			return "", refuse("%% %.80s: the destination must be disk0:/NAME%s", to, flashSuffix)
+		}
+	}
+	name = strings.TrimPrefix(name, "/")
+	base, ok := strings.CutSuffix(name, flashSuffix)
+	plain := strings.Trim(strings.ToLower(base), "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
+	if !ok || base == "" || !plain || base[0] == '.' || len(name) > maxCaptureName {
+		return "", refuse("%%Error opening disk0:/%.80s (Invalid file name: letters, digits, - and _, and %s at the end)", name, flashSuffix)
+	}
+	return name, nil
+}
+
+// writeFlash writes what r keeps to the file name in dir, whole or not at all,
+// and returns how many packets there were.
+func writeFlash(dir, name string, r *link.Ring) (n int, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return 0, fmt.Errorf("appliance: flash: %w", err)
+	}
+	defer root.Close()
+	temp := name + ".new"
+	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return 0, fmt.Errorf("appliance: flash: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("appliance: flash: %s: %w", name, errors.Join(err, root.Remove(temp)))
+		}
+	}()
+	n, err = r.WritePCAP(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return 0, err
+	}
+	return n, root.Rename(temp, name)
+}

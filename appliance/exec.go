@@ -1,0 +1,180 @@
+package appliance
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"patchbay/appliance/cli"
+	"patchbay/appliance/config"
+)
+
+// maxExecLine bounds a command, in bytes. The ASA's own limit is 510.
+const maxExecLine = 510
+
+// An execFunc does one command and writes what it shows. What it refuses it
+// says by the ASA's words, as a *Refusal or an error.
+type execFunc func(x *execution, a cli.Args) error
+
+// An execution is one command being done.
+type execution struct {
+	*Appliance
+	*bufio.Writer                 // what it shows; its first error stays
+	plan          *plan           // as the command began
+	running       *config.Running // the same
+}
+
+func (x *execution) printf(format string, args ...any) { fmt.Fprintf(x.Writer, format, args...) }
+
+// A Refusal is why Exec did not do a command.
+type Refusal struct {
+	Line string // the command
+	Col  int    // of the word that is wrong, in bytes from 1; 0: no word is
+	Text string // what the ASA says: "% Incomplete command"
+	Why  string // more about it, or ""
+}
+
+// Error returns what an operator gets to see: the command with a caret below,
+// and what is wrong.
+func (r *Refusal) Error() string {
+	s := "ERROR: " + r.Text
+	if r.Col > 0 && strings.Contains(r.Text, "'^'") {
+		s = r.Line + "\n" + cli.Caret(r.Line, r.Col) + "\n" + s
+	}
+	if r.Why != "" {
+		s += "\n" + r.Why
+	}
+	return s
+}
+
+// Exec does one command of the privileged EXEC mode and writes what it shows to
+// w. Keywords may be abbreviated. What the ASA would refuse is a *Refusal; other
+// errors are of w and of files. The output depends on the box, its clock and the
+// command only. Any number of goroutines may call it, while the box runs.
+func (a *Appliance) Exec(w io.Writer, line string) error {
+	if len(line) > maxExecLine {
+		return &Refusal{Text: fmt.Sprintf("%% Command of %d bytes is too long: %d at most", len(line), maxExecLine)}
+	}
+	if i := strings.IndexFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }); i >= 0 {
+		return &Refusal{Text: fmt.Sprintf("%% Command has the control character %q", line[i])}
+	}
+	m, err := execGrammar.Match(line, a.checkWord)
+	if err != nil {
+		return &Refusal{Line: line, Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
+	}
+	b := bufio.NewWriter(w)
+	pl := a.plan()
+	if err := m.Rule.Do(&execution{a, b, pl, pl.running}, m.Args); err != nil {
+		b.Flush()
+		return err
+	}
+	return b.Flush()
+}
+
+// refuse refuses a command that is well-formed.
+func refuse(format string, args ...any) error {
+	return &Refusal{Text: fmt.Sprintf(format, args...)}
+}
+
+// execCommands are the commands of EXEC mode, each in the file of its family.
+// (reference/asa-cli-show-debug.md, section 1.)
+var execGrammar = cli.MustCompile(slices.Concat(
+	showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
+	clearCommands, captureCommands,
+))
+
+// checkWord is the cli.Check of EXEC mode.
+func (a *Appliance) checkWord(kind, word string) (err error) {
+	switch kind {
+	case "addr":
+		_, err = a.execAddr(word)
+	case "addrs":
+		_, _, err = a.execAddrs(word)
+	case "mask":
+		_, err = config.ParseMask(word)
+	case "port":
+		_, err = config.ParsePort(word)
+	case "ports":
+		_, _, err = execPorts(word)
+	case "proto":
+		_, err = config.ParseProto(word)
+	case "icmptype":
+		_, err = config.ParseICMPType(word)
+	case "if", "anyif":
+		if a.plan().named(word) == nil && (kind == "if" || word != a.identity.Name) {
+			err = fmt.Errorf("there is no interface %.80s; there are %s", word, strings.Join(a.interfaceNames(), ", "))
+		}
+	case "acl":
+		if a.plan().running.AccessList(word) == nil {
+			err = fmt.Errorf("there is no access-list %.80s", word)
+		}
+	case "reason":
+		if _, ok := dropNamed(word); !ok {
+			err = fmt.Errorf("%.80s is no reason for a drop; \"show asp drop\" has their names", word)
+		}
+	case "name":
+		if len(word) > maxCaptureName || strings.ContainsAny(word, "/\\:\"'()?") {
+			err = fmt.Errorf("%.80s is no name", word)
+		}
+	default:
+		panic("appliance: syntax names unknown kind " + kind)
+	}
+	return err
+}
+
+// interfaceNames are the nameifs, in the order of the configuration.
+func (a *Appliance) interfaceNames() []string {
+	var names []string
+	for _, i := range a.plan().interfaces {
+		names = append(names, i.Name)
+	}
+	return names
+}
+
+// execAddr reads an address, or a label of a "name" line for one.
+func (a *Appliance) execAddr(word string) (netip.Addr, error) {
+	if addr, ok := a.plan().running.Names[word]; ok {
+		return addr, nil
+	}
+	addr, err := netip.ParseAddr(word)
+	if err != nil || !addr.Is4() {
+		return netip.Addr{}, fmt.Errorf("%.80s is not an IPv4 address", word)
+	}
+	return addr, nil
+}
+
+// execAddrs reads "A" or "A-B".
+func (a *Appliance) execAddrs(word string) (from, to netip.Addr, err error) {
+	first, last, isRange := strings.Cut(word, "-")
+	if _, label := a.plan().running.Names[word]; label || !isRange {
+		first, last = word, word
+	}
+	if from, err = a.execAddr(first); err == nil {
+		to, err = a.execAddr(last)
+	}
+	if err == nil && to.Less(from) {
+		err = fmt.Errorf("the range %s runs backwards", word)
+	}
+	return from, to, err
+}
+
+// execPorts reads "P" or "P-Q", by number or name.
+func execPorts(word string) (from, to uint16, err error) {
+	if from, err = config.ParsePort(word); err == nil {
+		return from, from, nil
+	}
+	first, last, isRange := strings.Cut(word, "-")
+	if !isRange {
+		return 0, 0, err
+	}
+	if from, err = config.ParsePort(first); err == nil {
+		to, err = config.ParsePort(last)
+	}
+	if err == nil && to < from {
+		err = fmt.Errorf("the range %s runs backwards", word)
+	}
+	return from, to, err
+}

@@ -1,0 +1,4 @@
+package pcaps
+
+// MakeSCCP is what lists write SCCP messages with.
+var MakeSCCP = makeSCCP

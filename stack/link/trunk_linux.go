@@ -1,0 +1,213 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// trunks are the Ethernet devices of the kernel that are in use, by name.
+type trunks struct {
+	mu     sync.Mutex
+	byName map[string]*trunk
+}
+
+// A trunk is an Ethernet device of the kernel and what uses it: one packet
+// device for each VLAN, and one for frames without a tag. The first to come
+// takes it away from the kernel, and the last to go gives it back.
+type trunk struct {
+	all  *trunks
+	name string
+	mac  MAC
+	mtu  atomic.Int64 // of the device in bytes, the largest that one of the users wants
+
+	// Guarded by all.mu.
+	handle *netlink.Handle
+	link   netlink.Link
+	quiet  *silence
+	users  map[uint16]*packetDevice // by VLAN, 0 is none
+}
+
+// join enters d as the user of the frames of opt.VLAN on the device name, and
+// readies that if d is the first.
+func (ts *trunks) join(name string, opt Options, d *packetDevice) (_ *trunk, err error) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t := ts.byName[name]
+	if t == nil {
+		if t, err = newTrunk(name, opt); err != nil {
+			return nil, err
+		}
+		t.all = ts
+		if ts.byName == nil {
+			ts.byName = make(map[string]*trunk)
+		}
+		ts.byName[name] = t
+	}
+	if t.users[opt.VLAN] != nil {
+		if opt.VLAN == 0 {
+			return nil, fmt.Errorf("another interface has its frames without a tag; give this one a vlan, or another device")
+		}
+		return nil, fmt.Errorf("another interface has its VLAN %d; give this one another, or another device", opt.VLAN)
+	}
+	if opt.MTU > int(t.mtu.Load()) {
+		if err := t.raiseLocked(opt.MTU); err != nil {
+			return nil, err
+		}
+	}
+	t.users[opt.VLAN] = d
+	t.tellLocked()
+	return t, nil
+}
+
+// newTrunk takes the device name away from the kernel.
+func newTrunk(name string, opt Options) (_ *trunk, err error) {
+	t := &trunk{name: name, users: make(map[uint16]*packetDevice)}
+	if t.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, fmt.Errorf("opening netlink: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.restore())
+		}
+	}()
+	if t.link, err = ethernetDevice(t.handle, name); err != nil {
+		return nil, err
+	}
+	a := t.link.Attrs()
+	t.mac = MAC(a.HardwareAddr)
+	mtu, undo := a.MTU, []func() error(nil)
+	if opt.MTU != 0 && opt.MTU != mtu {
+		if err := t.handle.LinkSetMTU(t.link, opt.MTU); err != nil {
+			return nil, fmt.Errorf("setting MTU %d: %w", opt.MTU, err)
+		}
+		undo = append(undo, func() error { return t.handle.LinkSetMTU(t.link, a.MTU) })
+		t.quiet = &silence{undo: undo}
+		mtu = opt.MTU
+	}
+	if mtu > MaxMTU {
+		return nil, fmt.Errorf("its MTU of %d is above %d; choose one (ip link set %s mtu 1500)", mtu, MaxMTU, name)
+	}
+	t.mtu.Store(int64(mtu))
+	s, err := silenceDevice(t.handle, t.link)
+	if err != nil {
+		return nil, err
+	}
+	s.undo = append(undo, s.undo...)
+	t.quiet = s
+	return t, nil
+}
+
+// ethernetDevice finds the Ethernet device name.
+func ethernetDevice(h *netlink.Handle, name string) (netlink.Link, error) {
+	l, err := h.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil, fmt.Errorf("there is no device %s; \"ip link\" lists those there are", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if a := l.Attrs(); len(a.HardwareAddr) != len(MAC{}) || a.RawFlags&unix.IFF_LOOPBACK != 0 {
+		return nil, fmt.Errorf("%s is no Ethernet device", name)
+	}
+	return l, nil
+}
+
+// raiseLocked makes the MTU of the device that of a new user, who wants more
+// than those before.
+func (t *trunk) raiseLocked(mtu int) error {
+	was := int(t.mtu.Load())
+	if err := t.handle.LinkSetMTU(t.link, mtu); err != nil {
+		return fmt.Errorf("setting MTU %d: %w", mtu, err)
+	}
+	t.quiet.later(func() error { return t.handle.LinkSetMTU(t.link, was) })
+	t.mtu.Store(int64(mtu))
+	return nil
+}
+
+// leave takes out the user of a VLAN, and gives the device back to the kernel
+// with the last.
+func (t *trunk) leave(vlan uint16) error {
+	t.all.mu.Lock()
+	defer t.all.mu.Unlock()
+	delete(t.users, vlan)
+	if len(t.users) > 0 {
+		t.tellLocked()
+		return nil
+	}
+	delete(t.all.byName, t.name)
+	return t.restore()
+}
+
+// restore undoes what was done to the device.
+func (t *trunk) restore() error {
+	var err error
+	if t.quiet != nil {
+		err = t.quiet.lift()
+	}
+	t.handle.Close()
+	return err
+}
+
+// tellLocked tells each user which VLANs the others have.
+func (t *trunk) tellLocked() {
+	for own, d := range t.users {
+		others := maps.Clone(t.users)
+		delete(others, own)
+		d.others.Store(new(slices.Sorted(maps.Keys(others))))
+		d.filter()
+	}
+}
+
+// filter has the kernel keep the frames of the other users from the ring. A
+// kernel that will not costs a copy of each: forOthers is asked anyway.
+func (d *packetDevice) filter() {
+	if d.rx < 0 {
+		return // openRing comes here again
+	}
+	program := withoutVLANs(*d.others.Load())
+	_ = unix.SetsockoptSockFprog(d.rx, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+}
+
+// withoutVLANs returns the BPF program that drops the frames of the given
+// VLANs, of which 0 is those without a tag or with one that is only a priority,
+// wherever the kernel has put the tag. (Linux Documentation/networking/filter.rst.)
+func withoutVLANs(vlans []uint16) []unix.SockFilter {
+	const (
+		ancillary  = 0xfffff000 // SKF_AD_OFF
+		tag        = ancillary + 44
+		tagPresent = ancillary + 48
+		keep       = 1 << 18 // bytes: all of any frame
+	)
+	load := func(size uint16, at uint32) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_ABS | size, K: at}
+	}
+	equal := func(k uint32, yes, no uint8) unix.SockFilter {
+		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: yes, Jf: no, K: k}
+	}
+	skip := func(n uint32) unix.SockFilter { return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA, K: n} }
+	give := func(n uint32) unix.SockFilter { return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: n} }
+	program := []unix.SockFilter{
+		load(unix.BPF_W, tagPresent),
+		equal(0, 2, 0), // no: it may be in the frame still
+		load(unix.BPF_W, tag),
+		skip(5),
+		load(unix.BPF_H, untagged-2),
+		equal(typeVLAN, 2, 0),
+		{Code: unix.BPF_LD | unix.BPF_IMM, K: 0},
+		skip(1),
+		load(unix.BPF_H, untagged),
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: vlanID},
+	}
+	for _, v := range vlans {
+		program = append(program, equal(uint32(v), 0, 1), give(0))
+	}
+	return append(program, give(keep))
+}
