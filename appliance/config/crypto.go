@@ -63,9 +63,9 @@ func actionCommands() []command {
 
 func trustpointCommands() []command {
 	list := []command{
-		cmd("enrollment self", one, func(p *parser, a cli.Args) { p.tp().Enrollment = "self" }),
-		cmd("enrollment terminal", one, func(p *parser, a cli.Args) { p.tp().Enrollment = "terminal" }),
-		cmd("enrollment url <at:word>", one, parseEnrollmentURL),
+		cmd("enrollment self", by("enrollment"), func(p *parser, a cli.Args) { p.tp().Enrollment = "self" }),
+		cmd("enrollment terminal", by("enrollment"), func(p *parser, a cli.Args) { p.tp().Enrollment = "terminal" }),
+		cmd("enrollment url <at:word>", by("enrollment"), parseEnrollmentURL),
 		cmd("keypair <label:name>", one, func(p *parser, a cli.Args) { p.tp().KeyPair = a.Get("label") }),
 		cmd("no keypair", one, func(p *parser, a cli.Args) { p.tp().KeyPair = "" }),
 		cmd("fqdn {none|<name:word>}", one, parseFQDN),

@@ -62,7 +62,7 @@ func isDefault(l *line) bool {
 	if d == nil {
 		return false
 	}
-	return d.text() == l.text() || l.words[0].name == "no" && d.words[0].name != "no" && d.text() != (&line{words: l.words[1:]}).text()
+	return d.text() == l.text() || l.words[0].name == "no" && d.words[0].name != "no" && d.text() != textOf(l.words[1:])
 }
 
 // defaultOf returns what holds of the item of l without it, nil if nothing is
@@ -133,7 +133,9 @@ func (p *parser) placedLines(in modeID, m *cli.Match[action], proto string) (lis
 		split = f.split(s.words)
 	}
 	for _, words := range split {
-		list = append(list, &line{words: words, key: f.key(words), in: in, mode: f.mode, inert: m.Rule.Do.inert != ""})
+		l := newLine(words, f.key(words), in, f.mode)
+		l.inert = m.Rule.Do.inert != ""
+		list = append(list, l)
 	}
 	return list, s.nth
 }

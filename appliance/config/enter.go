@@ -38,10 +38,10 @@ type Action struct {
 // would become wrong is refused, and so is one by which a phone proxy at work, or
 // a part of it, would change under it.
 func (t Text) Enter(at Place, typed string) Entered {
-	e := entry{Entered: Entered{Text: t, At: at}, old: t.parsed(), typed: typed}
+	e := entry{Entered: Entered{Text: t, At: at}, old: t.parsed(), typed: typed, back: at}
 	e.enter()
 	if Errors(e.Findings) > 0 {
-		e.Text, e.At, e.Action = t, at, nil
+		e.Text, e.At, e.Action = t, e.back, nil
 	}
 	return e.Entered
 }
@@ -51,7 +51,8 @@ type entry struct {
 	Entered
 	old   *parsed
 	typed string
-	whole bool // the line is not one of those that make a stanza: warnings on other lines are told
+	back  Place // where the next line is typed after an error
+	whole bool  // the line is not one of those that make a stanza: warnings on other lines are told
 }
 
 func (e *entry) say(s Severity, col int, rule, format string, args ...any) {
@@ -255,11 +256,11 @@ func (x *parsed) signature(f Finding) string {
 func (e *entry) certificate() {
 	c := *e.At.cert
 	place := Place{mode: e.At.mode, path: e.At.path}
+	e.back = place
 	if !strings.EqualFold(strings.TrimSpace(e.typed), "quit") {
 		c.lines = append(slices.Clip(c.lines), e.typed)
 		e.At.cert = &c
-		if n := len(c.lines) * maxLine; n > 64*maxCertificate {
-			e.At = place
+		if c.size += len(e.typed) + 1; c.size > 2*maxCertificate {
 			e.refuse(0, "", "the certificate is longer than %d bytes", maxCertificate)
 		}
 		return

@@ -247,7 +247,7 @@ func serviceObjectCommands() []command {
 		o.Line, o.Defined, o.Service = p.line, true, s
 	}
 	list := []command{
-		cmd("service {tcp|udp} source=[source {"+servicePorts+"}] destination=[destination {"+servicePorts+"}]", one, func(p *parser, a cli.Args) {
+		cmd("service {tcp|udp} source=[source {"+servicePorts+"}] destination=[destination {"+servicePorts+"}]", by("service"), func(p *parser, a cli.Args) {
 			src, ok1 := p.portList(a, "source.")
 			dst, ok2 := p.portList(a, "destination.")
 			if ok1 && ok2 {
@@ -258,8 +258,8 @@ func serviceObjectCommands() []command {
 				object(p, s)
 			}
 		}),
-		cmd("service icmp [<type:icmptype> [<code:0-255>]]", one, func(p *parser, a cli.Args) { object(p, icmpService(a)) }),
-		cmd("service <proto>", one, func(p *parser, a cli.Args) {
+		cmd("service icmp [<type:icmptype> [<code:0-255>]]", by("service"), func(p *parser, a cli.Args) { object(p, icmpService(a)) }),
+		cmd("service <proto>", by("service"), func(p *parser, a cli.Args) {
 			proto, _ := parseProto(a.Get("proto"))
 			object(p, Service{Proto: uint8(proto), ICMPType: -1, ICMPCode: -1})
 		}),

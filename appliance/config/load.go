@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
@@ -17,14 +18,14 @@ import (
 // depends on them, and says so in warnings; the Text is then without error.
 func Load(file string, r io.Reader, lenient bool) (Text, []Finding) {
 	p := newParser(file)
-	b := &builder{p: p}
+	b := &builder{p: p, levels: make(map[string]*level)}
 	p.record, p.certify = b.add, b.certify
 	p.read(r)
 	found := append(p.found, p.run.Validate()...)
 	sortFindings(found)
 	switch {
 	case Errors(found) == 0:
-		return newText(b.lines), found
+		return newText(b.assemble(nil)), found
 	case !lenient:
 		return Text{}, found
 	}
@@ -42,38 +43,89 @@ func Load(file string, r io.Reader, lenient bool) (Text, []Finding) {
 	return t, found
 }
 
-// A builder makes the lines of a Text from what a parser reads.
+// A builder makes the lines of a Text from what a parser reads. It does what put
+// does to each line, in a time that does not grow with the square of their number.
 type builder struct {
 	p      *parser
-	lines  []*line
-	path   []string // of the stanza that the parser is in
-	within []modeID // the modes along path
+	levels map[string]*level // by the keys of the stanzas around, the outermost first
+	path   []string          // of the stanza that the parser is in
+	within []modeID          // the modes along path
+}
+
+// A level is the lines below one, or the global ones.
+type level struct {
+	lines []*line
+	has   map[string]bool // their keys
+}
+
+func (b *builder) level(path []string) *level {
+	name := strings.Join(path, "\x00")
+	v := b.levels[name]
+	if v == nil {
+		v = &level{has: make(map[string]bool)}
+		b.levels[name] = v
+	}
+	return v
+}
+
+// put is the function put, in place.
+func (v *level) put(l *line, nth int) {
+	if v.has[l.key] {
+		i := slices.IndexFunc(v.lines, func(o *line) bool { return o.key == l.key })
+		if nth == 0 && !isDefault(l) {
+			v.lines[i] = l
+			return
+		}
+		v.lines = slices.Delete(v.lines, i, i+1)
+		delete(v.has, l.key)
+	}
+	if isDefault(l) {
+		return
+	}
+	if level := levelFor(v.lines, l); level != nil {
+		v.put(level, 0)
+	}
+	v.lines = slices.Insert(v.lines, placeFor(v.lines, l, nth), l)
+	v.has[l.key] = true
+}
+
+// assemble returns the lines of the stanza at path with all that is below them.
+func (b *builder) assemble(path []string) []*line {
+	lines := b.level(path).lines
+	for _, l := range lines {
+		if l.mode != global {
+			l.below = b.assemble(append(slices.Clip(path), l.key))
+		}
+	}
+	return lines
 }
 
 // add takes a command that the parser found in a mode.
 func (b *builder) add(in modeID, m *cli.Match[action]) {
 	depth := slices.Index(b.within, in) + 1 // 0: it is global
-	b.path, b.within = b.path[:depth], b.within[:depth]
-	mode := m.Rule.Do.form.mode
-	refused := b.p.run.Lines[b.p.line-1].Kind == Refused
-	if b.p.block != nil && in == inChain || b.p.block != nil && b.p.block.line == b.p.line {
+	b.path, b.within = b.path[:depth:depth], b.within[:depth]
+	if b.p.block != nil && b.p.block.line == b.p.line {
 		return // certify follows
 	}
-	var last *line
-	if !refused {
-		list, nth := b.p.placedLines(in, m, b.p.portProto(in))
-		for _, l := range list {
-			l.from = b.p.line
-			b.lines, _ = change(b.lines, b.path, func(lines []*line) []*line { return put(lines, l, nth) })
-			last = l
+	mode := m.Rule.Do.form.mode
+	refused := b.p.run.Lines[b.p.line-1].Kind == Refused
+	if refused && mode == global {
+		return
+	}
+	list, nth := b.p.placedLines(in, m, b.p.portProto(in))
+	for _, l := range list {
+		if refused {
+			break
+		}
+		l.from = b.p.line
+		if at := b.level(b.path); mode == global || !at.has[l.key] { // else the stanza goes on
+			at.put(l, nth)
 		}
 	}
 	if mode != global {
-		key := ""
-		if last != nil {
-			key = last.key
-		} else if list, _ := b.p.placedLines(in, m, ""); len(list) > 0 {
-			key = list[0].key // what follows goes with the line that was refused
+		key := list[0].key
+		if refused {
+			key += "\x00" // what follows goes with the line
 		}
 		b.path, b.within = append(b.path, key), append(b.within, mode)
 	}
@@ -92,28 +144,38 @@ func (p *parser) portProto(in modeID) string {
 // away.
 func put(lines []*line, l *line, nth int) []*line {
 	if !isDefault(l) {
-		return with(leveled(lines, l), l, nth)
+		if level := levelFor(lines, l); level != nil {
+			lines = with(lines, level, 0)
+		}
+		return with(lines, l, nth)
 	}
 	return slices.DeleteFunc(slices.Clone(lines), func(o *line) bool { return o.key == l.key })
 }
 
-// leveled returns the lines of an interface with the security level that a name
-// gives it if it has none.
-func leveled(lines []*line, l *line) []*line {
+// levelFor returns the line of the security level that a name gives an interface
+// which has none, nil if l is no name or there is one.
+func levelFor(lines []*line, l *line) *line {
 	if l.in != inInterface || l.key != "nameif" || l.words[0].text == "no" ||
 		slices.ContainsFunc(lines, func(o *line) bool { return o.key == "security-level" && o.words[0].text != "no" }) {
-		return lines
+		return nil
 	}
 	level := "0"
 	if l.words[1].text == "inside" {
 		level = "100"
 	}
-	return with(lines, keywordLine(inInterface, global, "security-level", level, "security-level"), 0)
+	return keywordLine(inInterface, global, "security-level", level, "security-level")
 }
 
 // certify takes a certificate of a trustpoint.
 func (b *builder) certify(trustpoint string, ca bool, der []byte) {
-	b.lines = withCertificate(b.lines, trustpoint, ca, der)
+	chain, l := certificateLines(trustpoint, ca, der)
+	global := b.level(nil)
+	if !global.has[chain.key] {
+		global.put(chain, 0)
+	}
+	below := b.level([]string{chain.key})
+	below.lines = withCertLine(below.lines, l, ca)
+	clear(below.has)
 }
 
 // WithCertificate returns the text with a certificate, as DER, in the chain of
@@ -124,43 +186,49 @@ func (t Text) WithCertificate(trustpoint string, ca bool, der []byte) Text {
 }
 
 func withCertificate(lines []*line, trustpoint string, ca bool, der []byte) []*line {
-	chain := keywordLine(global, inChain, "crypto ca certificate chain", trustpoint, "")
+	chain, l := certificateLines(trustpoint, ca, der)
 	lines = with(lines, chain, 0)
+	lines, _ = change(lines, []string{chain.key}, func(below []*line) []*line { return withCertLine(below, l, ca) })
+	return lines
+}
+
+// certificateLines makes the line that begins a chain and one of a certificate.
+func certificateLines(trustpoint string, ca bool, der []byte) (chain, cert *line) {
 	text := "certificate"
 	if ca {
 		text += " ca"
 	}
-	l := keywordLine(inChain, global, text, serialOf(der), "")
-	l.cert = der
-	lines, _ = change(lines, []string{chain.key}, func(below []*line) []*line {
-		if !ca {
-			below = slices.DeleteFunc(slices.Clone(below), func(o *line) bool { return o.index("ca") < 0 })
-		}
-		i := slices.IndexFunc(below, func(o *line) bool { return o.key == l.key })
-		if i >= 0 && string(below[i].cert) != string(der) {
-			l.words = slices.Clone(l.words)
-			for n := 2; i >= 0; n++ { // another CA's certificate of the same number
-				l.words[len(l.words)-1].text = fmt.Sprintf("%s%02x", serialOf(der), n)
-				l.key = form{}.key(l.words)
-				i = slices.IndexFunc(below, func(o *line) bool { return o.key == l.key && string(o.cert) != string(der) })
-			}
-		}
-		return with(below, l, 0)
-	})
-	return lines
+	cert = keywordLine(inChain, global, text, serialOf(der), "")
+	cert.cert = der
+	return keywordLine(global, inChain, "crypto ca certificate chain", trustpoint, ""), cert
+}
+
+// withCertLine returns the lines of a chain with a certificate: that of the box
+// takes the place of the one before, and a CA's gets another number if a
+// different one has it.
+func withCertLine(below []*line, l *line, ca bool) []*line {
+	if !ca {
+		below = slices.DeleteFunc(slices.Clone(below), func(o *line) bool { return o.index("ca") < 0 })
+	}
+	serial := l.words[len(l.words)-1].text
+	for n := 2; slices.ContainsFunc(below, func(o *line) bool { return o.key == l.key && !bytes.Equal(o.cert, l.cert) }); n++ {
+		l.words[len(l.words)-1].text = fmt.Sprintf("%s%02x", serial, n)
+		l.key = textOf(l.words)
+	}
+	return with(below, l, 0)
 }
 
 // keywordLine makes a line of keywords and one name; its key is the whole line if
 // none is given.
 func keywordLine(in, mode modeID, keywords, name, key string) *line {
-	l := &line{in: in, mode: mode}
+	var words []word
 	for _, w := range append(strings.Fields(keywords), name) {
-		l.words = append(l.words, word{text: w, name: w})
+		words = append(words, word{text: w, name: w})
 	}
-	if l.key = key; key == "" {
-		l.key = l.text()
+	if key == "" {
+		key = textOf(words)
 	}
-	return l
+	return newLine(words, key, in, mode)
 }
 
 // serialOf returns the serial number of a certificate in hexadecimal, or "01"
@@ -190,7 +258,7 @@ func serialOf(der []byte) string {
 
 // prune takes lines out until none is in error, and says which.
 func (b *builder) prune(run *Running) (Text, []Finding) {
-	lines := b.lines
+	lines := b.assemble(nil)
 	var found []Finding
 	for {
 		t := newText(lines)

@@ -30,14 +30,7 @@ func (e *entry) locked(lines []*line) bool {
 		e.lockedParts(was, lines, pp, now, applied)
 	}
 	for _, pp := range stanzas(lines, inPhoneProxy) {
-		before := sameStanza(was, pp)
-		for _, l := range pp.below {
-			if len(l.words) > 2 && l.words[0].name == "media-termination" && l.words[1].name == "address" &&
-				(before == nil || !slices.ContainsFunc(before.below, func(o *line) bool { return o.text() == l.text() })) {
-				e.refuse(0, "V50", "this is the form of before 8.2(1), which is read from a file and not typed; "+
-					"write a media-termination of its own with the address, and its name here")
-			}
-		}
+		e.oldForm(sameStanza(was, pp), pp)
 	}
 	for _, c := range stanzas(was, inCTL) {
 		now := sameStanza(lines, c)
@@ -49,6 +42,25 @@ func (e *entry) locked(lines []*line) bool {
 		}
 	}
 	return len(e.Findings) > n
+}
+
+// oldForm refuses to add the media termination of before 8.2(1) to a phone proxy,
+// and to change a phone proxy that keeps it.
+func (e *entry) oldForm(was, pp *line) {
+	old := func(pp *line) bool {
+		return pp != nil && slices.ContainsFunc(pp.below, func(l *line) bool {
+			return len(l.words) > 2 && l.words[0].name == "media-termination" && l.words[1].name == "address"
+		})
+	}
+	switch {
+	case !old(pp):
+	case !old(was):
+		e.refuse(0, "V50", "this is the form of before 8.2(1), which is read from a file and not typed; "+
+			"write a media-termination of its own with the address, and its name here")
+	case !equalLines(was.below, pp.below):
+		e.refuse(0, "V50", "phone-proxy %s has its media termination in the form of before 8.2(1), which is kept only while nothing is changed; "+
+			"write no media-termination address here, a media-termination of its own with the address, and its name here", pp.words[1].text)
+	}
 }
 
 // lockedParts refuses changes to what the phone proxy pp has and keeps.

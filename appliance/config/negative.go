@@ -140,6 +140,7 @@ func (e *entry) takeBack(p *parser, place Place, explicit *cli.Match[action], ma
 			}
 		}
 	}
+	withTrustpoints(siblings, gone)
 	e.At, e.whole = place, true
 	lines, _ = change(lines, place.path, func(below []*line) []*line {
 		below = slices.DeleteFunc(slices.Clone(below), func(l *line) bool { return gone[l] })
@@ -155,6 +156,23 @@ func (e *entry) takeBack(p *parser, place Place, explicit *cli.Match[action], ma
 		return
 	}
 	e.become(lines, kept)
+}
+
+// withTrustpoints adds to the lines that go what goes with a trustpoint: its
+// certificates.
+func withTrustpoints(lines []*line, gone map[*line]bool) {
+	for _, tp := range lines {
+		if tp.mode != inTrustpoint || !gone[tp] {
+			continue
+		}
+		name := tp.words[len(tp.words)-1].text
+		for _, l := range lines {
+			if l.mode == inChain && l.words[len(l.words)-1].text == name ||
+				beginWith(l.words, []string{"crypto", "ca", "enroll", name}) || beginWith(l.words, []string{"crypto", "ca", "authenticate", name}) {
+				gone[l] = true
+			}
+		}
+	}
 }
 
 // negatesDefault reports whether l takes back what would hold without it.
@@ -206,6 +224,6 @@ func (e *entry) clear(a cli.Args) {
 		return
 	}
 	e.become(slices.DeleteFunc(slices.Clone(e.Text.lines()), func(l *line) bool {
-		return row{line: l, rank: l.rank()}.begins(words) && l.words[0].text != "no"
+		return row{line: l, rank: l.rank}.begins(words) && l.words[0].text != "no"
 	}), nil)
 }

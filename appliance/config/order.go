@@ -86,11 +86,10 @@ func rankMap(list []string) map[string]int {
 	return m
 }
 
-// rank is where l stands among the lines beside it: those of a lower rank come
-// before it.
-func (l *line) rank() int {
+// rankOf is where l stands among the lines beside it.
+func rankOf(l *line) int {
 	m := ranks()[l.in]
-	if l.in == global && l.group() == natAfterAuto {
+	if l.in == global && l.group == natAfterAuto {
 		return m[natAfterAuto]
 	}
 	words := l.words
@@ -98,7 +97,7 @@ func (l *line) rank() int {
 		words = words[1:]
 	}
 	for n := min(3, len(words)); n > 0; n-- {
-		if r, ok := m[strings.ToLower((&line{words: words[:n]}).text())]; ok {
+		if r, ok := m[strings.ToLower(textOf(words[:n]))]; ok {
 			return r
 		}
 	}

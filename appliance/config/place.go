@@ -15,6 +15,7 @@ type certEntry struct {
 	trustpoint string
 	ca         bool
 	lines      []string
+	size       int // bytes of lines
 }
 
 // Prompt returns what stands between the host name and "#": "(config)",

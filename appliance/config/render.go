@@ -69,7 +69,7 @@ func rows(lines []*line) []row {
 	m := ranks()[global]
 	var list, nat []row
 	for _, l := range joined(lines) {
-		x := row{l, l.below, l.rank()}
+		x := row{l, l.below, l.rank}
 		if l.mode == inObject {
 			i := slices.IndexFunc(l.below, func(o *line) bool { return o.words[0].text == "nat" })
 			if i >= 0 {

@@ -29,6 +29,8 @@ type line struct {
 	key   string // of its item, distinct among the lines beside it
 	in    modeID // the mode it stands in
 	mode  modeID // of the lines below it; global: it begins none
+	rank  int    // those of a lower rank stand before it
+	group string // the lines that it stands among in an order that matters, "" for none
 	inert bool
 	below []*line
 	cert  []byte  // of a certificate: its DER, written below it in hexadecimal
@@ -101,9 +103,11 @@ func equalLines(a, b []*line) bool {
 }
 
 // text returns the line without indentation, addresses as such.
-func (l *line) text() string {
+func (l *line) text() string { return textOf(l.words) }
+
+func textOf(words []word) string {
 	var b strings.Builder
-	for i, w := range l.words {
+	for i, w := range words {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
@@ -119,7 +123,7 @@ func (f form) key(words []word) string {
 		words = words[1:]
 	}
 	if f.item == "" {
-		return (&line{words: words}).text()
+		return textOf(words)
 	}
 	var b strings.Builder
 	for i, part := range strings.Fields(f.item) {
@@ -143,8 +147,16 @@ func (f form) key(words []word) string {
 	return b.String()
 }
 
+// newLine makes a line of words in a mode.
+func newLine(words []word, key string, in, mode modeID) *line {
+	l := &line{words: words, key: key, in: in, mode: mode}
+	l.group = groupOf(l)
+	l.rank = rankOf(l)
+	return l
+}
+
 // with returns lines with l in them: in the place of the line of the same item,
-// or where its section and nth want it.
+// or where its rank, its group and nth want it.
 func with(lines []*line, l *line, nth int) []*line {
 	i := slices.IndexFunc(lines, func(o *line) bool { return o.key == l.key })
 	if i >= 0 && nth == 0 {
@@ -161,28 +173,34 @@ func with(lines []*line, l *line, nth int) []*line {
 	return slices.Insert(slices.Clip(lines), placeFor(lines, l, nth), l)
 }
 
-// placeFor returns where among lines a new line belongs.
+// placeFor returns where among lines, which are in the order of their ranks, a
+// new line belongs: after those of its group, and behind the others of its rank.
 func placeFor(lines []*line, l *line, nth int) int {
-	at, after, like := len(lines), 0, 0
-	rank, group := l.rank(), l.group()
-	if group == chainGroup && nth == 0 {
+	byRank := func(o *line, rank int) int { return o.rank - rank }
+	first, _ := slices.BinarySearchFunc(lines, l.rank, byRank)
+	end, _ := slices.BinarySearchFunc(lines, l.rank+1, byRank)
+	if l.group == "" {
+		return end
+	}
+	if l.group == chainGroup && nth == 0 {
 		nth = chainPlace(lines, l)
 	}
-	for i, o := range lines {
-		switch r := o.rank(); {
-		case r > rank:
-			at = min(at, i)
-		case group != "" && o.group() == group:
-			if like++; like == nth {
-				return i
+	if nth > 0 {
+		like := 0
+		for i := first; i < end; i++ {
+			if lines[i].group == l.group {
+				if like++; like == nth {
+					return i
+				}
 			}
-			after = i + 1
 		}
 	}
-	if after > 0 {
-		return after
+	for i := end; i > first; i-- {
+		if lines[i-1].group == l.group {
+			return i
+		}
 	}
-	return at
+	return end
 }
 
 const chainGroup = "crypto ca certificate chain"
@@ -203,9 +221,9 @@ func chainPlace(lines []*line, chain *line) int {
 	return nth
 }
 
-// group names the lines that l stands among in an order that matters: the
+// groupOf names the lines that l stands among in an order that matters: the
 // entries of an access list.
-func (l *line) group() string {
+func groupOf(l *line) string {
 	if l.in != global || len(l.words) < 2 {
 		return ""
 	}

@@ -3,9 +3,12 @@ package config_test
 import (
 	"bytes"
 	"encoding/pem"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -22,7 +25,7 @@ func texts(t testing.TB) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range append(files, "testdata/nonsecure.cfg") {
+	for _, file := range append(files, "testdata/nonsecure.cfg", "testdata/legacy.cfg") {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -113,9 +116,9 @@ func (x *typist) line(t *testing.T, line string) {
 func TestTyped(t *testing.T) {
 	for name, text := range texts(t) {
 		t.Run(name, func(t *testing.T) {
-			if strings.HasPrefix(name, "h-") {
+			if strings.HasPrefix(name, "h-") || name == "legacy.cfg" {
 				text = strings.Replace(text, "\n media-termination address 203.0.113.20\n", "\n", 1) // is not typed: V50
-				text = strings.Replace(text, "phone-proxy mypp\n", "media-termination m\n address 203.0.113.20\nphone-proxy mypp\n media-termination m\n", 1)
+				text = regexp.MustCompile(`\nphone-proxy (mypp|pp)\n`).ReplaceAllString(text, "\nmedia-termination m\n address 203.0.113.20\nphone-proxy $1\n media-termination m\n")
 			}
 			x := typist{}
 			x.want, _ = config.Load(name, strings.NewReader(text), true)
@@ -275,5 +278,24 @@ func TestDiff(t *testing.T) {
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// BenchmarkLoad loads a configuration of many entries; the time of one must not
+// grow with their number.
+func BenchmarkLoad(b *testing.B) {
+	for _, n := range []int{1000, 10000} {
+		var text strings.Builder
+		for i := range n {
+			fmt.Fprintf(&text, "access-list l%d extended permit tcp any host 10.%d.%d.%d eq %d\n", i%7, i>>16, i>>8&255, i&255, 1024+i%1000)
+		}
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			for b.Loop() {
+				if _, found := config.Load("pb.cfg", strings.NewReader(text.String()), false); config.Errors(found) > 0 {
+					b.Fatal(found)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/line")
+		})
 	}
 }
