@@ -55,11 +55,6 @@ func actionCommands() []command {
 		"crypto ca import <tp:name> certificate [nointeractive]",
 		"crypto ca import <name> pkcs12 <passphrase:word> [nointeractive]",
 		"crypto ca export <tp:name> {pkcs12 <passphrase:word>|identity-certificate}",
-
-		// Passwords in clear: only what is made of them is kept.
-		"enable password <clear:word> [level <privilege:0-15>]",
-		"passwd <clear:word>",
-		"username <name> password <clear:word> [privilege <n:0-15>]",
 	} {
 		list = append(list, command{Syntax: syntax})
 	}

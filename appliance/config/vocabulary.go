@@ -73,9 +73,6 @@ var vocabulary = cli.Vocabulary{
 	"time-range <time>":                    "Name of a time-range",
 	"set connection timeout embryonic <t>": "Time in hours:minutes:seconds",
 
-	"<clear>": "Password, in clear", "<privilege>": "Privilege level: 0 to 15", "level": "Privilege level", "privilege <n>": "Privilege level: 0 to 15",
-	"username <name> password <clear> privilege": "Privilege level of the user",
-
 	// Leaving and taking back.
 	"exit": "Exit from the current mode", "end": "Exit from configuration mode", "no": "Negate a command or set its defaults",
 	"clear": "Clear", "clear configure": "Clear a section of the configuration", "<cr>": "",
@@ -83,7 +80,7 @@ var vocabulary = cli.Vocabulary{
 	// The box itself.
 	"asa": "Version that the configuration was written for", "version": "Version", "hostname": "Change host name of this system",
 	"domain-name": "Change domain name", "enable": "Configure password for the enable command", "password": "Password",
-	"passwd": "Change Telnet console access password", "nopassword": "Without a password", "username": "Configure user authentication local database",
+	"passwd": "Change Telnet console access password", "username": "Configure user authentication local database",
 	"names": "Enable names in place of addresses", "name": "Associate a name with an IP address", "banner": "Configure banner text",
 	"boot": "Set system boot parameters", "system": "Image to boot", "config": "Configuration to start with", "boot config": "Configuration to start with",
 	"config-register": "Configuration register", "clock": "Configure time zone and summer time", "ntp": "Configure NTP", "console": "Serial console",
