@@ -198,6 +198,9 @@ func TestRewritten(t *testing.T) {
 			"hostname x\n!\ninterface GigabitEthernet0/0\n nameif o\n security-level 0\n ip address 10.20.0.1 255.255.255.0\n!\n" +
 				"route o 0.0.0.0 0.0.0.0 10.20.0.9 1\n!\nclass-map c\n match any\n!\n!\npolicy-map p\n class c\n class class-default\n  set connection conn-max 1\n!\n" +
 				"service-policy p global\n"},
+		{"interfaces", "interface Management0/0\n shutdown\ninterface g0/10\ninterface g0/2\ninterface g0/2.30\n vlan 30\ninterface g0/2.4\n vlan 4\ninterface e0/3\n",
+			"interface Ethernet0/3\n!\ninterface GigabitEthernet0/2\n!\ninterface GigabitEthernet0/2.4\n vlan 4\n!\ninterface GigabitEthernet0/2.30\n vlan 30\n!\n" +
+				"interface GigabitEthernet0/10\n!\ninterface Management0/0\n shutdown\n"},
 		{"two stanzas of an object", "object network a\n host 10.20.0.1\nobject network b\n host 10.20.0.2\n nat (any,any) static 203.0.113.2\nobject network a\n nat (any,any) static 203.0.113.1\n",
 			"object network a\n host 10.20.0.1\nobject network b\n host 10.20.0.2\n!\nobject network a\n nat (any,any) static 203.0.113.1\nobject network b\n nat (any,any) static 203.0.113.2\n"},
 		{"names", "object network a\n host 10.20.0.1\nname 10.20.0.1 host\nname 10.20.0.2 second\naccess-list a permit ip host second any\n",
