@@ -63,3 +63,10 @@ func (a *Appliance) ConnIDs(proto stack.Proto) (ids []uint64) {
 // Table returns the connections of the box, PAT what its rules have given away.
 func (r *Replay) Table() *nat.Table { return r.box.table }
 func (r *Replay) PAT() *nat.PAT     { return r.box.data.pat }
+
+// Talks returns how many conversations that the box ends are being served.
+func (a *Appliance) Talks() int {
+	n := 0
+	a.talks.each(func(*talk) { n++ })
+	return n
+}
