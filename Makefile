@@ -10,7 +10,7 @@ STATIC   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES := tftp-hpa atftp tftpd-hpa curl openssl iproute2 tshark \
             baresip-core sip-tester kamailio iperf3 nftables
 
-.PHONY: all demo test replay packages check fuzz bench sipp build clean
+.PHONY: all demo test replay replay-verify packages check fuzz bench sipp build clean
 
 all: build
 
@@ -27,6 +27,12 @@ test: packages check
 # that is meant is accepted with "go test ./pcaps -update".
 replay:
 	$(GO) test -count=1 ./pcaps
+
+# What left the box in each case and of each capture, read by TShark: no address
+# that NAT hides in any field of SIP, SDP or SCCP.
+replay-verify: packages
+	@command -v tshark >/dev/null || { echo "replay-verify wants tshark, the Debian package of that name"; exit 1; }
+	$(GO) test -count=1 -v -run '^TestVerify' ./pcaps -verify
 
 # The real peers of the tests. Without root or apt-get their tests say that
 # they skip, and why.

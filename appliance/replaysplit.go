@@ -81,7 +81,7 @@ func newSplitter(r *Replay, c ReplayCaptures) *splitter {
 	}
 	s.words = dictionary{
 		side:  func(a netip.Addr) *stack.Interface { return s.side(a, s.other) },
-		rules: r.box.plan().rules, told: make(map[endOn]netip.AddrPort), ends: s.ends,
+		rules: func() *nat.Rules { return r.box.plan().rules }, told: make(map[endOn]netip.AddrPort), ends: s.ends,
 	}
 	r.tcp.wrap = s.words.translate
 	return s

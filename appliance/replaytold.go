@@ -3,7 +3,6 @@ package appliance
 import (
 	"bytes"
 	"net/netip"
-	"time"
 
 	"patchbay/inspect"
 	"patchbay/inspect/sip"
@@ -26,7 +25,7 @@ import (
 // when it sees a NAT, does not.
 type dictionary struct {
 	side  func(netip.Addr) *stack.Interface // that an address of the capture is behind
-	rules *nat.Rules
+	rules func() *nat.Rules
 
 	told map[endOn]netip.AddrPort // what a side was told of an end; with port 0 and no protocol, of a host
 	ends map[endOn]netip.AddrPort // what packets show of it; the splitter's
@@ -65,7 +64,7 @@ func (d *dictionary) say(dst, msg []byte, s *speech) []byte {
 // they were told of its host.
 func (d *dictionary) known(a netip.AddrPort, proto stack.Proto, in *stack.Interface) netip.AddrPort {
 	behind := d.side(a.Addr())
-	if !a.Addr().Is4() || behind == in || d.rules.Owns(in, a.Addr()) {
+	if !a.Addr().Is4() || behind == in || d.rules().Owns(in, a.Addr()) {
 		return a
 	}
 	if m, ok := d.told[endOn{in, proto, a}]; ok {
@@ -74,7 +73,7 @@ func (d *dictionary) known(a netip.AddrPort, proto stack.Proto, in *stack.Interf
 	if m, ok := d.ends[endOn{in, proto, a}]; ok {
 		return m
 	}
-	if m, ok := d.rules.MappedOf(a, behind, in, proto); ok {
+	if m, ok := d.rules().MappedOf(a, behind, in, proto); ok {
 		return m
 	}
 	if m, ok := d.told[hostOn(in, a.Addr())]; ok {
@@ -118,7 +117,7 @@ func (d *dictionary) learn(before, after []byte, s *speech) {
 			continue
 		}
 		for i, real := range x[kind] {
-			if d.side(real.Addr()) == s.from && !d.rules.Owns(s.from, real.Addr()) {
+			if d.side(real.Addr()) == s.from && !d.rules().Owns(s.from, real.Addr()) {
 				d.note(s.to, s.protoOf(inspect.AddrKind(kind)), real, y[kind][i])
 			}
 		}
@@ -173,13 +172,6 @@ func (s *translatedSession) Inspect(dst, msg []byte, from nat.End) ([]byte, erro
 		s.d.learn(s.msg, out[base:], &s.end[from])
 	}
 	return out, err
-}
-
-// Expire is the session's.
-func (s *translatedSession) Expire(now time.Time) {
-	if e, ok := s.Session.(inspect.Expirer); ok {
-		e.Expire(now)
-	}
 }
 
 // datagram finds the messages of SIP in datagrams.

@@ -44,10 +44,10 @@ type Result struct {
 	Dump, Show []byte
 	Captures   map[string][]byte    // pcapng of each interface, by nameif
 	Left       map[string][]byte    // the same, of what left only
-	Arrived    map[string][]byte    // and of what arrived
 	Messages   map[string][]Message // that left
 	Said       map[string][]Message // that arrived, as their senders said them
 	box        *box
+	said       map[netip.Addr]bool
 	Drops      map[stack.Verdict]uint64
 	Count      appliance.ReplayCount
 }
@@ -158,9 +158,9 @@ type box struct {
 
 // A capture is what is kept of one interface.
 type capture struct {
-	all, out, in recording
-	reader       reader // of what left
-	said         reader // of what arrived
+	all, out recording
+	reader   reader // of what left
+	said     reader // of what arrived
 }
 
 // A recording is a pcapng.
@@ -197,7 +197,6 @@ func newBox(text []byte, flash, seed string) (*box, error) {
 		c := &capture{}
 		c.all.begin(i.Name)
 		c.out.begin(i.Name)
-		c.in.begin(i.Name)
 		b.captures[i.Name] = c
 	}
 	return b, nil
@@ -224,7 +223,6 @@ func (b *box) record(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 		c.reader.read(p)
 		return
 	}
-	c.in.w.Packet(0, dir, p, "")
 	c.said.see(p)
 	c.said.read(p)
 }
@@ -408,14 +406,13 @@ func (b *box) finish() (*Result, error) {
 	res := &Result{
 		box: b, Show: b.shown.Bytes(), Captures: make(map[string][]byte),
 		Left: make(map[string][]byte), Messages: make(map[string][]Message),
-		Arrived: make(map[string][]byte), Said: make(map[string][]Message),
+		Said:  make(map[string][]Message),
 		Drops: b.Drops(), Count: b.Count(),
 	}
 	errs = append(errs, b.Close())
 	for name, c := range b.captures {
-		errs = append(errs, c.all.w.Close(), c.out.w.Close(), c.in.w.Close())
+		errs = append(errs, c.all.w.Close(), c.out.w.Close())
 		res.Captures[name], res.Left[name] = c.all.buf.Bytes(), c.out.buf.Bytes()
-		res.Arrived[name] = c.in.buf.Bytes()
 		res.Messages[name], res.Said[name] = c.reader.messages, c.said.messages
 	}
 	res.Dump = b.dump.Bytes()

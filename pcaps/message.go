@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"patchbay/inspect/sip"
@@ -20,9 +21,10 @@ type Message struct {
 	Raw      []byte
 }
 
-// A reader finds the messages in what leaves by one interface, in the order
-// in which they are complete.
+// A reader finds the messages in what passes one interface one way, in the
+// order in which they are complete.
 type reader struct {
+	room     *stack.Packet
 	frags    stack.Reassembler
 	streams  map[stack.Flow]*stream
 	clients  map[netip.AddrPort]bool // of TFTP, as they are known there
@@ -43,7 +45,7 @@ func (r *reader) see(p *stack.Packet) {
 type stream struct {
 	protocol string
 	next     uint32
-	begun    bool
+	early    []part
 	buf      []byte
 	dead     bool // it is nothing that we read
 }
@@ -56,12 +58,20 @@ var (
 )
 
 const (
+	maxEarly   = 256 // segments of a stream that wait for one that is missing
 	skinnyPort = 2000
 	tftpPort   = 69
 )
 
-// read takes a packet that left.
-func (r *reader) read(p *stack.Packet) {
+// read takes a packet. It is borrowed, and stays as it is.
+func (r *reader) read(borrowed *stack.Packet) {
+	if r.room == nil {
+		r.room = stack.NewPacket(stack.MaxPacket)
+	}
+	p := r.room
+	p.Reset()
+	p.SetData(borrowed.Data())
+	p.Time, p.In, p.ChecksumVouched = borrowed.Time, borrowed.In, true
 	if p.Parse() == stack.DropFragment {
 		if p, _ = r.frags.Add(p); p == nil {
 			return
@@ -117,17 +127,28 @@ func (r *reader) segment(f stack.Flow, p *stack.Packet) {
 		}
 		r.streams[f] = s
 	}
-	data := p.Payload()
-	if at := int32(s.next - p.TCPSeq()); at > 0 { // again
-		data = data[min(int(at), len(data)):]
-	} else if at < 0 && len(data) > 0 { // the box does not send out of order, who passes through it may
-		s.dead = true
+	if len(s.early) > maxEarly { // one of them was never captured
+		s.dead, s.early, s.buf = true, nil, nil
 	}
-	s.next += uint32(len(data))
 	if s.dead {
 		return
 	}
-	s.buf = append(s.buf, data...)
+	if data := p.Payload(); len(data) > 0 {
+		s.early = append(s.early, part{p.TCPSeq(), bytes.Clone(data)})
+	}
+	for i := 0; i < len(s.early); i++ {
+		e := s.early[i]
+		at := int(int32(s.next - e.seq))
+		if at < 0 {
+			continue
+		}
+		if at < len(e.data) {
+			s.buf = append(s.buf, e.data[at:]...)
+			s.next += uint32(len(e.data) - at)
+		}
+		s.early = slices.Delete(s.early, i, i+1)
+		i = -1 // those that waited for it
+	}
 	for len(s.buf) > 0 {
 		split := splitSIP.Split
 		if s.protocol == "sccp" {

@@ -137,8 +137,8 @@ func golden(t *testing.T, file string, got []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(string(got), "\n")); d != "" {
-		t.Errorf("%s (-want +got):\n%s", file, d)
+	if d := diff(string(want), string(got)); d != "" {
+		t.Errorf("%s: - is wanted, + is what came:\n%s", file, d)
 	}
 }
 

@@ -60,6 +60,9 @@ type Step struct {
 //	ports N every SECONDS          the same with N source ports, counting up
 //	quiet                          not for the dump
 //
+// A segment to a conversation that the box ends itself needs no ack: it gets that
+// of all the box has sent.
+//
 // Conversations are between hosts, which know what has come to them, do by
 // themselves what TCP owes, and are written by name:
 //

@@ -203,10 +203,33 @@ func Text(messages []Message) []Finding {
 	return all
 }
 
+// IsSaid reports whether an end has named a, on any side: in the text of SIP or
+// in four bytes of SCCP.
+func (r *Result) IsSaid(a netip.Addr) bool {
+	if r.said == nil {
+		r.said = make(map[netip.Addr]bool)
+		for _, messages := range r.Said {
+			for _, f := range Text(messages) {
+				r.said[f.Addr] = true
+			}
+		}
+	}
+	if r.said[a] {
+		return true
+	}
+	four := a.As4()
+	for _, messages := range r.Said {
+		if slices.ContainsFunc(messages, func(m Message) bool { return m.Protocol == "sccp" && bytes.Contains(m.Raw, four[:]) }) {
+			return true
+		}
+	}
+	return false
+}
+
 // Leaks returns what of found may not be seen on the interface of a nameif: an
 // address that NAT hides from there, and one that neither an end has said nor
-// the box owns. said is what ends said, on all sides.
-func (r *Result) Leaks(nameif string, found []Finding, said map[netip.Addr]bool) []Finding {
+// the box owns.
+func (r *Result) Leaks(nameif string, found []Finding) []Finding {
 	i := r.box.Interface(nameif)
 	var leaks []Finding
 	for _, f := range found {
@@ -216,7 +239,7 @@ func (r *Result) Leaks(nameif string, found []Finding, said map[netip.Addr]bool)
 		case r.box.Hides(i, f.Addr):
 			f.Where = "hidden by NAT, in " + f.Where
 			leaks = append(leaks, f)
-		case !said[f.Addr]:
+		case !r.IsSaid(f.Addr):
 			f.Where = "nobody's, in " + f.Where
 			leaks = append(leaks, f)
 		}

@@ -2,6 +2,7 @@ package pcaps_test
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -24,7 +25,19 @@ var unverified = map[string]string{
 	"default-inspection-interface": "one interface is not inspected",
 	"sip-other-port":               "what is on another port is not inspected",
 	"sip-interface-policy":         "what is on another port is not inspected",
+	"sip-tcp-not-inspected":        "nothing is inspected",
+	"skinny-not-inspected":         "nothing is inspected",
 	"sip-torture-bad":              "what does not begin as SIP is none",
+}
+
+var verifyAll = flag.Bool("verify", false, "have TShark read what left the box in every case: make replay-verify")
+
+// verifyFew are the cases that are verified without -verify: a minute less.
+var verifyFew = []string{"split-sip", "split-sip-tcp", "split-skinny"}
+
+// unread are the cases in which TShark does not find every message, and why.
+var unread = map[string]string{
+	"sip-tcp-joined": "it reads none behind a line end that keeps the connection alive",
 }
 
 // tshark returns the program, and skips without.
@@ -44,6 +57,9 @@ func TestVerify(t *testing.T) {
 	program := tshark(t)
 	t.Run("all", func(t *testing.T) {
 		for _, dir := range cases(t) {
+			if !*verifyAll && !slices.Contains(verifyFew, dir) {
+				continue
+			}
 			t.Run(dir, func(t *testing.T) {
 				t.Parallel()
 				res, err := pcaps.Run(dir, t.TempDir())
@@ -52,6 +68,9 @@ func TestVerify(t *testing.T) {
 				}
 				verify(t, program, dir, res)
 			})
+		}
+		if !*verifyAll {
+			return
 		}
 		for _, r := range shared(t) {
 			t.Run(r.name, func(t *testing.T) {
@@ -70,23 +89,6 @@ func TestVerify(t *testing.T) {
 // verify reads what left by each interface.
 func verify(t *testing.T, program, name string, res *pcaps.Result) {
 	t.Helper()
-	said := make(map[netip.Addr]bool)
-	note := func(all []pcaps.Finding) {
-		for _, f := range all {
-			said[f.Addr] = true
-		}
-	}
-	for side, messages := range res.Said {
-		note(pcaps.Text(messages))
-		if !slices.ContainsFunc(messages, func(m pcaps.Message) bool { return m.Protocol == "sccp" }) {
-			continue
-		}
-		r, err := pcaps.Decode(program, t.TempDir(), res.Arrived[side])
-		if err != nil {
-			t.Fatal(err)
-		}
-		note(r.Found)
-	}
 	for side, left := range res.Left {
 		messages := res.Messages[side]
 		if len(messages) == 0 {
@@ -105,10 +107,10 @@ func verify(t *testing.T, program, name string, res *pcaps.Result) {
 				sccp++
 			}
 		}
-		if r.SIP < sip || r.SCCP != sccp {
+		if (r.SIP < sip || r.SCCP != sccp) && unread[name] == "" {
 			t.Errorf("%s: TShark finds %d messages of SIP and %d of SCCP, we %d and %d", side, r.SIP, r.SCCP, sip, sccp)
 		}
-		leaks := res.Leaks(side, append(r.Found, pcaps.Text(messages)...), said)
+		leaks := res.Leaks(side, append(r.Found, pcaps.Text(messages)...))
 		t.Logf("%s: %d messages of SIP, %d of SCCP, %d addresses", side, r.SIP, r.SCCP, len(r.Found))
 		if why, ok := unverified[name]; ok {
 			t.Logf("not held against it: %s", why)
@@ -162,30 +164,35 @@ func TestVerifyFinds(t *testing.T) {
 	}
 	c.Capture = capture(t, 0, stack.AppendUDP(nil, stack.Flow{
 		Src: netip.MustParseAddrPort("10.20.0.50:5060"), Dst: netip.MustParseAddrPort("192.0.2.5:9"),
-	}, []byte("x")))
+	}, []byte("OPTIONS sip:192.0.2.5 SIP/2.0\r\nVia: SIP/2.0/UDP 10.20.0.50\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\n\r\n")))
 	res, err := pcaps.RunCapture(config, t.TempDir(), c) // for its addresses
 	if err != nil {
 		t.Fatal(err)
 	}
-	said := map[netip.Addr]bool{netip.MustParseAddr("192.0.2.5"): true}
+	out := stack.Flow{Src: netip.MustParseAddrPort("203.0.113.2:5060"), Dst: netip.MustParseAddrPort("192.0.2.5:5060")}
+	var packets [][]byte // the first leaks nothing, the others their line
 	for leaky := -1; leaky < len(lines); leaky++ {
-		msg := message(leaky)
-		file := capture(t, 0, stack.AppendUDP(nil, stack.Flow{
-			Src: netip.MustParseAddrPort("203.0.113.2:5060"), Dst: netip.MustParseAddrPort("192.0.2.5:5060"),
-		}, msg))
-		got, err := pcaps.DecodeFile(program, file)
-		if err != nil {
-			t.Fatal(err)
+		packets = append(packets, stack.AppendUDP(nil, out, message(leaky)))
+	}
+	got, err := pcaps.DecodeFile(program, capture(t, time.Millisecond, packets...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.SIP != len(packets) {
+		t.Fatalf("TShark finds %d messages of %d", got.SIP, len(packets))
+	}
+	for n := range packets {
+		found := slices.DeleteFunc(slices.Clone(got.Found), func(f pcaps.Finding) bool { return f.Frame != fmt.Sprint(n+1) })
+		if len(found) == 0 {
+			t.Fatalf("TShark finds no address in message %d", n+1)
 		}
-		found := append(got.Found, pcaps.Text([]pcaps.Message{{Protocol: "sip", Raw: msg}})...)
-		leaks := res.Leaks("outside", found, said)
+		found = append(found, pcaps.Text([]pcaps.Message{{Protocol: "sip", Raw: message(n - 1)}})...)
+		leaks := res.Leaks("outside", found)
 		switch {
-		case got.SIP != 1:
-			t.Fatalf("TShark finds %d messages in\n%s", got.SIP, msg)
-		case leaky < 0 && len(leaks) > 0:
+		case n == 0 && len(leaks) > 0:
 			t.Errorf("where nothing leaks: %v", leaks)
-		case leaky >= 0 && len(leaks) == 0:
-			t.Errorf("not found out: %s", lines[leaky])
+		case n > 0 && len(leaks) == 0:
+			t.Errorf("not found out: %s", lines[n-1])
 		}
 	}
 	// An address of nobody, and on the inside one that only the outside is to see.
@@ -196,38 +203,41 @@ func TestVerifyFinds(t *testing.T) {
 		{"outside", "192.0.2.77", 1}, {"outside", "192.0.2.5", 0}, {"outside", "203.0.113.2", 0}, {"outside", "10.20.0.1", 1},
 		{"inside", "203.0.113.2", 1}, {"inside", "10.20.0.50", 0}, {"inside", "0.0.0.0", 0},
 	} {
-		said := map[netip.Addr]bool{netip.MustParseAddr("192.0.2.5"): true, netip.MustParseAddr("10.20.0.50"): true}
-		if leaks := res.Leaks(tt.side, []pcaps.Finding{{Addr: netip.MustParseAddr(tt.addr)}}, said); len(leaks) != tt.want {
+		if leaks := res.Leaks(tt.side, []pcaps.Finding{{Addr: netip.MustParseAddr(tt.addr)}}); len(leaks) != tt.want {
 			t.Errorf("%s on %s: %v", tt.addr, tt.side, leaks)
 		}
 	}
 	// SCCP: RegisterReq and OpenReceiveChannelAck that name the inside.
-	for _, id := range []byte{0x01, 0x22} {
-		msg := make([]byte, 12+112)
-		msg[0], msg[8] = byte(len(msg)-8), id
-		copy(msg[12+24:], []byte{10, 20, 0, 50}) // RegisterReq
-		if id == 0x22 {
-			msg = msg[:12+20]
-			msg[0] = byte(len(msg) - 8)
-			clear(msg[12:])
-			copy(msg[12+4:], []byte{10, 20, 0, 50})
-			msg[12+8] = 7
-		}
-		f := stack.Flow{Src: netip.MustParseAddrPort("203.0.113.2:5060"), Dst: netip.MustParseAddrPort("192.0.2.5:2000")}
-		got, err := pcaps.DecodeFile(program, capture(t, 0,
-			stack.AppendTCP(nil, f, stack.TCPHeader{Seq: 1, Flags: stack.FlagSYN, Window: 100}, nil),
-			stack.AppendTCP(nil, f, stack.TCPHeader{Seq: 2, Ack: 1, Flags: stack.FlagACK | stack.FlagPSH, Window: 100}, msg)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if leaks := res.Leaks("outside", got.Found, said); got.SCCP != 1 || len(leaks) != 1 {
-			t.Errorf("message %#x of SCCP: %d messages, leaks %v", id, got.SCCP, leaks)
-		}
+	out.Dst = netip.MustParseAddrPort("192.0.2.5:2000")
+	packets = [][]byte{stack.AppendTCP(nil, out, stack.TCPHeader{Seq: 1, Flags: stack.FlagSYN, Window: 100}, nil)}
+	seq := uint32(2)
+	for _, m := range []struct{ id, size, at byte }{{0x01, 112, 24}, {0x22, 20, 4}} {
+		msg := make([]byte, 12+m.size)
+		msg[0], msg[8] = m.size+4, m.id
+		copy(msg[12+m.at:], []byte{10, 20, 0, 50, 7})
+		packets = append(packets, stack.AppendTCP(nil, out, stack.TCPHeader{Seq: seq, Ack: 1, Flags: stack.FlagACK | stack.FlagPSH, Window: 100}, msg))
+		seq += uint32(len(msg))
+	}
+	if got, err = pcaps.DecodeFile(program, capture(t, time.Millisecond, packets...)); err != nil {
+		t.Fatal(err)
+	}
+	if leaks := res.Leaks("outside", got.Found); got.SCCP != 2 || len(leaks) != 2 {
+		t.Errorf("%d messages of SCCP, leaks %v", got.SCCP, leaks)
 	}
 }
 
 // capture writes packets to a file, one each step.
 func capture(t testing.TB, step time.Duration, packets ...[]byte) string {
+	t.Helper()
+	times := make([]time.Duration, len(packets))
+	for i := range times {
+		times[i] = time.Duration(i) * step
+	}
+	return captureAt(t, times, packets)
+}
+
+// captureAt writes packets to a file.
+func captureAt(t testing.TB, times []time.Duration, packets [][]byte) string {
 	t.Helper()
 	var buf bytes.Buffer
 	w := link.NewPCAPNG(&buf)
@@ -235,7 +245,7 @@ func capture(t testing.TB, step time.Duration, packets ...[]byte) string {
 	for i, b := range packets {
 		p := stack.NewPacket(len(b))
 		p.SetData(b)
-		p.Time = pcaps.Begin.Add(time.Duration(i) * step)
+		p.Time = pcaps.Begin.Add(times[i])
 		w.Packet(0, link.In, p, "")
 	}
 	if err := w.Close(); err != nil {

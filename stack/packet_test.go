@@ -533,3 +533,18 @@ func TestPacketAllocations(t *testing.T) {
 		t.Errorf("%v allocations a packet, want 0", n)
 	}
 }
+
+func TestSetTCPAck(t *testing.T) {
+	f := flowOf(TCP, phone, 5000, box, 2443)
+	for _, ack := range []uint32{0, 1, 0xffff, 0x10000, 0xffffffff} {
+		p := NewPacket(100)
+		p.SetData(AppendTCP(nil, f, TCPHeader{Seq: 7, Ack: 0xfffe0001, Flags: FlagACK, Window: 9}, []byte("odd")))
+		if v := p.Parse(); v != Forward {
+			t.Fatal(v)
+		}
+		p.SetTCPAck(ack, 0xffff)
+		if v := p.Parse(); v != Forward || p.TCPAck() != ack || p.TCPWindow() != 0xffff || p.TCPSeq() != 7 {
+			t.Errorf("ack %d: %v, got %d, window %d", ack, v, p.TCPAck(), p.TCPWindow())
+		}
+	}
+}

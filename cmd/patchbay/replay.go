@@ -45,8 +45,10 @@ bytes everywhere. DIR gets
 With --split one capture that holds both directions of a conversation is taken
 apart: packets from an address in the prefix arrive on that interface, others on
 the one that --in names. The answers are addressed to what NAT showed of the
-other end. What the box would end itself (TLS, its TFTP server) is admitted and
-goes no further.`,
+other end, and messages of SIP and Skinny name it so. A TCP conversation that
+an inspection ends goes through both of the box's halves as messages: the
+acknowledgements of the captures become those of what the box has sent. What the
+box would end otherwise (TLS, its TFTP server) is admitted and goes no further.`,
 		Example: `  patchbay replay --config box.cfg --in outside=call.pcap --split inside=10.0.0.0/8 --out result`,
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return replay(cmd, fl) },
@@ -191,8 +193,8 @@ func replay(cmd *cobra.Command, fl replayFlags) (err error) {
 		return err
 	}
 	c := box.Count()
-	if c.Terminated > 0 {
-		fmt.Fprintln(cmd.ErrOrStderr(), "note: what the box ends itself (TLS, its TFTP server) is not replayed")
+	if n := c.Terminated - c.Served; n > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: %d packets are for what the box ends itself and is not replayed (TLS, its TFTP server)\n", n)
 	}
 	if c.Truncated > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "note: the captures hold only a part of %d packets\n", c.Truncated)

@@ -1,0 +1,124 @@
+package appliance
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"patchbay/stack"
+	"patchbay/stack/link"
+)
+
+// A ReplaySource is a capture and the interface its packets arrive on.
+type ReplaySource struct {
+	Name   string // of the file, for errors
+	In     *stack.Interface
+	Reader *link.Reader
+
+	head *stack.Packet // the next packet; valid if more
+	more bool
+}
+
+// ReplayCaptures are captures to be replayed together.
+type ReplayCaptures struct {
+	Sources []*ReplaySource
+
+	// Split, if there is one, finds the interface that each packet arrives
+	// on by its source address; Sources say it for those of no prefix.
+	Split []SplitPrefix
+
+	// PickUp makes up the handshake of a TCP conversation whose beginning the
+	// capture lacks, so that the rest is not refused. Only with Split.
+	PickUp bool
+
+	// Edit changes each packet as it is read; nil: none is.
+	Edit func(*stack.Packet)
+
+	// FixChecksums makes right the checksums of what is read: a capture
+	// taken on a host has packets whose checksums its network card was yet to
+	// compute.
+	FixChecksums bool
+}
+
+// Run replays captures, interleaved by time; of two packets at the same time
+// that of the first source goes first.
+func (r *Replay) Run(c ReplayCaptures) error {
+	s := newSplitter(r, c)
+	for _, src := range c.Sources {
+		src.head = stack.NewPacket(stack.MaxPacket)
+		if err := r.read(src); err != nil {
+			return err
+		}
+	}
+	for {
+		var next *ReplaySource
+		for _, src := range c.Sources {
+			if src.more && (next == nil || src.head.Time.Before(next.head.Time)) {
+				next = src
+			}
+		}
+		if next == nil {
+			return nil
+		}
+		p := next.head
+		p.In = next.In
+		if c.FixChecksums {
+			fixChecksums(p)
+		}
+		if c.Edit != nil {
+			c.Edit(p)
+			if c.FixChecksums {
+				fixChecksums(p)
+			}
+		}
+		if s == nil {
+			r.Handle(p)
+		} else {
+			s.handle(p)
+		}
+		if err := r.read(next); err != nil {
+			return err
+		}
+	}
+}
+
+// read reads the next packet of src.
+func (r *Replay) read(src *ReplaySource) error {
+	info, err := src.Reader.Next(src.head)
+	src.more = err == nil
+	if err == nil && info.Truncated {
+		r.count.Truncated++
+	}
+	if err == io.EOF {
+		_, skipped := src.Reader.Frames()
+		r.count.NotIP += skipped
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("appliance: replay: %s: %w", src.Name, err)
+	}
+	return nil
+}
+
+// fixChecksums computes the checksum of the IP header, and has Parse compute
+// that of the rest. (RFC 1071.)
+func fixChecksums(p *stack.Packet) {
+	p.ChecksumVouched = true
+	d := p.Data()
+	if len(d) < ipHeader || d[0]>>4 != 4 {
+		return
+	}
+	n := int(d[0]&0x0f) * 4
+	if n < ipHeader || n > len(d) {
+		return
+	}
+	d[10], d[11] = 0, 0
+	var sum uint32
+	for i := 0; i < n; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(d[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(d[10:], ^uint16(sum))
+}
