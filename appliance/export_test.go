@@ -39,6 +39,12 @@ func (a *Appliance) InUse() (conns, holes, leases, ended int) {
 	return a.table.Len(), a.table.Pinholes(), used + lingering, a.data.ended.len()
 }
 
+// Talks returns how many conversations the box ends that go on.
+func (a *Appliance) Talks() (n int) {
+	a.talks.each(func(*talk) { n++ })
+	return n
+}
+
 // len returns how many conversations can be found by their first packet.
 func (s *terminations) len() (n int) {
 	s.byFlow.Range(func(any, any) bool {
@@ -63,10 +69,3 @@ func (a *Appliance) ConnIDs(proto stack.Proto) (ids []uint64) {
 // Table returns the connections of the box, PAT what its rules have given away.
 func (r *Replay) Table() *nat.Table { return r.box.table }
 func (r *Replay) PAT() *nat.PAT     { return r.box.data.pat }
-
-// Talks returns how many conversations that the box ends are being served.
-func (a *Appliance) Talks() int {
-	n := 0
-	a.talks.each(func(*talk) { n++ })
-	return n
-}

@@ -177,7 +177,7 @@ func TestSoak(t *testing.T) {
 					}
 				}
 				if _, holes, leases, _ := s.app.InUse(); leases == 0 || !kind.udp && s.app.Talks() == 0 {
-					t.Errorf("%s: during the call there are %d pinholes, %d translations and %d streams: this test proves nothing", e.name, holes, leases, s.app.Talks())
+					t.Errorf("%s: during the call there are %d pinholes, %d translations and %d conversations: this test proves nothing", e.name, holes, leases, s.app.Talks())
 				}
 				e.end(s, ctx, a, b, h)
 				a.Close()
@@ -209,7 +209,7 @@ func (s *soak) settled(ctx context.Context) {
 		// What was in flight may have opened something anew.
 		select {
 		case <-ctx.Done():
-			s.t.Fatalf("after all timeouts there are %d connections, %d pinholes and %d translations, %d conversations can be found, and %d are being served", conns, holes, leases, ended, served)
+			s.t.Fatalf("after all timeouts there are %d connections, %d pinholes and %d translations, %d conversations can be found, and %d go on", conns, holes, leases, ended, served)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
