@@ -227,7 +227,7 @@ func (g *Grammar[T]) add(list []thread, seen []bool, pc int, caps *capList) []th
 // there are none. It uses seen, which has a place for each instruction.
 func (g *Grammar[T]) step(cur []thread, line string, tok Token, check Check, seen []bool) ([]thread, *Error) {
 	var exact, args, abbreviated, lines, rest []thread
-	var keyword string // the one that tok abbreviates
+	var keyword string   // the one that tok abbreviates
 	var refusals []error // their text is made only if it is needed
 	ambiguous := false
 	for _, th := range cur {
