@@ -169,6 +169,9 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 // Log returns what the box logs to, by its configuration.
 func (a *Appliance) Log() *slog.Logger { return a.opt.Log }
 
+// Syslog returns where the box logs to, for sessions that watch.
+func (a *Appliance) Syslog() *logging.Log { return a.syslog }
+
 // plan returns what the box goes by now.
 func (a *Appliance) plan() *plan { return a.data.plan.Load() }
 

@@ -21,7 +21,7 @@ func (a *Appliance) Configure(r *config.Running) error {
 	old := a.plan()
 
 	if old == nil { // what New does is logged as r says
-		a.syslog.Configure(r.Logging, r.LogNames())
+		a.syslog.Configure(r.LogSettings())
 	}
 	// All that can fail comes first, and is undone.
 	links, opened, needed, err := a.linksFor(r)
@@ -41,7 +41,7 @@ func (a *Appliance) Configure(r *config.Running) error {
 	}
 
 	// From here on there is no way back, and none is needed.
-	a.syslog.Configure(r.Logging, r.LogNames())
+	a.syslog.Configure(r.LogSettings())
 	a.host.SetMTU(pl.hostMTU())
 	a.data.install(pl, a.opt.Now)
 	a.forward.SetRoutes(pl.routes)

@@ -63,8 +63,8 @@ func (r *reporter) own(c *nat.Conn) bool {
 
 // opened is nat.TableConfig.Opened.
 func (r *reporter) opened(c *nat.Conn) {
-	e := map[stack.Proto]event{stack.TCP: msgTCPBuilt, stack.UDP: msgUDPBuilt, stack.ICMP: msgICMPBuilt}[c.Proto()]
-	if e.number == 0 || !r.wants(e) || r.own(c) {
+	e, ok := eventOf(c, msgTCPBuilt, msgUDPBuilt, msgICMPBuilt)
+	if !ok || !r.wants(e) || r.own(c) {
 		return
 	}
 	way := "outbound"
@@ -79,10 +79,23 @@ func (r *reporter) opened(c *nat.Conn) {
 	r.say(e, "Built %s %s connection %d for %s to %s", way, protoWord(c.Proto()), c.ID, ends[0].long(), ends[1].long())
 }
 
+// eventOf returns the event of the protocol of c, if it has one.
+func eventOf(c *nat.Conn, tcp, udp, icmp event) (event, bool) {
+	switch c.Proto() {
+	case stack.TCP:
+		return tcp, true
+	case stack.UDP:
+		return udp, true
+	case stack.ICMP:
+		return icmp, true
+	}
+	return event{}, false
+}
+
 // closed is nat.TableConfig.Closed.
 func (r *reporter) closed(c *nat.Conn, reason string) {
-	e := map[stack.Proto]event{stack.TCP: msgTCPTeardown, stack.UDP: msgUDPTeardown, stack.ICMP: msgICMPTeardown}[c.Proto()]
-	if e.number == 0 || !r.wants(e) || r.own(c) {
+	e, ok := eventOf(c, msgTCPTeardown, msgUDPTeardown, msgICMPTeardown)
+	if !ok || !r.wants(e) || r.own(c) {
 		return
 	}
 	ends := sides(c.In, c.Out, c.Client(), c.Server())
@@ -101,7 +114,7 @@ func (r *reporter) closed(c *nat.Conn, reason string) {
 		ends[0].at(), ends[1].at(), clockTime(max(0, r.now().Sub(c.Opened))), sent+got, reason)
 }
 
-// translated is nat.PAT's Began, and after it has ended its Ended.
+// translated is told of by nat.PAT; see SetNotice.
 func (r *reporter) translated(x nat.Translation, ended bool) {
 	e, verb, rest := msgXlateBuilt, "Built", ""
 	if ended {
@@ -134,8 +147,7 @@ func protoWord(p stack.Proto) string { return strings.ToUpper(p.String()) }
 // denied tells of p, the first packet of what would be a connection, that v
 // drops. x is what was decided.
 func (r *reporter) denied(p *stack.Packet, x *decision, v stack.Verdict, pl *plan) {
-	f, in := x.flow, p.In.String()
-	proto := f.Proto.String()
+	f, in := x.flow, p.In
 	switch v {
 	case stack.DropACL:
 		r.deniedByList(p, x, pl)
@@ -157,18 +169,19 @@ func (r *reporter) denied(p *stack.Packet, x *decision, v stack.Verdict, pl *pla
 		}
 	case stack.DropReversePath:
 		if r.wants(msgReversePath) {
-			r.say(msgReversePath, "Deny %s reverse path check from %v to %v on interface %s", strings.ToUpper(proto), f.Src.Addr(), f.Dst.Addr(), in)
+			r.say(msgReversePath, "Deny %s reverse path check from %v to %v on interface %s", protoWord(f.Proto), f.Src.Addr(), f.Dst.Addr(), in)
 		}
 	case stack.DropNoRoute:
 		if r.wants(msgNoRoute) {
 			r.say(msgNoRoute, "Failed to locate egress interface for %s from %s:%s to %s", protoWord(f.Proto), in, slashed(f.Src), slashed(f.Dst))
 		}
 	case stack.DropNoTranslation, stack.DropNATReverse:
-		ends := fmt.Sprintf("%s src %s:%s dst %s:%s", proto, in, slashed(f.Src), x.toward(), slashed(f.Dst))
-		if v == stack.DropNoTranslation && r.wants(msgNoTranslation) {
-			r.say(msgNoTranslation, "No translation group found for %s", ends)
-		} else if v == stack.DropNATReverse && r.wants(msgNATReverse) {
-			r.say(msgNATReverse, "Asymmetric NAT rules matched for forward and reverse flows; Connection for %s denied due to NAT reverse path failure", ends)
+		e, text := msgNoTranslation, "No translation group found for %v src %s:%s dst %s:%s"
+		if v == stack.DropNATReverse {
+			e, text = msgNATReverse, "Asymmetric NAT rules matched for forward and reverse flows; Connection for %v src %s:%s dst %s:%s denied due to NAT reverse path failure"
+		}
+		if r.wants(e) {
+			r.say(e, text, f.Proto, in, slashed(f.Src), x.toward(), slashed(f.Dst))
 		}
 	case stack.DropICMP:
 		typ, code := p.ICMPType()

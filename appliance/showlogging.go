@@ -116,7 +116,7 @@ func showLoggingQueue(x *execution, _ cli.Args) error {
 	for _, h := range st.Hosts {
 		lost += h.Dropped
 		now += h.Waiting
-		most = max(most, h.Most)
+		most += h.Most
 	}
 	x.printf("        Logging Queue length limit : %d msg(s)\n        %d msg(s) discarded due to queue overflow\n"+
 		"        0 msg(s) discarded due to memory allocation failure\n        Current %d msg on queue, %d msgs most on queue\n", st.Settings.Queue, lost, now, most)

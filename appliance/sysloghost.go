@@ -15,9 +15,9 @@ import (
 // dialSyslog connects to a syslog host by the box's own netstack, from the
 // address of the interface that the configuration names.
 func (a *Appliance) dialSyslog(ctx context.Context, h logging.Host) (net.Conn, error) {
-	from := netip.AddrPortFrom(a.plan().running.LogSource(h.Interface), 0)
+	from := netip.AddrPortFrom(h.From, 0)
 	to := netip.AddrPortFrom(h.Addr, h.Port)
-	if !from.Addr().IsValid() {
+	if !h.From.IsValid() {
 		return nil, fmt.Errorf("appliance: logging host: interface %s has no address, or is shut down", h.Interface)
 	}
 	if h.Transport != logging.UDP {

@@ -171,25 +171,30 @@ func parseLogMessage(p *parser, a cli.Args) {
 	}
 }
 
-// LogNames returns what the box is called in messages.
-func (r *Running) LogNames() logging.Names {
-	n := logging.Names{Host: r.Hostname}
-	switch d := r.Logging.Device; d.Kind {
+// LogSettings returns how to log, with the box's addresses put in, and what the
+// box is called in messages.
+func (r *Running) LogSettings() (logging.Settings, logging.Names) {
+	s, n := r.Logging, logging.Names{Host: r.Hostname}
+	switch d := s.Device; d.Kind {
 	case "hostname":
 		n.Device = r.Hostname
 	case "string":
 		n.Device = d.Value
 	case "ipaddress":
-		if i := r.Interface(d.Value); i != nil && i.Addr.IsValid() {
-			n.Device = i.Addr.Addr().String()
+		if a := r.addrOf(d.Value); a.IsValid() {
+			n.Device = a.String()
 		}
 	}
-	return n
+	s.Hosts = slices.Clone(s.Hosts)
+	for i := range s.Hosts {
+		s.Hosts[i].From = r.addrOf(s.Hosts[i].Interface)
+	}
+	return s, n
 }
 
-// LogSource returns the address that messages to a host on an interface come
-// from, not valid if there is none.
-func (r *Running) LogSource(nameif string) netip.Addr {
+// addrOf returns the address of an interface that is up, not valid if there is
+// none.
+func (r *Running) addrOf(nameif string) netip.Addr {
 	if i := r.Interface(nameif); i != nil && !i.Shutdown {
 		return i.Addr.Addr()
 	}

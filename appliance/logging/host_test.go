@@ -114,7 +114,7 @@ func TestUDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	port := uint16(pc.LocalAddr().(*net.UDPAddr).Port)
-	l := newLog(t, Config{Dial: dialLoopback, Retry: time.Millisecond}, sending(Host{"inside", loopback, UDP, port, false}))
+	l := newLog(t, Config{Dial: dialLoopback, Retry: time.Millisecond}, sending(Host{"inside", loopback, UDP, port, false, netip.Addr{}}))
 	l.Message(302013, 6, "before") // it waits
 	l.Start()
 	read := func() string {
@@ -157,7 +157,7 @@ func TestUDP(t *testing.T) {
 func TestTCPDownAndBack(t *testing.T) {
 	s := listen(t, 0, nil)
 	port := s.port()
-	set := sending(Host{"inside", loopback, TCP, port, false})
+	set := sending(Host{"inside", loopback, TCP, port, false, netip.Addr{}})
 	set.Buffered, set.Queue = AtLevel(6), 20
 	l := newLog(t, Config{Dial: dialLoopback, Retry: time.Millisecond}, set)
 	l.Start()
@@ -206,7 +206,7 @@ func TestTCPDownAndBack(t *testing.T) {
 func TestSlowHost(t *testing.T) {
 	here, there := net.Pipe()
 	defer there.Close()
-	l := newLog(t, Config{Dial: func(context.Context, Host) (net.Conn, error) { return here, nil }}, sending(Host{"inside", loopback, TCP, 1470, false}))
+	l := newLog(t, Config{Dial: func(context.Context, Host) (net.Conn, error) { return here, nil }}, sending(Host{"inside", loopback, TCP, 1470, false, netip.Addr{}}))
 	l.Start()
 	began := time.Now()
 	for range 2000 {
@@ -228,7 +228,7 @@ func TestSlowHost(t *testing.T) {
 // What waits is sent before the log ends.
 func TestLastWords(t *testing.T) {
 	s := listen(t, 0, nil)
-	l := newLog(t, Config{Dial: dialLoopback}, sending(Host{"inside", loopback, TCP, s.port(), false}))
+	l := newLog(t, Config{Dial: dialLoopback}, sending(Host{"inside", loopback, TCP, s.port(), false, netip.Addr{}}))
 	l.Start()
 	l.Message(302013, 6, "first")
 	s.next(t)
@@ -246,7 +246,7 @@ func TestLastWords(t *testing.T) {
 // Hosts come and go with the configuration.
 func TestReconfigure(t *testing.T) {
 	a, b := listen(t, 0, nil), listen(t, 0, nil)
-	ha, hb := Host{"inside", loopback, TCP, a.port(), false}, Host{"inside", loopback, TCP, b.port(), true}
+	ha, hb := Host{"inside", loopback, TCP, a.port(), false, netip.Addr{}}, Host{"inside", loopback, TCP, b.port(), true, netip.Addr{}}
 	set := sending(ha)
 	l := newLog(t, Config{Dial: dialLoopback}, set)
 	l.Start()
@@ -328,7 +328,7 @@ func TestTLS(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			s := listen(t, 0, &tls.Config{Certificates: []tls.Certificate{tt.cert}})
-			set := sending(Host{"inside", loopback, TLS, s.port(), false})
+			set := sending(Host{"inside", loopback, TLS, s.port(), false, netip.Addr{}})
 			l := newLog(t, Config{Dial: dialLoopback, TLS: tt.trust, Retry: time.Hour}, set)
 			l.Start()
 			l.Message(302013, 6, "secret")
@@ -355,7 +355,7 @@ func TestOctetCounting(t *testing.T) {
 			return nil, errors.New("one is enough")
 		}
 		return here, nil
-	}}, sending(Host{"inside", loopback, TCP, 1470, true}))
+	}}, sending(Host{"inside", loopback, TCP, 1470, true, netip.Addr{}}))
 	l.Start()
 	l.Message(302013, 6, "one")
 	l.Message(302013, 6, "two two")

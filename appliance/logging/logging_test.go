@@ -3,7 +3,6 @@ package logging
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -388,8 +387,6 @@ func (s *syncBuffer) String() string {
 	defer s.mu.Unlock()
 	return s.b.String()
 }
-
-var errRefused = errors.New("refused")
 
 // dialLoopback dials the host's port on loopback.
 func dialLoopback(ctx context.Context, h Host) (net.Conn, error) {

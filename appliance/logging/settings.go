@@ -100,7 +100,8 @@ type Host struct {
 	Addr      netip.Addr
 	Transport Transport
 	Port      uint16
-	RFC5424   bool // "format rfc5424": each message whole as RFC 5424 has it
+	RFC5424   bool       // "format rfc5424": each message whole as RFC 5424 has it
+	From      netip.Addr // the box's address there
 }
 
 // A Change is what a configuration changes about a message.
