@@ -62,7 +62,9 @@ func TestCorpus(t *testing.T) {
 	}
 	if *report {
 		all := total[config.Obeyed] + total[config.Inert] + total[config.Refused]
-		share := func(k config.LineKind) string { return fmt.Sprintf("%d (%.1f %%)", total[k], 100*float64(total[k])/float64(all)) }
+		share := func(k config.LineKind) string {
+			return fmt.Sprintf("%d (%.1f %%)", total[k], 100*float64(total[k])/float64(all))
+		}
 		fmt.Printf("%d files, %d lines: %s obeyed, %s known and without effect, %s refused\n\ntimes below  command and why\n",
 			len(files), all, share(config.Obeyed), share(config.Inert), share(config.Refused))
 		for _, k := range slices.SortedFunc(slices.Values(sortedKeys(heads)), func(a, b string) int {

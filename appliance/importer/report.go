@@ -122,6 +122,10 @@ func (r *Result) first(p *printer) {
 	if r.has("context ") || r.has("admin-context ") {
 		add("**This is the system configuration of a box in multiple mode.** What its contexts do is in files of their own: import each, and run a box for each.")
 	}
+	if r.has("crypto map ") {
+		add("**There is no VPN.** What an ASA sends through the tunnels of `crypto map` is routed and translated here as any packet is: in the clear. " +
+			"See that access lists stop it, or end the tunnels elsewhere.")
+	}
 	if r.has("failover lan ") {
 		add("**The ASA was one of a failover pair.** This box stands alone; the standby addresses are not used.")
 	}
