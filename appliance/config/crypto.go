@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -50,15 +51,20 @@ func trustpointCommands() []command {
 		cmd("no keypair", func(p *parser, a cli.Args) { p.tp().KeyPair = "" }),
 		cmd("fqdn {none|<name:word>}", parseFQDN),
 		cmd("subject-name <name:line>", parseSubject),
+		cmd("[no] serial-number", func(p *parser, a cli.Args) { p.tp().SerialNumber = !a.Has("no") }),
+		cmd("ip-address <addr>", func(p *parser, a cli.Args) { p.tp().IP, _ = p.addr(a.Get("addr")) }),
+		cmd("no ip-address [<addr>]", func(p *parser, a cli.Args) { p.tp().IP = netip.Addr{} }),
+		cmd("password <challenge:word>", func(p *parser, a cli.Args) { p.tp().Password = a.Get("challenge") }),
+		cmd("no password", func(p *parser, a cli.Args) { p.tp().Password = "" }),
 		cmd("{proxy-ldc-issuer|proxy_ldc_issuer}", func(p *parser, a cli.Args) { p.tp().LDCIssuer = true }),
 	}
 	list = append(list, inert("revocation of phones' certificates is not checked, as by default", "crl configure", "no crl",
 		"revocation-check none", "crl nocheck")...)
 	list = append(list, inert("enrollment is asked for once", "enrollment retry {period|count} <n:0-100>")...)
-	list = append(list, inert("it is so by default", "id-usage ssl-ipsec", "no serial-number", "no email", "no ip-address", "no password",
+	list = append(list, inert("it is so by default", "id-usage ssl-ipsec", "no email",
 		"no fqdn", "validation-usage ipsec-client ssl-client", "no ignore-ipsec-keyusage", "no ignore-ssl-keyusage")...)
-	return append(list, notYet("this of a trustpoint", "revocation-check <rest:line>", "serial-number", "email <rest:line>", "ip-address <rest:line>",
-		"password <rest:line>", "id-usage <rest:line>", "validation-usage <rest:line>", "validation-policy <rest:line>",
+	return append(list, notYet("this of a trustpoint", "revocation-check <rest:line>", "email <rest:line>",
+		"id-usage <rest:line>", "validation-usage <rest:line>", "validation-policy <rest:line>",
 		"accept-subordinates", "id-cert-issuer", "ca-check", "no <rest:line>", "match <rest:line>",
 		"ocsp <rest:line>", "crl <rest:line>", "ignore-ipsec-keyusage", "ignore-ssl-keyusage", "auto-enroll <rest:line>",
 		"signature-key <rest:line>")...)
@@ -177,7 +183,7 @@ func parseEnroll(p *parser, a cli.Args) {
 	case "":
 		p.refuse(name, "V34", "trustpoint %s has no enrollment line; write enrollment self in it", name.Text)
 	default:
-		p.refuse(name, "V34", "%s", notSupported("enrolling with another CA than the box itself (enrollment self)"))
+		p.refuse(name, "V34", "%s", "another CA's certificate is asked for at the console, not in a file; remove the line")
 	}
 }
 
