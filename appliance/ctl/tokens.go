@@ -116,8 +116,9 @@ func (t *TokenSet) Certs() []*x509.Certificate {
 
 // Signer returns the token to sign with so that phones follow: a former one, which
 // phones know that have missed the renewal; else one of before, the CTL file that
-// was served last, or nil; else one that was not made just now. follow reports
-// whether phones that hold before take what it signs.
+// was served last, or nil; else one that was not made just now; of several the one
+// that is the longest known. follow reports whether phones that hold before take
+// what it signs.
 func (t *TokenSet) Signer(before *File) (id *pki.Identity, follow bool) {
 	best := -1
 	for _, x := range t.SASTs {
@@ -135,7 +136,7 @@ func (t *TokenSet) Signer(before *File) (id *pki.Identity, follow bool) {
 		if !x.Made {
 			worth++
 		}
-		if worth > best {
+		if worth > best || worth == best && x.Cert.NotBefore.Before(id.Cert.NotBefore) {
 			id, follow, best = x.Identity, known, worth
 		}
 	}
