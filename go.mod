@@ -3,7 +3,6 @@ module patchbay
 go 1.26.3
 
 require (
-	github.com/go-kit/kit v0.4.0
 	github.com/google/go-cmp v0.7.0
 	github.com/google/gopacket v1.1.19
 	github.com/micromdm/scep/v2 v2.3.0
@@ -23,6 +22,7 @@ require (
 )
 
 require (
+	github.com/go-kit/kit v0.4.0 // indirect
 	github.com/go-logfmt/logfmt v0.5.1 // indirect
 	github.com/go-stack/stack v1.6.0 // indirect
 	github.com/google/btree v1.1.2 // indirect

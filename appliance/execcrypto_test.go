@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	kitlog "github.com/go-kit/kit/log"
 	"github.com/micromdm/scep/v2/depot"
 	scepserver "github.com/micromdm/scep/v2/server"
 
@@ -155,6 +154,11 @@ type scepDepot struct {
 	serial int64
 }
 
+// noLog is the logger of a server that is silent.
+type noLog struct{}
+
+func (noLog) Log(...any) error { return nil }
+
 func (d *scepDepot) CA([]byte) ([]*x509.Certificate, *rsa.PrivateKey, error) {
 	return []*x509.Certificate{d.cert}, d.key, nil
 }
@@ -185,7 +189,7 @@ func TestEnrollBySCEP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{Handler: scepserver.MakeHTTPHandler(scepserver.MakeServerEndpoints(svc), svc, kitlog.NewNopLogger())}
+	srv := &http.Server{Handler: scepserver.MakeHTTPHandler(scepserver.MakeServerEndpoints(svc), svc, noLog{})}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	kitlog "github.com/go-kit/kit/log"
 	"github.com/micromdm/scep/v2/depot"
 	scepserver "github.com/micromdm/scep/v2/server"
 	"github.com/smallstep/scep"
@@ -27,6 +26,11 @@ type memoryDepot struct {
 	mu     sync.Mutex
 	serial int64
 }
+
+// noLog is the logger of a server that is silent.
+type noLog struct{}
+
+func (noLog) Log(...any) error { return nil }
 
 func (d *memoryDepot) CA([]byte) ([]*x509.Certificate, *rsa.PrivateKey, error) {
 	return []*x509.Certificate{d.ca.cert}, d.ca.key, nil
@@ -49,7 +53,7 @@ func scepCAServer(t *testing.T, ca authority, challenge string, wrap func(http.H
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := scepserver.MakeHTTPHandler(scepserver.MakeServerEndpoints(svc), svc, kitlog.NewNopLogger())
+	h := scepserver.MakeHTTPHandler(scepserver.MakeServerEndpoints(svc), svc, noLog{})
 	if wrap != nil {
 		h = wrap(h)
 	}
