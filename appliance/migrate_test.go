@@ -332,3 +332,20 @@ func TestClusterCTLFile(t *testing.T) {
 		}
 	}
 }
+
+// Phones of the time know RSA only: a TLS server with another key is refused
+// where it is configured.
+func TestECDSAServerRefused(t *testing.T) {
+	flash := t.TempDir()
+	store := openStore(t, flash)
+	if err := store.GenerateECDSA("ucm_server", 256); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Enroll(pki.EnrollRequest{Name: "ucm_server", Subject: "CN=ucm_server", Now: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	err := newBox(t, flash, "server trust-point _internal_PP_trust", "server trust-point ucm_server")
+	if err == nil || !strings.Contains(err.Error(), "tls-proxy phones shows the certificate of trustpoint ucm_server, whose key is not RSA") {
+		t.Errorf("New: %v", err)
+	}
+}

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"crypto/rsa"
 	"fmt"
 	"net"
 	"net/netip"
@@ -94,6 +95,10 @@ func (a *Appliance) newPhoneService(pl *plan) (*phoneService, error) {
 	shown, err := opt.Store.Identity(ph.tls.ServerTrustpoint)
 	if err != nil {
 		return nil, fmt.Errorf("appliance: %s:%d: tls-proxy %s: server trust-point %s: %w", r.File, ph.tls.Line, ph.tls.Name, ph.tls.ServerTrustpoint, err)
+	}
+	if _, ok := shown.Cert.PublicKey.(*rsa.PublicKey); !ok {
+		return nil, fmt.Errorf("appliance: %s:%d: tls-proxy %s shows the certificate of trustpoint %s, whose key is not RSA: phones know no other",
+			r.File, ph.tls.Line, ph.tls.Name, ph.tls.ServerTrustpoint)
 	}
 	if !trust.trusts(shown.Cert) {
 		return nil, fmt.Errorf("appliance: %s:%d: tls-proxy %s shows the certificate of trustpoint %s, which no cucm or cucm-tftp record of ctl-file %s holds: phones would refuse it; use \"server trust-point %s\"",

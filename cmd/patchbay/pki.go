@@ -30,7 +30,8 @@ commands "crypto ca import" and "crypto ca export".`,
 		Long: `Does what "crypto ca import TRUSTPOINT pkcs12" does on an ASA. FILE is DER, or
 base64 as "crypto ca export" shows it. Import the exports of an old ASA's
 _internal_PP_CTL, _internal_PP_CTL_SAST_0 and so on, and of every trustpoint that a
-record-entry names, and phones that hold its CTL file accept the new box.`,
+record-entry names, and phones that hold its CTL file accept the new box. What a
+trustpoint holds already is kept: see "patchbay pki remove".`,
 		Example: `  patchbay pki import --flash /var/lib/patchbay _internal_PP_myctl_SAST_0 sast0.p12`,
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -91,12 +92,38 @@ record-entry names, and phones that hold its CTL file accept the new box.`,
 			return listStore(cmd.OutOrStdout(), store)
 		},
 	}
-	for _, sub := range []*cobra.Command{imp, export, list} {
+	remove := &cobra.Command{
+		Use:   "remove --flash DIR TRUSTPOINT",
+		Short: "Remove a trustpoint's certificates and its key pair",
+		Long: `Removes what a trustpoint holds, as to import something else in its place. Phones
+that know a token or certificate which is gone refuse the box, unless another token
+that they know can sign.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			store, err := pki.Open(flash, pki.Options{})
+			if err != nil {
+				return err
+			}
+			tp, err := store.Trustpoint(args[0])
+			if err == nil {
+				err = store.RemoveTrustpoint(tp.Name)
+			}
+			if err == nil && tp.KeyPair != "" {
+				err = store.RemoveKey(tp.KeyPair)
+			}
+			if errors.Is(err, pki.ErrInUse) { // by another trustpoint
+				fmt.Fprintf(cmd.OutOrStdout(), "INFO: %v, so it stays\n", err)
+				return nil
+			}
+			return err
+		},
+	}
+	for _, sub := range []*cobra.Command{imp, export, remove, list} {
 		sub.Flags().StringVar(&flash, "flash", "", "directory for keys and certificates")
 		if err := sub.MarkFlagRequired("flash"); err != nil {
 			panic(err) // the flag is defined above
 		}
-		if sub != list {
+		if sub == imp || sub == export {
 			sub.Flags().StringVar(&from, "passphrase-file", "", "file with the passphrase in its first line; default: standard input")
 		}
 		c.AddCommand(sub)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,6 +61,18 @@ func TestPKI(t *testing.T) {
 		if out, err := runPKI("", "list", "--flash", flash); err != nil || !strings.Contains(out, "key pair _internal_PP_c_SAST_0: RSA, 1024 bits\n") {
 			t.Errorf("list: %v\n%s", err, out)
 		}
+	}
+	if out, err := runPKI("", "remove", "--flash", old, id.Trustpoint); err != nil {
+		t.Errorf("remove: %v\n%s", err, out)
+	}
+	if out, err := runPKI("", "list", "--flash", old); err != nil || out != "" {
+		t.Errorf("list after remove: %v\n%s", err, out)
+	}
+	if _, err := runPKI("", "remove", "--flash", old, id.Trustpoint); !errors.Is(err, pki.ErrNotFound) {
+		t.Errorf("removed twice: %v", err)
+	}
+	if _, err := store.Enroll(pki.EnrollRequest{Name: id.Trustpoint, Subject: "CN=again", KeyPair: "other", Bits: 1024, Now: time.Now(), Replace: true}); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := runPKI(strings.Repeat("x", 2000), "export", "--flash", old, id.Trustpoint, filepath.Join(dir, "long.p12")); err == nil {
 		t.Error("a passphrase of 2,000 bytes was accepted")
