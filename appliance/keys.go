@@ -33,7 +33,7 @@ func makeKeys(store *pki.Store, r *config.Running, now time.Time, log *slog.Logg
 		}
 		if tp.Certificate != nil {
 			if _, err := store.Identity(tp.Name); errors.Is(err, pki.ErrNotFound) {
-				log.Warn("the text has a certificate whose private key is not on flash: import the trustpoint's PKCS #12 export", "trustpoint", tp.Name)
+				log.Warn("certificate without its private key: import the trustpoint's PKCS #12 export", "trustpoint", tp.Name)
 			}
 		}
 		if tp.Enrollment != "self" || !r.Enrolled(tp.Name) {

@@ -67,7 +67,7 @@ func newTrustList(opt *Options, r *config.Running, c *config.CTLFile) (*trustLis
 	}
 	t.internal = t.tokens.Internal
 	for _, err := range t.tokens.Lost {
-		t.log.Error("a token of the CTL file is lost; import its PKCS #12 export, or renew it while another can sign", "ctl-file", c.Name, "error", err)
+		t.log.Error("CTL token lost: import its PKCS #12 export, or renew it while another can sign", "ctl-file", c.Name, "error", err)
 	}
 	for _, rec := range c.Records {
 		e, err := t.entry(r, rec)
@@ -135,14 +135,14 @@ func (t *trustList) build(entries []ctl.Entry) ([]byte, error) {
 	switch data, err := t.store.ReadFlash(servedCTL); {
 	case err == nil:
 		if before, err = ctl.Parse(data); err != nil {
-			t.log.Warn("the CTL file on flash is damaged and is made anew", "file", servedCTL, "error", err)
+			t.log.Warn("CTL file on flash damaged: it is made anew", "file", servedCTL, "error", err)
 		}
 	case !errors.Is(err, pki.ErrNotFound):
 		return nil, fmt.Errorf("%s: %w", t.where, err)
 	}
 	signer, follow := t.tokens.Signer(before)
 	if !follow {
-		t.log.Error("no token of the CTL file that phones hold can sign any more: they will refuse the new one until theirs is erased by hand; "+
+		t.log.Error("no CTL token that phones know can sign: they refuse the new file until theirs is erased by hand; "+
 			"import the PKCS #12 export of an old token", "file", servedCTL)
 	}
 	data, err := ctl.Build(ctl.Params{SASTs: t.tokens.Certs(), Records: records, Signer: signer, Time: t.now()})
@@ -181,7 +181,7 @@ func (t *trustList) open(ctx context.Context) ([]byte, error) {
 		cancel()
 		t.checked = now
 		if t.err != nil {
-			t.log.Warn("a name of the CTL file does not resolve", "error", t.err, "served", len(t.served) > 0)
+			t.log.Warn("name in the CTL file does not resolve", "error", t.err, "served", len(t.served) > 0)
 		}
 	}
 	if t.served == nil {
@@ -190,7 +190,7 @@ func (t *trustList) open(ctx context.Context) ([]byte, error) {
 	if !t.kept { // from here on phones may know its tokens
 		t.kept = true
 		if err := t.store.WriteFlash(servedCTL, t.served); err != nil {
-			t.log.Error("the CTL file cannot be kept on flash", "error", err)
+			t.log.Error("CTL file not kept on flash", "error", err)
 		}
 	}
 	return t.served, nil

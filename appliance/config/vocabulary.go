@@ -157,6 +157,12 @@ var vocabulary = cli.Vocabulary{
 	// Logging.
 	"logging": "Configure logging flags and parameters", "logging enable": "Enable logging", "timestamp": "Put the time on each message", "buffered": "To the buffer",
 	"logging console": "To the console", "monitor": "To sessions", "trap": "To syslog hosts", "history": "To SNMP", "logging asdm": "To ASDM",
+	"<filter>": "Severity: 0 to 7 or its name; or the name of a logging list", "<msglist>": "Name of the list", "<severity>": "Severity: 0 to 7 or its name", "<msgclass>": "Class of messages, as in session",
+	"<numbers>": "Message, or first-last", "<at:syslogport>": "Protocol and port: udp/514, tcp/1470", "rfc5424": "As RFC 5424 has it", "format": "Format of messages",
+	"emblem": "The EMBLEM format", "secure": "TLS", "logging list": "A list of messages", "logging host": "A syslog host", "logging list <msglist> level": "Messages of a severity",
+	"logging message <number> level": "Another severity for the message", "logging device-id string": "A text", "logging device-id hostname": "The host name", "ipaddress": "Address of an interface",
+	"cluster-id": "Name in a cluster", "context-name": "Name of the context", "list": "A list", "level": "Severity", "string": "A text", "logging standby": "From the standby unit",
+	"logging device-id ipaddress <if> system": "Of the whole system",
 	"buffer-size": "Size of the buffer", "message": "A message by its number", "facility": "Syslog facility", "device-id": "Name of the box in messages",
 	"queue": "Messages that wait", "permit-hostdown": "Permit connections when a TCP host is down", "debug-trace": "Debugging as messages",
 	"asdm-buffer-size": "Messages for ASDM", "hide": "Hide", "logging rate-limit": "Messages in a time",
