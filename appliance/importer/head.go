@@ -1,6 +1,12 @@
 package importer
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
+
+// rowOfHex is a row of a certificate. No command has only such digits.
+var rowOfHex = regexp.MustCompile(`^[0-9a-f ]+$`)
 
 // deep are commands that say what they are only with further words: as many as
 // the number.
@@ -20,6 +26,9 @@ func head(text string) string {
 	words := strings.Fields(strings.ToLower(text))
 	if len(words) == 0 {
 		return ""
+	}
+	if rowOfHex.MatchString(strings.Join(words, " ")) {
+		return "certificate"
 	}
 	if words[0] == "no" && len(words) > 1 {
 		return "no " + head(strings.Join(words[1:], " "))

@@ -125,7 +125,7 @@ func TestHead(t *testing.T) {
 	for text, want := range map[string]string{
 		" crypto ca trustpoint x": "crypto ca trustpoint", "no snmp-server location": "no snmp-server location", "ssh 10.1.1.0 255.255.255.0 inside": "ssh",
 		"access-list x permit ip any any": "access-list extended", "access-list x ethertype deny any": "access-list ethertype",
-		"Cryptochecksum:ab": "cryptochecksum", "": "", "no": "no", "inspect sip": "inspect sip",
+		"Cryptochecksum:ab": "cryptochecksum", "": "", "no": "no", "    308201fa 30820163": "certificate", "inspect sip": "inspect sip",
 	} {
 		if got := head(text); got != want {
 			t.Errorf("head(%q) = %q, want %q", text, got, want)
