@@ -130,13 +130,13 @@ func TestComplete(t *testing.T) {
 		line string
 		want []cli.Candidate
 	}{
-		{"s", []cli.Candidate{{"server", ""}, {"show", "Show"}, {"shutdown", "Stop"}, {"static", ""}}},
-		{"h", []cli.Candidate{{"hostname", "Name the box"}}},
-		{"no ", []cli.Candidate{{"shutdown", ""}}},
-		{"permit any ", []cli.Candidate{{"any", ""}, {"eq", ""}, {"host", ""}}},
-		{"crypto ca e", []cli.Candidate{{"enroll", ""}, {"export", ""}}},
-		{"timeout conn 1 ", []cli.Candidate{{"<cr>", ""}, {"conn", ""}, {"uauth", ""}, {"udp", ""}}},
-		{"route outside 10.0.0.0 10.0.0.1 ", []cli.Candidate{{"<1-255>", ""}, {"<cr>", ""}}},
+		{"s", []cli.Candidate{{"server", "", "", ""}, {"show", "Show", "", ""}, {"shutdown", "Stop", "", ""}, {"static", "", "", ""}}},
+		{"h", []cli.Candidate{{"hostname", "Name the box", "", ""}}},
+		{"no ", []cli.Candidate{{"shutdown", "", "", ""}}},
+		{"permit any ", []cli.Candidate{{"any", "", "", ""}, {"eq", "", "", ""}, {"host", "", "", ""}}},
+		{"crypto ca e", []cli.Candidate{{"enroll", "", "", ""}, {"export", "", "", ""}}},
+		{"timeout conn 1 ", []cli.Candidate{{"<cr>", "", "", ""}, {"conn", "", "", ""}, {"uauth", "", "", ""}, {"udp", "", "", ""}}},
+		{"route outside 10.0.0.0 10.0.0.1 ", []cli.Candidate{{"<1-255>", "", "1-255", "metric"}, {"<cr>", "", "", ""}}},
 		{"frobnicate x", nil},
 	}
 	for _, tt := range tests {
