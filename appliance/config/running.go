@@ -51,6 +51,7 @@ type Running struct {
 	Names    map[string]netip.Addr // of "name" lines; already put in place in the other fields
 	Logging  Logging
 	DNS      DNS
+	Login    Login
 
 	KeyPairs    []KeyPair
 	Trustpoints []Trustpoint
