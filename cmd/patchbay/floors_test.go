@@ -36,6 +36,8 @@ var kept = []struct {
 	{"github.com/pion/srtp", []string{"appliance/media", "appliance/lab"}},
 	{"github.com/vishvananda", []string{"stack/link", "appliance/lab", "image/guest"}},
 	{"github.com/spf13/cobra", []string{"cmd/patchbay"}},
+	{"golang.org/x/crypto/ssh", []string{"appliance/console"}},
+	{"golang.org/x/term", []string{"cmd/patchbay"}},
 }
 
 // strangers are packages that must not know each other: a test's peers prove
