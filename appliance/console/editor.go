@@ -89,8 +89,10 @@ func (e *editor) edit(prompt, prefill string) (string, error) {
 				e.insert(k)
 				break
 			}
-			e.draw()
-			io.WriteString(e.w, "?\n")
+			if e.at == len(e.line) && (e.cols == 0 || utf8.RuneCountInString(e.prompt)+e.column < e.cols-2) {
+				io.WriteString(e.w, "?") // where there is room for it
+			}
+			io.WriteString(e.w, "\n")
 			e.help(string(e.line[:e.at]))
 			e.again()
 		case '\t':
