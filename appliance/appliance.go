@@ -90,6 +90,7 @@ type Appliance struct {
 
 	mu      sync.Mutex
 	life    *life // nil: nothing is served
+	ssh     func(context.Context, net.Conn)
 	cleared aspCleared
 }
 
