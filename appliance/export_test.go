@@ -39,6 +39,12 @@ func (a *Appliance) InUse() (conns, holes, leases, ended int) {
 	return a.table.Len(), a.table.Pinholes(), used + lingering, a.data.ended.len()
 }
 
+// Talks returns how many conversations the box ends that go on.
+func (a *Appliance) Talks() (n int) {
+	a.talks.each(func(*talk) { n++ })
+	return n
+}
+
 // len returns how many conversations can be found by their first packet.
 func (s *terminations) len() (n int) {
 	s.byFlow.Range(func(any, any) bool {

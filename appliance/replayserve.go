@@ -11,9 +11,19 @@ func (r *Replay) serve(p *stack.Packet) *tcpService {
 		return nil
 	}
 	b := r.box.data.nat.Binder(t.conversation(), t.inspect.options)
+	k := &talk{termination: t}
 	return &tcpService{
 		engine: t.inspect.engine, binder: b,
 		from: t.mapped, to: t.server, in: t.in, out: t.out,
-		limits: t.inspect.limits, log: r.box.logOf(t), close: b.Close,
+		limits: t.inspect.limits, count: t.inspect.count, log: r.box.logOf(t),
+		begun: func(x *tcpTalk) {
+			k.stream = x
+			r.box.talks.enter(k)
+		},
+		over: func() bool { return t.life != nil && t.life.Err() != nil },
+		close: func() {
+			b.Close()
+			r.box.talks.leave(k)
+		},
 	}
 }

@@ -50,7 +50,7 @@ func (t *tcpTalk) end(now time.Time, err error) {
 // expire ends what has waited for too long at now.
 func (h *tcpHost) expire(now time.Time) {
 	for _, t := range h.talks {
-		if e, ok := t.session.(inspect.Expirer); ok && t.over.IsZero() {
+		if e, ok := t.engine.(inspect.Expirer); ok && t.over.IsZero() {
 			e.Expire(now)
 		}
 		t.expire(now)
@@ -65,6 +65,10 @@ func (t *tcpTalk) expire(now time.Time) {
 			t.ends[nat.Client].remove()
 			t.ends[nat.Server].remove()
 		}
+		return
+	}
+	if t.svc.over != nil && t.svc.over() {
+		t.end(now, nil)
 		return
 	}
 	reassembly, idle, write := limit(l.Reassembly, inspect.DefaultReassembly), limit(l.Idle, inspect.DefaultIdle), limit(l.Write, inspect.DefaultWrite)
@@ -96,4 +100,15 @@ func limit(d, def time.Duration) time.Duration {
 		return 1<<63 - 1
 	}
 	return d
+}
+
+// Expire does nothing: tcpHost does it, in the order of age. See stream.
+func (t *tcpTalk) Expire(time.Time) {}
+
+// Calls returns the calls of the conversation. See stream.
+func (t *tcpTalk) Calls(now time.Time) []inspect.Call {
+	if l, ok := t.engine.(inspect.Lister); ok && t.over.IsZero() {
+		return l.Calls(nil, now)
+	}
+	return nil
 }

@@ -31,8 +31,11 @@ type tcpService struct {
 	from, to netip.AddrPort // of the box's own connection to the server
 	in, out  *stack.Interface
 	limits   inspect.Limits
+	count    *inspect.Counters // or nil
 	log      *slog.Logger
-	close    func() // ends what the binder holds; called once
+	begun    func(*tcpTalk) // or nil
+	over     func() bool    // the client's connection has gone without its TCP; or nil
+	close    func()         // ends what the binder holds; called once
 }
 
 // A tcpHost is the box's own TCP in a Replay. It stands where host.Stack does,
@@ -62,7 +65,8 @@ type tcpHost struct {
 type tcpTalk struct {
 	host    *tcpHost
 	svc     *tcpService
-	session inspect.Session
+	engine  inspect.Session // of svc.engine
+	session inspect.Session // the same, with what wrap puts before it
 	ends    [2]*half
 	buf     [2][]byte    // of each end, what waits for the rest of its message
 	began   [2]time.Time // and since when
@@ -152,11 +156,15 @@ func (h *tcpHost) begin(p *stack.Packet, old *half) bool {
 		return false
 	}
 	t := &tcpTalk{host: h, svc: svc, heard: p.Time}
-	t.session = svc.engine.NewSession(svc.binder)
+	t.engine = svc.engine.NewSession(svc.binder)
+	t.session = t.engine
 	if h.wrap != nil {
 		t.session = h.wrap(t)
 	}
 	h.talks = append(h.talks, t)
+	if svc.begun != nil {
+		svc.begun(t)
+	}
 	client := t.half(nat.Client, p.Flow().Reverse())
 	client.next, client.mss = p.TCPSeq()+1, h.segment(p)
 	to := stack.Flow{Proto: stack.TCP, Src: svc.from, Dst: svc.to}
@@ -365,7 +373,8 @@ func (t *tcpTalk) hear(end nat.End, data []byte, eof bool, now time.Time) {
 	}
 	t.buf[end] = append(t.buf[end], data...)
 	used, out, err := inspect.Pass(t.svc.engine, t.session, nil, t.buf[end], end, eof, func(msg []byte, err error) {
-		if err != nil {
+		t.svc.count.Note(err)
+		if errors.Is(err, inspect.ErrDrop) && !errors.Is(err, inspect.ErrRule) {
 			t.svc.log.Warn("message dropped", "from", end.String(), "bytes", len(msg), "err", err)
 		}
 	})

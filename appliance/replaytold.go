@@ -3,7 +3,6 @@ package appliance
 import (
 	"bytes"
 	"net/netip"
-	"time"
 
 	"patchbay/inspect"
 	"patchbay/inspect/sip"
@@ -173,13 +172,6 @@ func (s *translatedSession) Inspect(dst, msg []byte, from nat.End) ([]byte, erro
 		s.d.learn(s.msg, out[base:], &s.end[from])
 	}
 	return out, err
-}
-
-// Expire is the session's.
-func (s *translatedSession) Expire(now time.Time) {
-	if e, ok := s.Session.(inspect.Expirer); ok {
-		e.Expire(now)
-	}
 }
 
 // datagram finds the messages of SIP in datagrams.

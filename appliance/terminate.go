@@ -137,7 +137,14 @@ func (t *termination) conversation() inspect.Conversation {
 // A talk is a terminated conversation while it lasts.
 type talk struct {
 	*termination
-	stream *inspect.Stream
+	stream stream
+}
+
+// A stream is what is asked of a conversation: an inspect.Stream, or in a replay
+// what stands for it.
+type stream interface {
+	Expire(now time.Time)
+	Calls(now time.Time) []inspect.Call
 }
 
 // talks are those that last.
@@ -213,13 +220,14 @@ func (a *Appliance) pass(ctx context.Context, t *termination, client, server net
 	t.mapped = addrPort(server.LocalAddr())
 	b := a.data.nat.Binder(t.conversation(), t.inspect.options)
 	defer b.Close()
-	k := &talk{t, &inspect.Stream{
+	s := &inspect.Stream{
 		Client: client, Server: server, Engine: t.inspect.engine, Binder: b,
 		Limits: t.inspect.limits, Log: log, Count: t.inspect.count,
-	}}
+	}
+	k := &talk{t, s}
 	a.talks.enter(k)
 	defer a.talks.leave(k)
-	if err := k.stream.Run(ctx); err != nil {
+	if err := s.Run(ctx); err != nil {
 		level := slog.LevelInfo
 		if errors.Is(err, context.Canceled) {
 			level = slog.LevelDebug

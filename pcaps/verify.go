@@ -203,14 +203,21 @@ func Text(messages []Message) []Finding {
 	return all
 }
 
-// IsSaid reports whether an end has named a, on any side: in the text of SIP or
-// in four bytes of SCCP.
+// IsSaid reports whether an end has named a, on any side: in the text of a
+// message or in four bytes of SCCP.
 func (r *Result) IsSaid(a netip.Addr) bool {
 	if r.said == nil {
 		r.said = make(map[netip.Addr]bool)
 		for _, messages := range r.Said {
 			for _, f := range Text(messages) {
 				r.said[f.Addr] = true
+			}
+			for _, m := range messages {
+				if m.Protocol == "sccp" {
+					for _, a := range addresses(string(m.Raw)) {
+						r.said[a] = true
+					}
+				}
 			}
 		}
 	}

@@ -29,7 +29,7 @@ func (v Vocabulary) Of(before []string, word string) string {
 // A Candidate is what may stand at a place of a line.
 type Candidate struct {
 	Word string // a keyword, an argument as "<name>", or "<cr>" for the end of the line
-	Help string // of the command, where Word is its first; else by the Vocabulary
+	Help string // of the rule that Word makes distinct, else by the Vocabulary
 	Kind string // of an argument: "word", "line", "1-255" or one of the caller's
 	Name string // of an argument: what the syntax calls it
 }
@@ -60,29 +60,52 @@ func (g *Grammar[T]) Help(line string, check Check, v Vocabulary, where ...strin
 		return nil, err
 	}
 	var list []Candidate
-	seen := make(map[string]bool)
+	seen := make(map[string]int) // place in list, from 1
 	for _, th := range cur {
 		in := &g.prog[th.pc]
 		c := Candidate{Word: in.candidate(partial)}
-		if c.Word == "" || seen[c.Word] || c.Word == "<cr>" && partial != "" {
+		if n := seen[c.Word]; c.Word == "" || c.Word == "<cr>" && partial != "" || n > 0 && list[n-1].Help != "" {
 			continue
 		}
-		seen[c.Word] = true
-		if th.caps == nil {
-			c.Help = g.rules[g.rule(th.pc)].Help
+		word, path := c.Word, th.caps.path()
+		if r := &g.rules[g.rule(th.pc)]; in.op == opKey && slices.Equal(Lead(r.Syntax), append(withoutNo(path), word)) {
+			c.Help = r.Help
 		}
-		word := c.Word
 		if in.op == opArg {
 			c.Kind, c.Name = in.word, in.shortName()
 			word = "<" + c.Name + ">"
 		}
 		if c.Help == "" {
-			c.Help = v.Of(append(slices.Clip(where), th.caps.path()...), word)
+			c.Help = v.Of(append(slices.Clip(where), path...), word)
+		}
+		if n := seen[c.Word]; n > 0 {
+			list[n-1].Help = c.Help
+			continue
 		}
 		list = append(list, c)
+		seen[c.Word] = len(list)
 	}
 	slices.SortFunc(list, func(a, b Candidate) int { return strings.Compare(a.Word, b.Word) })
 	return list, nil
+}
+
+// Lead returns the keywords that a syntax begins with, but for "no".
+func Lead(syntax string) []string {
+	var list []string
+	for _, w := range strings.Fields(strings.TrimPrefix(strings.TrimPrefix(syntax, "[no] "), "no ")) {
+		if strings.ContainsAny(w, "<{[|=.") {
+			break
+		}
+		list = append(list, strings.ToLower(w))
+	}
+	return list
+}
+
+func withoutNo(path []string) []string {
+	if len(path) > 0 && path[0] == "no" {
+		path = path[1:]
+	}
+	return slices.Clip(path)
 }
 
 // path returns the words of l as a Vocabulary names them.

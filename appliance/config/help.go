@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -87,21 +88,44 @@ func (x *parsed) help(id modeID, typed string) ([]HelpLine, *cli.Error) {
 	} else if len(cli.Split(line)) > 0 && !slices.ContainsFunc(list, func(c cli.Candidate) bool { return c.Word == "<cr>" }) && line[len(line)-1] == ' ' {
 		list = append(list, cli.Candidate{Word: "<cr>"}) // a beginning is enough
 	}
+	return helpLines(list, x.interfaceNames(typed[strings.LastIndexAny(typed, " \t")+1:])), err
+}
+
+// interfaceNames are the lines for the interfaces whose names begin so.
+func (x *parsed) interfaceNames(partial string) []HelpLine {
+	var list []HelpLine
+	for _, i := range x.run.Interfaces {
+		if i.Name != "" && strings.HasPrefix(i.Name, partial) {
+			list = append(list, HelpLine{i.Name, "Name of interface " + i.Hardware, true})
+		}
+	}
+	return list
+}
+
+// HelpLines returns the lines of candidates, sorted, each word once, as the ASA
+// writes them.
+func HelpLines(list []cli.Candidate) []HelpLine { return helpLines(list, nil) }
+
+// helpLines is HelpLines with the interfaces that there are in place of the word
+// for the name of one.
+func helpLines(list []cli.Candidate, interfaces []HelpLine) []HelpLine {
 	var lines []HelpLine
 	for _, c := range list {
-		for _, l := range x.helpLines(c, typed[strings.LastIndexAny(typed, " \t")+1:]) {
+		more := []HelpLine{lineOf(c)}
+		if c.Kind == "if" && len(interfaces) > 0 {
+			more = interfaces
+		}
+		for _, l := range more {
 			if !slices.ContainsFunc(lines, func(o HelpLine) bool { return o.Word == l.Word }) {
 				lines = append(lines, l)
 			}
 		}
 	}
+	last := func(l HelpLine) int { return map[bool]int{true: 1}[l.Word == "<cr>"] }
 	slices.SortStableFunc(lines, func(a, b HelpLine) int {
-		if (a.Word == "<cr>") != (b.Word == "<cr>") {
-			return map[bool]int{true: 1, false: -1}[a.Word == "<cr>"]
-		}
-		return strings.Compare(strings.ToLower(a.Word), strings.ToLower(b.Word))
+		return cmp.Or(last(a)-last(b), strings.Compare(strings.ToLower(a.Word), strings.ToLower(b.Word)))
 	})
-	return lines, err
+	return lines
 }
 
 // argumentWords are what the ASA writes for arguments, by kind.
@@ -109,11 +133,9 @@ var argumentWords = map[string]string{
 	"addr": "A.B.C.D", "mask": "A.B.C.D", "line": "LINE", "time": "<0:0:0>", "clock": "hh:mm", "pair": "(", "paren": "(",
 }
 
-// helpLines are the lines of a candidate: an argument that names an interface
-// has one for each there is that begins with what is typed.
-func (x *parsed) helpLines(c cli.Candidate, partial string) []HelpLine {
+func lineOf(c cli.Candidate) HelpLine {
 	if c.Kind == "" {
-		return []HelpLine{{c.Word, c.Help, c.Keyword()}}
+		return HelpLine{c.Word, c.Help, c.Keyword()}
 	}
 	word, ok := argumentWords[c.Kind]
 	switch {
@@ -123,18 +145,8 @@ func (x *parsed) helpLines(c cli.Candidate, partial string) []HelpLine {
 	default:
 		word = "WORD"
 	}
-	help := c.Help
-	if help == "" {
-		help = vocabulary["<"+c.Kind+">"]
+	if c.Help == "" {
+		c.Help = vocabulary["<"+c.Kind+">"]
 	}
-	list := []HelpLine{{word, help, false}}
-	if c.Kind == "if" {
-		for _, i := range x.run.Interfaces {
-			if i.Name != "" && strings.HasPrefix(i.Name, partial) {
-				list = append(list, HelpLine{i.Name, "Name of interface " + i.Hardware, true})
-			}
-		}
-		list = list[min(1, len(list)-1):]
-	}
-	return list
+	return HelpLine{word, c.Help, false}
 }

@@ -30,8 +30,9 @@ type form struct {
 }
 
 var (
-	each = form{}            // lines of this command stand beside each other
-	one  = form{item: "one"} // one line: its item is its first keywords, put in by cmd
+	loose = form{item: "loose"} // lines of which only the beginning is known: those in only one stand alone
+	each  = form{}              // lines of this command stand beside each other
+	one   = form{item: "one"}   // one line: its item is its first keywords, put in by cmd
 )
 
 // by is the form of a line that sets the item of a template.
@@ -49,21 +50,9 @@ func cmd(syntax string, f form, do func(p *parser, a cli.Args)) command {
 // of puts the first keywords of syntax in place of one.
 func (f form) of(syntax string) form {
 	if f.item == one.item {
-		f.item = strings.Join(firstKeywords(syntax), " ")
+		f.item = strings.Join(cli.Lead(syntax), " ")
 	}
 	return f
-}
-
-// firstKeywords returns the keywords that a syntax begins with, but for "no".
-func firstKeywords(syntax string) []string {
-	var list []string
-	for _, w := range strings.Fields(strings.TrimPrefix(strings.TrimPrefix(syntax, "[no] "), "no ")) {
-		if strings.ContainsAny(w, "<{[|=") {
-			break
-		}
-		list = append(list, w)
-	}
-	return list
 }
 
 // inert are commands that are known and have no effect here because of why.
@@ -72,7 +61,10 @@ func inert(why string, syntax ...string) []command {
 	var list []command
 	for _, s := range syntax {
 		f := one
-		if strings.Contains(s, "{") || strings.Contains(s, "<rest:line>") || strings.HasSuffix(s, "<if>") {
+		switch {
+		case strings.Contains(s, "<rest:line>"):
+			f = loose
+		case strings.Contains(s, "{") || strings.HasSuffix(s, "<if>"):
 			f = each
 		}
 		list = append(list, command{Syntax: s, Do: action{inert: why, form: f.of(s)}})

@@ -90,7 +90,7 @@ func (e *entry) negative() {
 // keywords that the command begins with, and a word more where it has many lines.
 func enough(matches []cli.Match[action], words []cli.Token, rest string) ([]cli.Match[action], *cli.Error) {
 	matches = slices.DeleteFunc(matches, func(m cli.Match[action]) bool {
-		need := len(firstKeywords(m.Rule.Syntax))
+		need := len(cli.Lead(m.Rule.Syntax))
 		if item := m.Rule.Do.form.item; (item == "" || strings.Contains(item, "$")) && strings.ContainsAny(m.Rule.Syntax, "<{[") {
 			need++
 		}
@@ -147,6 +147,10 @@ func (e *entry) takeBack(p *parser, place Place, explicit *cli.Match[action], ma
 		for _, l := range kept {
 			below = put(below, l, 0)
 		}
+		if place.mode == inInterface && slices.ContainsFunc(below, func(l *line) bool { return l.key == "nameif" && l.words[0].text != "no" }) &&
+			!slices.ContainsFunc(below, func(l *line) bool { return l.key == "security-level" }) {
+			below = with(below, keywordLine(inInterface, global, "security-level", "0", "security-level"), 0) // what it is then
+		}
 		return below
 	})
 	if kept == nil && equalLines(lines, e.Text.lines()) {
@@ -194,7 +198,7 @@ var printed = []string{
 
 // printedNo reports whether l stands in a configuration where nothing is set.
 func printedNo(l *line) bool {
-	return slices.ContainsFunc(printed, func(s string) bool { return strings.HasPrefix(l.key, s) })
+	return slices.ContainsFunc(printed, func(s string) bool { return strings.HasPrefix(textOf(l.words[1:]), s) })
 }
 
 // negates reports whether "no" and the words typed take back the line of words
@@ -203,7 +207,10 @@ func negates(typed, kept []word) bool {
 	for i, w := range typed {
 		switch {
 		case w.name == "noconfirm" && i == len(typed)-1:
-		case i >= len(kept) || w.text != kept[i].text && !(w.name == kept[i].name && strings.EqualFold(w.text, kept[i].text)):
+		case i >= len(kept):
+			return false
+		case w.text == kept[i].text || w.name == kept[i].name && strings.EqualFold(w.text, kept[i].text):
+		case i < len(typed)-1 || w.name != kept[i].name || !strings.HasPrefix(kept[i].text, w.text+" "): // text of many words
 			return false
 		}
 	}

@@ -28,11 +28,11 @@ var sections = []string{
 	"timeout sip", "timeout sip_media", "timeout sip-invite", "timeout sip-disconnect",
 	"timeout sip-provisional-media", "timeout uauth", "timeout tcp-proxy-reassembly", "timeout floating-conn",
 	"timeout conn-holddown", "timeout igp",
-	"dynamic-access-policy-record", "aaa", "user-identity", "username", "http server", "http", "snmp-server", "service", "sysopt", "",
+	"dynamic-access-policy-record", "user-identity", "aaa", "http server", "http", "snmp-server", "service", "sysopt", "",
 	"crypto key", "crypto ipsec", "crypto isakmp", "crypto ca trustpoint", "crypto ca enroll", "crypto ca authenticate",
 	"crypto ca trustpool", "crypto ca certificate chain", "crypto",
 	"telnet", "ssh", "console", "management-access", "tls-proxy maximum-sessions",
-	"threat-detection", "ntp", "ssl encryption", "ssl",
+	"threat-detection", "ntp", "ssl encryption", "ssl", "username",
 	"ctl-file", "tls-proxy", "media-termination", "phone-proxy",
 	"class-map", "policy-map type", "policy-map", "service-policy",
 	"prompt", "privilege", "call-home",
@@ -48,7 +48,7 @@ const (
 // below is the order of lines in a stanza, by their first words; those that are
 // in no list stand in the order in which they came.
 var below = [modeCount][]string{
-	inInterface: {"description", "shutdown", "speed", "duplex", "vlan", "management-only", "nameif", "security-level", "ip address"},
+	inInterface: {"description", "management-only", "shutdown", "speed", "duplex", "vlan", "nameif", "security-level", "ip address"},
 	inObject:    {"host", "subnet", "range", "fqdn", "description", "nat"},
 	inDNS:       {"name-server", "domain-name"},
 	inTrustpoint: {"enrollment", "proxy-ldc-issuer", "fqdn", "email", "subject-name", "serial-number", "ip-address", "password",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -122,8 +123,11 @@ func (f form) key(words []word) string {
 	if len(words) > 1 && words[0].name == "no" {
 		words = words[1:]
 	}
-	if f.item == "" {
+	switch f.item {
+	case "":
 		return textOf(words)
+	case loose.item:
+		return restItem(textOf(words))
 	}
 	var b strings.Builder
 	for i, part := range strings.Fields(f.item) {
@@ -155,6 +159,37 @@ func newLine(words []word, key string, in, mode modeID) *line {
 	return l
 }
 
+// alone are the beginnings of lines of which there is one, among commands that
+// are known only by their beginning. A "*" is a word of the line.
+var alone = []string{
+	"enable password", "passwd", "username *", "prompt", "clock timezone", "clock summer-time", "ssh timeout", "ssh version",
+	"ssh key-exchange", "telnet timeout", "asdm image", "asdm history", "snmp-server location", "snmp-server contact", "snmp-server community",
+	"logging device-id", "boot config", "config-register", "key config-key", "http server", "user-identity default-domain", "call-home reporting",
+	"aaa authentication *", "aaa authorization *", "aaa accounting *", "privilege *", "ntp authenticate", "id-mismatch", "tsig",
+	"threat-detection basic-threat", "threat-detection scanning-threat", "threat-detection statistics *", "password-policy *",
+	"ssl trust-point *", "speed", "duplex", "flowcontrol", "crypto ipsec security-association *", "crypto isakmp nat-traversal", "failover polltime",
+}
+
+// restItem returns the item of such a line.
+func restItem(text string) string {
+	words := strings.Fields(text)
+	for _, a := range alone {
+		begin := strings.Fields(a)
+		if len(begin) > len(words) {
+			continue
+		}
+		for i, w := range begin {
+			if w == "*" {
+				begin[i] = words[i]
+			}
+		}
+		if slices.Equal(begin, words[:len(begin)]) {
+			return strings.Join(begin, " ")
+		}
+	}
+	return text
+}
+
 // with returns lines with l in them: in the place of the line of the same item,
 // or where its rank, its group and nth want it.
 func with(lines []*line, l *line, nth int) []*line {
@@ -179,6 +214,11 @@ func placeFor(lines []*line, l *line, nth int) int {
 	byRank := func(o *line, rank int) int { return o.rank - rank }
 	first, _ := slices.BinarySearchFunc(lines, l.rank, byRank)
 	end, _ := slices.BinarySearchFunc(lines, l.rank+1, byRank)
+	if l.mode == inInterface {
+		for end > first && hardwareLess(l.words[1].text, lines[end-1].words[1].text) {
+			end--
+		}
+	}
 	if l.group == "" {
 		return end
 	}
@@ -201,6 +241,28 @@ func placeFor(lines []*line, l *line, nth int) int {
 		}
 	}
 	return end
+}
+
+// hardwareLess reports whether an ASA lists the interface a before b: by type,
+// then by the numbers.
+func hardwareLess(a, b string) bool {
+	numbers := func(name string) (typ int, numbers []int) {
+		i := strings.IndexAny(name, "0123456789")
+		if i < 0 {
+			return len(hardwareTypes), nil
+		}
+		for _, s := range strings.FieldsFunc(name[i:], func(r rune) bool { return r == '/' || r == '.' }) {
+			n, _ := strconv.Atoi(s)
+			numbers = append(numbers, n)
+		}
+		return slices.Index(hardwareTypes, name[:i]), numbers
+	}
+	typeA, numbersA := numbers(a)
+	typeB, numbersB := numbers(b)
+	if typeA != typeB {
+		return typeA < typeB
+	}
+	return slices.Compare(numbersA, numbersB) < 0
 }
 
 const chainGroup = "crypto ca certificate chain"

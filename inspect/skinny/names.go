@@ -36,6 +36,7 @@ const (
 	idStimulus               = 0x0005
 	idOffHook                = 0x0006
 	idHookFlash              = 0x0008
+	idAlarm                  = 0x0020
 	idOpenReceiveAck         = 0x0022
 	idOffHookCalling         = 0x0024
 	idSoftKeyEvent           = 0x0026
@@ -61,6 +62,7 @@ const (
 	idPortRequest            = 0x014b
 	idPortClose              = 0x014c
 	idStartTransmissionAck   = 0x0154
+	idXMLAlarm               = 0x015a
 	idStartMultiTransmitAck  = 0x0155
 	idSPCPRegisterTokenReq   = 0x8000
 	firstUCM                 = 0x0081 // the first ID in ucmNames

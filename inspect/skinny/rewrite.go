@@ -39,7 +39,7 @@ func Rewrite(dst, msg []byte, f inspect.AddrFunc) ([]byte, error) {
 	case idRegister, idRegisterTokenReq:
 		rewriteRegister(m.Data(), f)
 	case idServerRes:
-		err = rewriteServers(m, f)
+		err = eachServer(m, func(a netip.AddrPort) netip.AddrPort { return f(a, inspect.ForSignaling) })
 	default:
 		if l := addressed[id]; l != nil {
 			err = rewriteMedia(l.view(m), f)
@@ -63,10 +63,6 @@ func rewriteRegister(d []byte, f inspect.AddrFunc) {
 		b := a.As4()
 		copy(d[registerIP:], b[:])
 	}
-}
-
-func rewriteServers(m Message, f inspect.AddrFunc) error {
-	return eachServer(m, func(a netip.AddrPort) netip.AddrPort { return f(a, inspect.ForSignaling) })
 }
 
 func rewriteMedia(v view, f inspect.AddrFunc) error {

@@ -64,6 +64,8 @@ func (s *session) editPhone(m Message) error {
 		return s.seen(m, "")
 	case idRegister, idRegisterTokenReq:
 		return s.register(m)
+	case idAlarm, idXMLAlarm:
+		s.alarm(m)
 	case idOpenReceiveAck:
 		return s.openReceiveAck(m)
 	case idStartTransmissionAck:
