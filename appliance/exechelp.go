@@ -34,6 +34,10 @@ var execVocabulary = cli.Vocabulary{
 	"<first>": "Number of a packet", "<bytes>": "Bytes", "<real>": "Real address", "<mapped>": "Mapped address",
 }
 
+// ExecVocabulary returns the help of words of the commands that Exec does. It is
+// not to be changed.
+func ExecVocabulary() cli.Vocabulary { return execVocabulary }
+
 // Help returns what "?" at the end of a line of the privileged EXEC mode shows:
 // the words that begin with the last one, or all that may follow if the line ends
 // in a space or is empty. If the line is wrong before that, the *Refusal says

@@ -47,7 +47,7 @@ var (
 		{Syntax: "reload cancel", Help: "Halt and start again", Do: command{maxPrivilege, reloadCancel}},
 		{Syntax: "show reload", Help: "Show when the box starts again", Do: command{viewPrivilege, showReload}},
 		{Syntax: "show running-config [all] [<section:line>]", Help: "Current operating configuration", Do: command{maxPrivilege, showRunning}},
-		{Syntax: "show running-config diff", Help: "Current operating configuration", Do: command{maxPrivilege, showDiff}},
+		{Syntax: "show running-config diff", Help: "What is not as on flash", Do: command{maxPrivilege, showDiff}},
 		{Syntax: "show startup-config", Help: "Configuration that the box starts with", Do: command{maxPrivilege, showStartup}},
 		{Syntax: "show privilege", Help: "Show the current privilege level", Do: command{0, showPrivilege}},
 		{Syntax: "show ssh sessions", Help: "Sessions by SSH", Do: command{viewPrivilege, showSessions}},

@@ -25,10 +25,6 @@ func (s *Session) help(line string) {
 		fmt.Fprintln(s.t, f.Reply(utf8.RuneCountInString(s.prompt())))
 		return
 	}
-	partial := line != "" && line[len(line)-1] != ' ' && line[len(line)-1] != '\t'
-	if partial && !slices.ContainsFunc(list, func(l config.HelpLine) bool { return !l.Keyword }) && len(cli.Split(line)) > 1 {
-		fmt.Fprintln(s.t) // the ASA lists words with their help all the same
-	}
 	width := 0
 	for _, l := range list {
 		width = max(width, utf8.RuneCountInString(l.Word))
@@ -88,36 +84,19 @@ func (s *Session) execHelp(line string) ([]config.HelpLine, *cli.Error) {
 	if err != nil {
 		return nil, err
 	}
-	first := len(cli.Split(line)) == 0 || len(cli.Split(line)) == 1 && line[len(line)-1] != ' '
-	var list []config.HelpLine
-	for _, c := range found {
-		l := config.HelpLine{Word: c.Word, Text: c.Help, Keyword: c.Keyword()}
-		if text := vocabulary[c.Word]; first && text != "" {
-			l.Text = text
+	list := config.HelpLines(found)
+	if words := cli.Split(line); len(words) == 0 || len(words) == 1 && line[len(line)-1] != ' ' {
+		for i := range list { // a verb has many commands
+			if text := vocabulary[list[i].Word]; text != "" {
+				list[i].Text = text
+			}
 		}
-		if c.Kind != "" {
-			l.Word = argumentWord(c)
-		}
-		list = append(list, l)
 	}
 	if len(list) > 0 && strings.HasPrefix("show", strings.ToLower(cli.Split(line + " x")[0].Text)) && slices.ContainsFunc(list, func(l config.HelpLine) bool { return l.Word == "<cr>" }) {
 		list = append(list, config.HelpLine{Word: "|", Text: "Filter what is shown"})
 	}
 	sortHelp(list)
 	return list, nil
-}
-
-// argumentWord is what the ASA writes for an argument.
-func argumentWord(c cli.Candidate) string {
-	switch {
-	case c.Kind == "addr", c.Kind == "mask", c.Kind == "addrs":
-		return "A.B.C.D"
-	case c.Kind == "line":
-		return "LINE"
-	case strings.Trim(c.Kind, "0123456789-") == "":
-		return "<" + c.Kind + ">"
-	}
-	return "WORD"
 }
 
 // sortHelp brings words in order: the end of the line and the filter are last.
@@ -176,7 +155,8 @@ func (s *Session) complete(line string) string {
 
 // execVocabulary is vocabulary with what the commands say of themselves.
 var execVocabulary = sync.OnceValue(func() cli.Vocabulary {
-	v := maps.Clone(vocabulary)
+	v := maps.Clone(appliance.ExecVocabulary())
+	maps.Copy(v, vocabulary)
 	note := func(syntax, help string) {
 		var words []string
 		for _, w := range strings.Fields(syntax) {
@@ -204,6 +184,8 @@ var vocabulary = cli.Vocabulary{
 	"configure": "Configure from the terminal or from flash", "write": "Write the configuration", "reload": "Halt and start again",
 	"capture": "Capture packets", "no": "Negate a command", "terminal": "Set terminal line parameters",
 	"packet-tracer": "Trace a packet through the box", "ping": "Send echo messages", "traceroute": "Trace the route to a host",
+	"exit": "Exit from the EXEC", "quit": "Exit from the EXEC", "logout": "Exit from the EXEC", "disable": "Exit from privileged mode",
+	"enable": "Turn on privileged commands", "login": "Log in as a particular user", "help": "Interactive help for commands",
 	"debug": "Debugging functions", "undebug": "Disable debugging functions", "diagnose": "Say why a phone does not come up", "more": "Show a file",
 
 	"<cr>": "", "<line>": "Text up to the end of the line", "<addr>": "IPv4 address", "<if>": "Name of an interface", "<name>": "Name", "<level>": "Privilege level: 0 to 15",
