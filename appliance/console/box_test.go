@@ -166,7 +166,7 @@ func sit(t testing.TB, b *Box, who Who, terminal bool, cols int) *typist {
 	go func() {
 		defer close(done)
 		tr := Transport{In: in, Out: y, Terminal: terminal, Size: func() (int, int) { return cols, 24 }}
-		if err := b.Serve(context.Background(), tr, who); err != nil {
+		if err := b.Serve(context.Background(), tr, who); err != nil && err != io.EOF {
 			t.Errorf("Serve: %v", err)
 		}
 		y.mu.Lock()

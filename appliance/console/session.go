@@ -34,7 +34,71 @@ type Session struct {
 	left   bool         // it is over
 }
 
-// Serve talks until the user leaves, is idle for too long or ctx ends.
+// Console serves the one console that the box has, session after session, until
+// there is nothing more to read or ctx ends.
+func (b *Box) Console(ctx context.Context, tr Transport) error {
+	t := newTerminal(ctx, tr, func() time.Duration { return 0 })
+	for first := true; ; first = false {
+		if !first {
+			fmt.Fprintf(rawWriter{t}, "Press Enter to get started\n")
+			if _, err := t.edit.key(); err != nil {
+				return ended(ctx, err)
+			}
+		}
+		who := Who{From: fromConsole}
+		if l := b.login(); l.SerialLocal {
+			u, err := b.askLogin(t, fromConsole)
+			if err != nil && !errors.Is(err, errInterrupt) && !errors.Is(err, errLeave) {
+				return ended(ctx, err)
+			}
+			if u == nil {
+				continue
+			}
+			who.User = u.Name
+			if l.AutoEnable {
+				who.Level = u.Privilege
+			}
+		}
+		if err := b.Serve(ctx, tr, who); err != nil {
+			return ended(ctx, err)
+		}
+	}
+}
+
+// ended is what is wrong with the end of a console: nothing if its input or ctx
+// has ended.
+func ended(ctx context.Context, err error) error {
+	if errors.Is(err, io.EOF) || ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// Exec does one command of the privileged EXEC mode for a program: it shows on w
+// and asks nothing. What is refused is the error. See appliance.Appliance.Exec.
+func (b *Box) Exec(w io.Writer, line string) error {
+	in := NewInput(strings.NewReader(""))
+	defer in.Close()
+	s := b.session(context.Background(), Transport{In: in, Out: w}, Who{From: fromProgram, Level: maxPrivilege})
+	defer b.leave(s)
+	text, pipe, filtered := splitFilter(line)
+	m, bad := grammar(true).Match(text, s.checkWord)
+	if bad != nil {
+		return &appliance.Refusal{Line: text, Col: bad.Token.Col, Text: bad.Error(), Why: bad.Reason}
+	}
+	s.logCommand(m, line)
+	err := s.perform(m, text, pipe, filtered)
+	switch {
+	case errors.Is(err, io.EOF):
+		return errors.New("ERROR: % The command asks for an answer, and there is nobody to give one; log in to the box")
+	case err == nil && (s.config || s.left):
+		return errors.New("ERROR: % The command is for who has logged in to the box")
+	}
+	return err
+}
+
+// Serve talks until the user leaves, is idle for too long or ctx ends. It is
+// io.EOF that there was nothing more to read.
 func (b *Box) Serve(ctx context.Context, tr Transport, who Who) error {
 	s := b.session(ctx, tr, who)
 	defer b.leave(s)
@@ -93,7 +157,7 @@ func (s *Session) run() error {
 			return nil
 		case errors.Is(err, io.EOF):
 			fmt.Fprintf(rawWriter{s.t}, "\n")
-			return nil
+			return io.EOF
 		case err != nil:
 			return err
 		}
@@ -178,25 +242,28 @@ func (s *Session) command(m *cli.Match[command], line, text, pipe string, filter
 		return s.refuse("%% Command authorization failed: it needs privilege %d and this session has %d", c.level, s.level)
 	}
 	s.logCommand(m, line)
+	return s.outcome(text, s.perform(m, text, pipe, filtered))
+}
+
+// perform does a command and shows what passes the filter.
+func (s *Session) perform(m *cli.Match[command], text, pipe string, filtered bool) (err error) {
 	var w io.Writer = s.t
 	var f *filter
 	if filtered {
-		var err error
 		if f, err = newFilter(pipe, s.t); err != nil {
-			return s.refuse("%v", err)
+			return err
 		}
 		w = f
 	}
-	var err error
-	if c.do == nil {
+	if do := m.Rule.Do.do; do == nil {
 		err = s.box.opt.App.Exec(w, strings.TrimSpace(text))
 	} else {
-		err = c.do(s, w, m.Args)
+		err = do(s, w, m.Args)
 	}
 	if f != nil && err == nil {
 		err = f.close()
 	}
-	return s.outcome(text, err)
+	return err
 }
 
 // outcome says what went wrong with a command, if anything.
@@ -266,7 +333,7 @@ func (s *Session) name() string {
 
 // address is where the session comes from, as messages name it.
 func (s *Session) address() string {
-	if s.who.From == fromConsole {
+	if s.who.From == fromConsole || s.who.From == fromProgram {
 		return "0.0.0.0"
 	}
 	return s.who.From

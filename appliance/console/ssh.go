@@ -348,8 +348,9 @@ func (x *sshSession) shell(ctx context.Context) bool {
 		x.who.Level = x.privilege
 	}
 	err := x.box.Serve(ctx, x.transport(in), x.who)
-	x.exit(err == nil)
-	return err == nil
+	ok := err == nil || errors.Is(err, io.EOF)
+	x.exit(ok)
+	return ok
 }
 
 // exec does one command, with the privilege that "enable" would give for the

@@ -246,6 +246,9 @@ func TestSSHLimits(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
+		if _, _, err := c.SendRequest("are you there", true, nil); err != nil { // it is counted now
+			t.Fatal(err)
+		}
 		clients = append(clients, c)
 	}
 	if c, err := ssh.Dial("tcp", addr, sshConfig("ann", ssh.Password("anns-secret"))); err == nil {

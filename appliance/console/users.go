@@ -31,8 +31,11 @@ var (
 	errLocked = errors.New("console: locked out")
 )
 
-// fromConsole is where a session at the console comes from.
-const fromConsole = "console"
+// Where sessions come from that come from no address.
+const (
+	fromConsole = "console"
+	fromProgram = "program" // Box.Exec
+)
 
 // A keeper counts failures to log in.
 type keeper struct {
