@@ -37,7 +37,6 @@ var kept = []struct {
 	{"github.com/vishvananda", []string{"stack/link", "appliance/lab", "image/guest"}},
 	{"github.com/spf13/cobra", []string{"cmd/patchbay"}},
 	{"golang.org/x/crypto/ssh", []string{"appliance/console"}},
-	{"golang.org/x/term", []string{"cmd/patchbay"}},
 }
 
 // strangers are packages that must not know each other: a test's peers prove
