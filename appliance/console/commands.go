@@ -102,7 +102,7 @@ func (s *Session) checkWord(kind, word string) error {
 func enable(s *Session, _ io.Writer, a cli.Args) error {
 	level := a.Int("level", maxPrivilege)
 	if level <= userPrivilege {
-		s.level = max(level, userPrivilege)
+		s.become(s.who.User, level)
 		return nil
 	}
 	for range 3 {
@@ -113,7 +113,7 @@ func enable(s *Session, _ io.Writer, a cli.Args) error {
 		got, err := s.box.checkEnable(s.who.User, password, s.who.From, level)
 		if err == nil {
 			s.box.log(5, 502103, "User priv level changed: Uname: %s From: %d To: %d", s.name(), s.level, got)
-			s.level = got
+			s.become(s.who.User, got)
 			return nil
 		}
 		fmt.Fprintln(s.t, "Invalid password")
@@ -126,9 +126,21 @@ func enable(s *Session, _ io.Writer, a cli.Args) error {
 	return nil
 }
 
+// become makes the session that of a user with a privilege. Who may not configure
+// leaves configuration mode.
+func (s *Session) become(user string, level int) {
+	s.box.mu.Lock()
+	s.who.User = user // others are shown it
+	s.box.mu.Unlock()
+	s.level = max(level, userPrivilege)
+	if s.level < maxPrivilege {
+		s.config, s.at = false, config.Place{}
+	}
+}
+
 func disable(s *Session, _ io.Writer, _ cli.Args) error {
 	s.box.log(5, 502103, "User priv level changed: Uname: %s From: %d To: %d", s.name(), s.level, userPrivilege)
-	s.level, s.config, s.at = userPrivilege, false, config.Place{}
+	s.become(s.who.User, userPrivilege)
 	return nil
 }
 
@@ -147,10 +159,7 @@ func login(s *Session, _ io.Writer, _ cli.Args) error {
 	if u == nil {
 		return nil
 	}
-	s.who.User, s.level = u.Name, userPrivilege
-	if u.Privilege > userPrivilege {
-		s.level = u.Privilege
-	}
+	s.become(u.Name, u.Privilege)
 	return nil
 }
 

@@ -218,15 +218,19 @@ func showReload(s *Session, w io.Writer, _ cli.Args) error {
 
 // showSessions lists who is here.
 func showSessions(s *Session, w io.Writer, a cli.Args) error {
+	type line struct {
+		who   Who
+		began time.Time
+	}
 	s.box.mu.Lock()
-	var list []*Session
+	var list []line
 	for x := range s.box.sessions {
 		if !a.Has("ssh") || x.who.From != fromConsole {
-			list = append(list, x)
+			list = append(list, line{x.who, x.began})
 		}
 	}
 	s.box.mu.Unlock()
-	slices.SortFunc(list, func(x, y *Session) int {
+	slices.SortFunc(list, func(x, y line) int {
 		if c := x.began.Compare(y.began); c != 0 {
 			return c
 		}

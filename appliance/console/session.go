@@ -196,7 +196,9 @@ func (s *Session) do(line string) bool {
 			return true
 		}
 	}
-	s.t.edit.remember(config.Clean(line))
+	if !s.config || s.at.Prompt() != "" { // else it is a certificate's
+		s.t.edit.remember(config.Clean(line))
+	}
 	if s.config {
 		return s.configure(line)
 	}
@@ -273,6 +275,9 @@ func (s *Session) outcome(line string, err error) bool {
 	case err == nil, errors.Is(err, errQuit):
 		return true
 	case errors.Is(err, errInterrupt), errors.Is(err, errLeave):
+		return false
+	case errors.Is(err, errIdle), errors.Is(err, io.EOF), s.t.ctx.Err() != nil, s.t.err != nil:
+		s.left = true // nobody answers any more
 		return false
 	case errors.As(err, &refusal):
 		return s.caret(line, refusal.Col, refusal.Text, refusal.Why)

@@ -157,8 +157,11 @@ func (s *SSH) config(c net.Conn) *ssh.ServerConfig {
 		MaxAuthTries:  maxTries,
 		PasswordCallback: func(m ssh.ConnMetadata, password []byte) (*ssh.Permissions, error) {
 			check := s.box.checkDefault
-			if s.box.login().SSHLocal {
+			switch {
+			case s.box.login().SSHLocal:
 				check = s.box.check
+			case !s.box.running().DefaultUsers():
+				s.box.opt.Log.Info("SSH takes no password without \"aaa authentication ssh console LOCAL\"")
 			}
 			u, err := check(m.User(), string(password), from)
 			if err != nil {
