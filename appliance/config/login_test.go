@@ -96,3 +96,17 @@ func TestLoginRefuses(t *testing.T) {
 		}
 	}
 }
+
+// 0 is 0.0.0.0, as address and as mask, and is kept as that.
+func TestZero(t *testing.T) {
+	text, _ := config.Load("pb.cfg", strings.NewReader(loginText), false)
+	for _, tt := range []struct{ line, want string }{
+		{"route inside 0 0 10.20.0.254", "route inside 0.0.0.0 0.0.0.0 10.20.0.254 1\n"},
+		{"ssh 0 0 inside", "ssh 0.0.0.0 0.0.0.0 inside\n"},
+	} {
+		e := text.Enter(config.Place{}, tt.line)
+		if len(e.Findings) > 0 || !strings.Contains(e.Text.String(), tt.want) {
+			t.Errorf("Enter(%q): %v; want %q in\n%s", tt.line, e.Findings, tt.want, e.Text)
+		}
+	}
+}

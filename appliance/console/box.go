@@ -294,7 +294,7 @@ func (b *Box) log(severity, number int, format string, args ...any) {
 // notExist says in the ASA's way that there is no configuration on flash.
 func notExist(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New("No Configuration")
+		return errors.New("% No configuration is on flash")
 	}
 	return err
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,9 +30,6 @@ type pty struct {
 // startPTY runs a program on a new terminal of 80 columns.
 func startPTY(t testing.TB, args ...string) *pty {
 	t.Helper()
-	if runtime.GOOS != "linux" {
-		t.Skip("needs Linux: its pseudo-terminals")
-	}
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
 		t.Skipf("needs a pseudo-terminal: %v", err)
