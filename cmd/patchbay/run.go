@@ -33,6 +33,9 @@ type runFlags struct {
 // errReload ends a box that is to begin anew.
 var errReload = errors.New("reload")
 
+// errorsLevel is what goes to standard error in any case: severity errors.
+const errorsLevel = 3
+
 func runCommand() *cobra.Command {
 	var fl runFlags
 	c := &cobra.Command{
@@ -83,7 +86,7 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 	f.StringVar(&fl.ssh, "ssh", "", "also serve SSH on ADDRESS:PORT of the host")
 	f.BoolVar(&fl.console, "console", true, "the console is on standard input, if that is a terminal")
 	f.BoolVar(&fl.lenient, "lenient", false, "leave out the lines that would be refused, and what depends on them")
-	f.StringVar(&fl.level, "log-level", "", "debug, info, warn or error; default: as the configuration's logging lines say")
+	f.StringVar(&fl.level, "log-level", "", "debug, info, warn or error: all that is logged goes to standard error; default: what \"logging console\" says, and errors")
 	if err := c.MarkFlagRequired("flash"); err != nil {
 		panic(err) // a flag of that name is defined above
 	}
@@ -102,23 +105,26 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 		return err
 	}
 	r, _ := text.Running()
-	log := configured(r.Logging)
+	links, err := newLinks(fl.links)
+	if err != nil {
+		return err
+	}
+	opt := appliance.Options{Open: links.open, Store: store, Console: os.Stderr, ConsoleLevel: errorsLevel}
 	if fl.level != "" {
-		if log, err = logger(fl.level); err != nil {
+		opt.Console = nil
+		if opt.Log, err = logger(fl.level); err != nil {
 			return err
 		}
 	}
+	a, err := appliance.New(r, opt)
+	if err != nil {
+		return err
+	}
+	log := a.Log()
 	for _, err := range store.Damaged() {
 		log.Error("flash", "reason", err)
 	}
-	links, err := newLinks(r, fl.links, log)
-	if err != nil {
-		return err
-	}
-	a, err := appliance.New(r, appliance.Options{Open: links.open, Store: store, Log: log})
-	if err != nil {
-		return err
-	}
+	links.tell(r, log)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	box, err := console.NewBox(console.Options{App: a, Text: text, Startup: startup, Log: log, Reload: func() { cancel(errReload) }})
@@ -236,9 +242,8 @@ type hostLinks struct {
 	devices link.Devices      // sub-interfaces share one
 }
 
-// newLinks reads the flags. A name that r does not know is told: it may be
-// configured yet, or be written wrong.
-func newLinks(r *config.Running, args []string, log *slog.Logger) (*hostLinks, error) {
+// newLinks reads the flags.
+func newLinks(args []string) (*hostLinks, error) {
 	l := &hostLinks{of: make(map[string]string)}
 	for _, arg := range args {
 		name, device, err := pair(arg)
@@ -249,11 +254,18 @@ func newLinks(r *config.Running, args []string, log *slog.Logger) (*hostLinks, e
 			return nil, fmt.Errorf("--link %s: %w", arg, err)
 		}
 		l.of[name] = device
-		if r.Interface(name) == nil && !slices.ContainsFunc(r.Interfaces, func(i config.Interface) bool { return i.Hardware == name }) {
-			log.Warn("--link is for an interface that the configuration does not have", "link", arg)
-		}
 	}
 	return l, nil
+}
+
+// tell logs the links of interfaces that r does not have: they may be configured
+// yet, or their names be written wrong.
+func (l *hostLinks) tell(r *config.Running, log *slog.Logger) {
+	for name, device := range l.of {
+		if r.Interface(name) == nil && !slices.ContainsFunc(r.Interfaces, func(i config.Interface) bool { return i.Hardware == name }) {
+			log.Warn("--link is for an interface that the configuration does not have", "link", name+"="+device)
+		}
+	}
 }
 
 // open opens the link of an interface.
