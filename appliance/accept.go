@@ -117,6 +117,10 @@ func (a *Appliance) serve(local, remote netip.AddrPort, accept func() (net.Conn,
 		return
 	}
 	pl := a.plan()
+	if pl.isSSH(local) {
+		a.serveSSH(accept)
+		return
+	}
 	svc, w := a.accept(pl, local, remote)
 	if svc == nil {
 		return

@@ -105,6 +105,7 @@ type Appliance struct {
 
 	mu      sync.Mutex
 	life    *life // nil: nothing is served
+	ssh     func(context.Context, net.Conn)
 	cleared aspCleared
 
 	expiryTold time.Time // when certificates' ends were last warned of; guarded by mu

@@ -45,6 +45,10 @@ var execVocabulary = cli.Vocabulary{
 	"<label>": "Name", "<secret>": "Passphrase", "<hex>": "Fingerprint: MD5, SHA-1 or SHA-256 in hexadecimal", "<bits>": "Bits: 1024, 2048, 3072 or 4096",
 }
 
+// ExecVocabulary returns the help of words of the commands that Exec does. It is
+// not to be changed.
+func ExecVocabulary() cli.Vocabulary { return execVocabulary }
+
 // Help returns what "?" at the end of a line of the privileged EXEC mode shows:
 // the words that begin with the last one, or all that may follow if the line ends
 // in a space or is empty. If the line is wrong before that, the *Refusal says

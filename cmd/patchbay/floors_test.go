@@ -40,6 +40,7 @@ var kept = []struct {
 	{"github.com/smallstep", []string{"appliance/pki"}},
 	{"github.com/micromdm", nil}, // in tests alone
 	{"github.com/spf13/cobra", []string{"cmd/patchbay"}},
+	{"golang.org/x/crypto/ssh", []string{"appliance/console"}},
 }
 
 // strangers are packages that must not know each other: a test's peers prove
