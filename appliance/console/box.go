@@ -10,12 +10,14 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"patchbay/appliance"
 	"patchbay/appliance/config"
+	"patchbay/appliance/pki"
 )
 
 // Options are what a Box is made from.
@@ -23,7 +25,8 @@ type Options struct {
 	App     *appliance.Appliance
 	Text    config.Text // that App goes by
 	Startup *Startup
-	Reload  func() // restarts the box; it returns at once. nil: reload is refused
+	Store   *pki.Store // App's; nil: certificates do not become part of the text
+	Reload  func()     // restarts the box; it returns at once. nil: reload is refused
 
 	Now    func() time.Time // nil: time.Now
 	Rand   io.Reader        // salts and keys; nil: crypto/rand
@@ -152,6 +155,35 @@ func (b *Box) Merge(text config.Text) error {
 		now, at = e.Text, e.At
 	}
 	_, err := b.install(now)
+	return err
+}
+
+// certify puts the certificates that trustpoints have got into the text, where an
+// ASA shows them.
+func (b *Box) certify() error {
+	if b.opt.Store == nil {
+		return nil
+	}
+	b.changing.Lock()
+	defer b.changing.Unlock()
+	text := b.Text()
+	r, _ := text.Running()
+	for _, tp := range r.Trustpoints {
+		got, err := b.opt.Store.Trustpoint(tp.Name)
+		if err != nil {
+			continue // it has none yet
+		}
+		if got.Identity != nil && !bytes.Equal(got.Identity.Raw, tp.Certificate) {
+			text = text.WithCertificate(tp.Name, false, got.Identity.Raw)
+		}
+		if got.CA != nil && !slices.ContainsFunc(tp.CACertificates, func(der []byte) bool { return bytes.Equal(der, got.CA.Raw) }) {
+			text = text.WithCertificate(tp.Name, true, got.CA.Raw)
+		}
+	}
+	if text == b.Text() {
+		return nil
+	}
+	_, err := b.install(text)
 	return err
 }
 

@@ -84,7 +84,7 @@ func newTestBox(t testing.TB, text string) *testBox {
 	}
 	t.Cleanup(func() { app.Close() })
 	b.Box, err = NewBox(Options{
-		App: app, Text: c, Startup: NewStartup(b.disk), Now: b.clock, Rand: rand.NewChaCha8([32]byte{2}), Rounds: 1000, Log: log,
+		App: app, Text: c, Startup: NewStartup(b.disk), Store: store, Now: b.clock, Rand: rand.NewChaCha8([32]byte{2}), Rounds: 1000, Log: log,
 		Reload: func() { b.mu.Lock(); b.reloaded++; b.mu.Unlock() },
 	})
 	if err != nil {

@@ -258,12 +258,44 @@ func (s *Session) perform(m *cli.Match[command], text, pipe string, filtered boo
 		w = f
 	}
 	if do := m.Rule.Do.do; do == nil {
-		err = s.box.opt.App.Exec(w, strings.TrimSpace(text))
+		err = s.ask(w, strings.TrimSpace(text))
 	} else {
 		err = do(s, w, m.Args)
 	}
 	if f != nil && err == nil {
 		err = f.close()
+	}
+	return err
+}
+
+// maxPasted bounds a certificate or a PKCS #12 file in base64, in bytes.
+const maxPasted = 256 * 1024
+
+// ask has the appliance do a command, with the text that must follow some. What it
+// puts into trustpoints becomes part of the configuration.
+func (s *Session) ask(w io.Writer, line string) error {
+	err := s.box.opt.App.Exec(w, line)
+	var need *appliance.NeedText
+	if errors.As(err, &need) {
+		fmt.Fprintln(w, need.Prompt)
+		var pasted strings.Builder
+		for {
+			row, err := s.t.ask("", false)
+			if err != nil {
+				return err
+			}
+			if strings.EqualFold(strings.TrimSpace(row), "quit") {
+				break
+			}
+			if pasted.Len()+len(row) > maxPasted {
+				return fmt.Errorf("%% The text is longer than %d bytes", maxPasted)
+			}
+			pasted.WriteString(row + "\n")
+		}
+		err = s.box.opt.App.ExecText(w, line, []byte(pasted.String()))
+	}
+	if err == nil && strings.HasPrefix(line, "cr") {
+		err = s.box.certify()
 	}
 	return err
 }
@@ -320,7 +352,7 @@ func (s *Session) configure(line string) bool {
 		s.box.log(5, 111010, "User '%s', running 'CLI' from IP %s, executed '%s'", s.name(), s.address(), config.Clean(line))
 	}
 	if e.Action != nil {
-		return s.outcome(e.Action.Line, s.box.opt.App.Exec(s.t, e.Action.Line))
+		return s.outcome(line, s.ask(s.t, e.Action.Line))
 	}
 	return true
 }

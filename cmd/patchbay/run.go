@@ -127,7 +127,7 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 	links.tell(r, log)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	box, err := console.NewBox(console.Options{App: a, Text: text, Startup: startup, Log: log, Reload: func() { cancel(errReload) }})
+	box, err := console.NewBox(console.Options{App: a, Text: text, Startup: startup, Store: store, Log: log, Reload: func() { cancel(errReload) }})
 	if err != nil {
 		return errors.Join(err, a.Close())
 	}
