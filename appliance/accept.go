@@ -81,6 +81,7 @@ func (a *Appliance) accept(pl *plan, local, remote netip.AddrPort) (*phoneproxy.
 	if !ok || real.Port() <= svc.Offset {
 		return nil, w
 	}
+	svc.Count = x.count
 	src, v := pl.rules.Translate(in, ucm, f, rule, nil)
 	if v != stack.Forward {
 		return nil, w
@@ -162,6 +163,15 @@ func (a *Appliance) traceFile(e tftp.Event) {
 		level = slog.LevelInfo
 	}
 	a.opt.Log.Log(context.Background(), level, "TFTP: "+e.String(), "address", e.To)
+	var iface, signer string
+	pl := a.plan()
+	if i := pl.facing(e.From.Addr()); i != nil {
+		iface = i.Name
+	}
+	if pl.service != nil {
+		signer = signerText(pl.service.list)
+	}
+	a.stories.File(e, iface, signer, a.opt.Now())
 }
 
 // phoneConfig returns what a configuration file for a phone on iface must say.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"patchbay/appliance/config"
+	"patchbay/appliance/phoneproxy"
 	"patchbay/appliance/pki"
 	"patchbay/inspect"
 	"patchbay/nat"
@@ -87,6 +88,8 @@ type Appliance struct {
 
 	started  time.Time
 	captures captures
+	stories  phoneproxy.Stories // of the phones; they outlive a configuration
+	debug    debugging
 
 	mu      sync.Mutex
 	life    *life // nil: nothing is served
@@ -109,6 +112,8 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 		return nil, err
 	}
 	a := &Appliance{opt: opt, started: opt.Now(), links: make(map[linkKey]stack.Link)}
+	a.debug.now = opt.Now
+	a.stories.OnEvent = a.debug.event
 	pat := nat.NewPAT(opt.Rand)
 	a.table, err = nat.NewTable(nat.TableConfig{
 		Timeouts: timeouts(r.Timeouts), Rand: opt.Rand, MaxEmbryonic: maxEmbryonic, PAT: pat,
@@ -131,6 +136,7 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	}()
 	a.identity = &stack.Interface{Name: stack.IdentityName, Level: 100, Link: a.host.Link()}
 	a.data = newDataplane(a.table, pat, a.identity, opt.Log)
+	a.data.watch = a.watchPlain
 	a.forward = stack.NewForwarder(a.identity)
 	a.forward.SetPolicy(a.data)
 	if opt.OnDrop != nil {

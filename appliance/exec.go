@@ -88,7 +88,7 @@ func refuse(format string, args ...any) error {
 // (reference/asa-cli-show-debug.md, section 1.)
 var execGrammar = cli.MustCompile(slices.Concat(
 	showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
-	clearCommands, captureCommands, traceCommands,
+	clearCommands, captureCommands, traceCommands, showPhoneCommands, debugCommands,
 ))
 
 // checkWord is the cli.Check of EXEC mode.
@@ -115,6 +115,12 @@ func (x *execution) checkWord(kind, word string) (err error) {
 	case "acl":
 		if x.running.AccessList(word) == nil {
 			err = fmt.Errorf("there is no access-list %.80s", word)
+		}
+	case "phone":
+		err = x.checkPhone(word)
+	case "ctl":
+		if x.running.CTL(word) == nil {
+			err = fmt.Errorf("there is no ctl-file %.80s", word)
 		}
 	case "reason":
 		if _, ok := dropNamed(word); !ok {

@@ -28,6 +28,7 @@ type phoneService struct {
 	files   *phoneproxy.Files
 	tftp    *tftp.Server
 	engines map[string]phoneproxy.Service
+	list    *ctl.File // the CTL file that is served
 
 	over     context.Context // its conversations end with it
 	end      context.CancelFunc
@@ -93,9 +94,11 @@ func (a *Appliance) newPhoneService(pl *plan) (*phoneService, error) {
 	if err != nil {
 		return nil, fmt.Errorf("appliance: %s:%d: tls-proxy %s: server trust-point %s: %w", r.File, ph.tls.Line, ph.tls.Name, ph.tls.ServerTrustpoint, err)
 	}
-	if list, err := ctl.Parse(trust.file); err != nil {
+	list, err := ctl.Parse(trust.file)
+	if err != nil {
 		return nil, fmt.Errorf("appliance: %w", err)
-	} else if !list.Trusts(shown.Cert, ctl.CCM, ctl.CCMTFTP) {
+	}
+	if !list.Trusts(shown.Cert, ctl.CCM, ctl.CCMTFTP) {
 		return nil, fmt.Errorf("appliance: %s:%d: tls-proxy %s shows the certificate of trustpoint %s, which no cucm or cucm-tftp record of ctl-file %s holds: phones would refuse it; use \"server trust-point %s\"",
 			r.File, ph.tls.Line, ph.tls.Name, ph.tls.ServerTrustpoint, ph.ctl.Name, ctl.InternalName(ph.ctl.Name))
 	}
@@ -122,7 +125,7 @@ func (a *Appliance) newPhoneService(pl *plan) (*phoneService, error) {
 	if err != nil {
 		return nil, fmt.Errorf("appliance: tls-proxy %s: %w", ph.tls.Name, err)
 	}
-	s := &phoneService{box: a, made: phoneMadeOf(pl), at: make(map[netip.AddrPort]context.CancelFunc)}
+	s := &phoneService{box: a, made: phoneMadeOf(pl), list: list, at: make(map[netip.AddrPort]context.CancelFunc)}
 	s.over, s.end = context.WithCancel(context.Background())
 	s.phones = &phoneproxy.Phones{Timeout: ph.config.SecurePhones}
 	s.relay = media.New(media.Config{
@@ -134,6 +137,8 @@ func (a *Appliance) newPhoneService(pl *plan) (*phoneService, error) {
 		Rand: opt.Rand, Now: opt.Now, Log: opt.Log, Readmit: ph.config.Readmit,
 		MaxSessions: r.MaxTLSSessions,
 		Limits:      limits,
+		Stories:     &a.stories,
+		Watch:       a.watchPhone,
 	})
 	s.engines = services(r, ph.config, opt.Log)
 	s.files = &phoneproxy.Files{

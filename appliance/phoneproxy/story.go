@@ -218,7 +218,8 @@ func (s *Stories) storyLocked(e *Event) *story {
 // nobody vouches for.
 func (e *Event) claims() bool { return e.Kind == TLSFailed && e.Certificate != nil }
 
-// add appends e, or counts the last event once more.
+// add appends e, or counts the last event once more. What became of a file takes
+// the place and time of the request for it: a last acknowledgement may come late.
 func (st *story) add(e Event) {
 	if e.Kind == FileAsked {
 		for i := len(st.Events) - 1; i >= 0; i-- {
@@ -230,9 +231,14 @@ func (st *story) add(e Event) {
 				o.Time, o.Text, o.Count = e.Time, e.Text, o.Count+1
 				return
 			}
-			e.Count = o.Count
-			st.Events = slices.Delete(st.Events, i, i+1)
-			break
+			e.Time, e.Count = o.Time, o.Count
+			*o = e
+			if i > 0 && st.Events[i-1].like(&e) {
+				before := &st.Events[i-1]
+				before.Time, before.Count = e.Time, before.Count+e.Count
+				st.Events = slices.Delete(st.Events, i, i+1)
+			}
+			return
 		}
 	}
 	if n := len(st.Events); n > 0 {
@@ -253,12 +259,19 @@ func (e *Event) like(o *Event) bool {
 		e.Done == o.Done && e.Text == o.Text && e.Fault == o.Fault && e.Stream == nil && o.Stream == nil
 }
 
-// given notes the signer of the CTL file that device has received.
-func (s *Stories) given(device string, from netip.Addr, signer string, now time.Time) {
+// given notes the signer of the CTL file that device has received under a name.
+func (s *Stories) given(device, file string, from netip.Addr, signer string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if st := s.all[device]; st != nil && st.Addr == from {
-		st.Signer, st.SignerAt = fit(signer), now
+	st := s.all[device]
+	if st == nil || st.Addr != from {
+		return
+	}
+	for k := len(st.Events) - 1; k >= 0; k-- {
+		if e := &st.Events[k]; e.Kind == FileAsked && e.File == file {
+			st.Signer, st.SignerAt = fit(signer), e.Time
+			return
+		}
 	}
 }
 

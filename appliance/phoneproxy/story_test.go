@@ -68,16 +68,16 @@ func TestStory(t *testing.T) {
 	s.tell(Connected, storyA, "198.51.100.7:2000")
 	got, ok := s.Device(storyA)
 	want := []string{
-		"03 0 CTL" + storyA + ".tlv sent, 1000 bytes, signed by CN=signer 0 x2",
-		"05 0 " + storyA + ".cnf.xml.sgn not answered: x: " + tftp.ErrNoAnswer.Error() + " 3 x1",
-		"07 0 Ringlist.xml.sgn sent, 1000 bytes 0 x1",
+		"02 0 CTL" + storyA + ".tlv sent, 1000 bytes, signed by CN=signer 0 x2",
+		"04 0 " + storyA + ".cnf.xml.sgn not answered: x: " + tftp.ErrNoAnswer.Error() + " 3 x1",
+		"06 0 Ringlist.xml.sgn sent, 1000 bytes 0 x1",
 		"08 2   0 x1",
 		"10 5   0 x2",
 	}
 	if diff := cmp.Diff(want, lines(got)); !ok || diff != "" {
 		t.Errorf("Device() = %v, (-want +got)\n%s", ok, diff)
 	}
-	if got.Signer != "CN=signer" || !got.SignerAt.Equal(storyStart.Add(3*time.Second)) || !got.Proved || got.Addr.String() != "198.51.100.7" {
+	if got.Signer != "CN=signer" || !got.SignerAt.Equal(storyStart.Add(2*time.Second)) || !got.Proved || got.Addr.String() != "198.51.100.7" {
 		t.Errorf("story is %+v", got)
 	}
 	if all := s.At(netip.MustParseAddr("198.51.100.7")); len(all) != 1 || all[0].Device != storyA {

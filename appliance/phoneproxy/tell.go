@@ -53,7 +53,7 @@ func (s *Stories) File(t tftp.Event, iface, signer string, now time.Time) {
 	}
 	s.Note(e)
 	if f.kind == fileCTL && t.Kind == tftp.Sent {
-		s.given(f.device, t.From.Addr(), signer, now)
+		s.given(f.device, e.File, t.From.Addr(), signer)
 	}
 }
 
