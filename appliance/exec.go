@@ -88,7 +88,7 @@ func refuse(format string, args ...any) error {
 // (reference/asa-cli-show-debug.md, section 1.)
 var execGrammar = cli.MustCompile(slices.Concat(
 	showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
-	clearCommands, captureCommands, traceCommands, showPhoneCommands, debugCommands,
+	showLoggingCommands, clearCommands, captureCommands, traceCommands, showPhoneCommands, debugCommands,
 ))
 
 // checkWord is the cli.Check of EXEC mode.

@@ -26,6 +26,7 @@ type ACE struct {
 	Srcs, Dsts  []AddrSpec
 	Services    []Service
 	Log         bool
+	LogDisabled bool   // log disable: nothing is logged of it
 	LogLevel    int    // syslog severity 0 to 7 if Log; 6 by default
 	LogInterval int    // seconds between two messages of one flow; 300 by default
 	TimeRange   string // the time-range in which it holds; "" is always
@@ -99,15 +100,15 @@ const (
 // accessCommands are access lists. (reference/asa-cli.md, section 6.)
 func accessCommands() []command {
 	list := []command{
-		cmd("access-list <name> [line <number:1-2147483647>] remark <text:line>", parseRemark),
+		cmd("access-list <name> [line <number:1-2147483647>] remark <text:line>", each.spelled(placedEntry), parseRemark),
 		cmd("access-list <name> [line <number:1-2147483647>] [extended] {permit|deny} "+
 			"{<proto>|object <service:name>|object-group <services:svcgroup>} "+
 			"src="+aclAddress+" [sport={"+aclPorts+"|object-group <group:portgroup>}] dst="+aclAddress+
 			" [dport={"+aclPorts+"|object-group <group:portgroup>}|<type:icmptype> [<code:0-255>]]"+
 			" [log [default|disable|<level> [interval <seconds:1-600>]|interval <seconds:1-600>]]"+
-			" [time-range <time:name>] [inactive]", parseACE),
-		cmd("access-group <name> {in|out} interface <if>", parseAccessGroup),
-		cmd("access-group <name> global", parseAccessGroup),
+			" [time-range <time:name>] [inactive]", each.spelled(placedEntry), parseACE),
+		cmd("access-group <name> {in|out} interface <if>", by("access-group $3 $5"), parseAccessGroup),
+		cmd("access-group <name> global", by("access-group $3 $5"), parseAccessGroup),
 	}
 	list = append(list, inert("it is for routing protocols and VPN, which are not here; interfaces and classes take extended lists only",
 		"access-list <name> {standard|webtype} <rest:line>")...)
@@ -197,7 +198,7 @@ func parseACE(p *parser, a cli.Args) {
 		p.refuse(a.Token("service"), "", "object %s has its ports itself; write none after the addresses", n.service)
 		return
 	}
-	e.Log = a.Has("log") && !a.Has("disable")
+	e.Log, e.LogDisabled = a.Has("log") && !a.Has("disable"), a.Has("disable")
 	if a.Has("level") {
 		e.LogLevel, _ = parseLevel(a.Get("level"))
 	}

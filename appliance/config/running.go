@@ -1,5 +1,6 @@
 // Package config is the ASA's configuration language: it reads a configuration
-// as text into a Running, which is what the text says, and validates it.
+// as text into a Running, which is what the text says, and validates it. A Text
+// is a configuration that can be typed and rendered, line by line.
 //
 // What a reader may get wrong: a Running keeps names, not what they stand for,
 // but in access lists, object groups and NAT, where addresses and ports stand in
@@ -11,6 +12,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"patchbay/appliance/logging"
 )
 
 // A Running is what the text of a configuration says, in the text's order.
@@ -49,7 +52,7 @@ type Running struct {
 
 	Timeouts Timeouts
 	Names    map[string]netip.Addr // of "name" lines; already put in place in the other fields
-	Logging  Logging
+	Logging  logging.Settings
 	DNS      DNS
 
 	KeyPairs    []KeyPair
@@ -203,18 +206,6 @@ func defaultTimeouts() Timeouts {
 		SunRPC: 10 * time.Minute, H323: 5 * time.Minute, H225: time.Hour, MGCP: 5 * time.Minute, MGCPPAT: 5 * time.Minute,
 		SCTP: 2 * time.Minute, Uauth: 5 * time.Minute, ConnHolddown: 15 * time.Second, IGPStale: 70 * time.Second,
 	}
-}
-
-// Off is the level of a log destination that gets nothing.
-const Off = -1
-
-// Logging is what is logged where. Levels are syslog severities, 0
-// (emergencies) to 7 (debugging), or Off.
-type Logging struct {
-	Enable, Timestamp                               bool
-	Buffered, Console, Monitor, Trap, History, ASDM int
-	BufferSize                                      int   // bytes, 4096 by default
-	Disabled                                        []int // message numbers of no logging message
 }
 
 // DNS is how the box finds addresses of names.

@@ -8,40 +8,29 @@ import (
 	"patchbay/appliance/cli"
 )
 
-const defaultLogBuffer = 4096 // bytes of logging buffer-size
-
-// systemCommands are of the box itself: names, clocks, logs.
+// systemCommands are of the box itself: names, clocks.
 func systemCommands() []command {
 	return []command{
-		cmd("asa version <number:word> [<rest:line>]", parseVersion),
-		cmd("hostname <name:word>", func(p *parser, a cli.Args) { p.run.Hostname = a.Get("name") }),
-		cmd("domain-name <name:word>", func(p *parser, a cli.Args) { p.run.Domain = a.Get("name") }),
-		cmd("names", func(p *parser, a cli.Args) { p.useNames = true }),
-		cmd("no names", func(p *parser, a cli.Args) { p.useNames = false }),
-		cmd("name <ip:addr> <label:name> [description <text:line>]", parseName),
+		cmd("asa version <number:word> [<rest:line>]", one, parseVersion),
+		cmd("hostname <name:word>", one, func(p *parser, a cli.Args) { p.run.Hostname = a.Get("name") }),
+		cmd("domain-name <name:word>", one, func(p *parser, a cli.Args) { p.run.Domain = a.Get("name") }),
+		cmd("names", one, func(p *parser, a cli.Args) { p.useNames = true }),
+		cmd("no names", one, func(p *parser, a cli.Args) { p.useNames = false }),
+		cmd("name <ip:addr> <label:name> [description <text:line>]", by("name $label"), parseName),
 
-		cmd("dns domain-lookup <if>", func(p *parser, a cli.Args) {
+		cmd("dns domain-lookup <if>", each, func(p *parser, a cli.Args) {
 			if i := p.namedInterface(a.Token("if")); i != nil && !slices.Contains(p.run.DNS.Lookup, i.Name) {
 				p.run.DNS.Lookup = append(p.run.DNS.Lookup, i.Name)
 			}
 			p.noEffect(noNames)
 		}),
-		cmd("dns name-server {<addr>}... [<if>]", parseNameServer),
-		cmd("dns server-group <name>", func(p *parser, a cli.Args) {
+		cmd("dns name-server {<addr>}... [<if>]", each.splits(splitServers), parseNameServer),
+		cmd("dns server-group <name>", each.opens(inDNS), func(p *parser, a cli.Args) {
 			p.enter(inDNS, 0)
 			if a.Get("name") != "DefaultDNS" {
 				p.refuse(a.Token("name"), "", "only the server group DefaultDNS is used; move its lines there")
 			}
 		}),
-
-		cmd("[no] logging enable", func(p *parser, a cli.Args) { p.run.Logging.Enable = !a.Has("no") }),
-		cmd("[no] logging timestamp", func(p *parser, a cli.Args) { p.run.Logging.Timestamp = !a.Has("no") }),
-		cmd("logging {buffered|console|monitor|trap|history|asdm} <level>", parseLogging),
-		cmd("no logging {buffered|console|monitor|trap|history|asdm}", parseLogging),
-		cmd("logging buffer-size <bytes:4096-1048576>", func(p *parser, a cli.Args) {
-			p.run.Logging.BufferSize = a.Int("bytes", defaultLogBuffer)
-		}),
-		cmd("[no] logging message <number:100000-999999>", parseLogMessage),
 
 		cmd("timeout {xlate <t.xlate:time>|pat-xlate <t.pat-xlate:time>|conn <t.conn:time>|"+
 			"half-closed <t.half-closed:time>|udp <t.udp:time>|icmp <t.icmp:time>|sip <t.sip:time>|"+
@@ -49,15 +38,15 @@ func systemCommands() []command {
 			"sip-provisional-media <t.sip-provisional-media:time>|tcp-proxy-reassembly <t.tcp-proxy-reassembly:time>|"+
 			"sctp <t.sctp:time>|sunrpc <t.sunrpc:time>|h323 <t.h323:time>|h225 <t.h225:time>|mgcp <t.mgcp:time>|mgcp-pat <t.mgcp-pat:time>|"+
 			"floating-conn <t.floating-conn:time>|conn-holddown <t.conn-holddown:time>|igp stale-route <t.igp:time>|"+
-			"uauth <t.uauth:time> [absolute|inactivity]}...", parseTimeout),
-		cmd("ssl encryption {<cipher:word>}...", parseSSLEncryption),
+			"uauth <t.uauth:time> [absolute|inactivity]}...", by("timeout $2").splits(splitGroups(1)), parseTimeout),
+		cmd("ssl encryption {<cipher:word>}...", one, parseSSLEncryption),
 	}
 }
 
 func dnsCommands() []command {
 	return append([]command{
-		cmd("name-server {<addr>}... [<if>]", parseNameServer),
-		cmd("domain-name <name:word>", func(p *parser, a cli.Args) {
+		cmd("name-server {<addr>}... [<if>]", each.splits(splitServers), parseNameServer),
+		cmd("domain-name <name:word>", one, func(p *parser, a cli.Args) {
 			p.run.DNS.Domain = a.Get("name")
 			p.noEffect(noNames)
 		}),
@@ -77,6 +66,10 @@ func parseVersion(p *parser, a cli.Args) {
 }
 
 func parseName(p *parser, a cli.Args) {
+	if c := a.Get("label")[0] | 0x20; c < 'a' || c > 'z' {
+		p.refuse(a.Token("label"), "", "%s is no label: it must begin with a letter", a.Get("label"))
+		return
+	}
 	addr, _ := p.addr(a.Get("ip"))
 	p.run.Names[a.Get("label")] = addr
 }
@@ -89,29 +82,6 @@ func parseNameServer(p *parser, a cli.Args) {
 		}
 	}
 	p.noEffect(noNames)
-}
-
-func parseLogging(p *parser, a cli.Args) {
-	level := Off
-	if a.Has("level") {
-		level, _ = parseLevel(a.Get("level"))
-	}
-	l := &p.run.Logging
-	for name, where := range map[string]*int{"buffered": &l.Buffered, "console": &l.Console, "monitor": &l.Monitor,
-		"trap": &l.Trap, "history": &l.History, "asdm": &l.ASDM} {
-		if a.Has(name) {
-			*where = level
-		}
-	}
-}
-
-func parseLogMessage(p *parser, a cli.Args) {
-	n := a.Int("number", 0)
-	l := &p.run.Logging
-	l.Disabled = slices.DeleteFunc(l.Disabled, func(m int) bool { return m == n })
-	if a.Has("no") {
-		l.Disabled = append(l.Disabled, n)
-	}
 }
 
 func parseTimeout(p *parser, a cli.Args) {
@@ -213,9 +183,6 @@ func inertCommands() []command {
 	add("what it counts is not counted in this version", "[no] threat-detection <rest:line>", "access-list alert-interval <n:1-3600>",
 		"access-list deny-flow-max <n:1-4096>")
 	add("the box serves no SSL of its own but the TLS proxy's", "ssl trust-point <rest:line>", "[no] ssl certificate-authentication <rest:line>")
-	add("it concerns messages to other systems, and logging host is refused", "logging facility <n:16-23>",
-		"logging device-id <rest:line>", "logging queue <n:0-8192>", "[no] logging permit-hostdown", "no logging hide username",
-		"logging debug-trace", "logging asdm-buffer-size <n:100-512>", "logging rate-limit <rest:line>")
 	add("the box has no IPsec and its settings do nothing", "crypto ipsec security-association <rest:line>",
 		"crypto isakmp nat-traversal <rest:line>", "crypto ca trustpool policy", "no crypto isakmp nat-traversal",
 		"no sysopt connection permit-vpn")
@@ -227,8 +194,8 @@ func notYetCommands() []command {
 	var list []command
 	add := func(what string, syntax ...string) { list = append(list, notYet(what, syntax...)...) }
 	add("failover", "failover", "failover {lan|link|interface|key|replication|mac|standby} [<rest:line>]")
-	add("sending messages to a syslog server", "logging host <rest:line>", "logging mail <rest:line>", "logging list <rest:line>",
-		"logging class <rest:line>", "logging flow-export-syslogs <rest:line>", "logging from-address <rest:line>")
+	add("messages by mail or by class", "logging mail <rest:line>",
+		"logging class <rest:line>", "logging flow-export-syslogs <rest:line>", "logging from-address <rest:line>", "logging recipient-address <rest:line>")
 	add("another ssl version", "ssl server-version <v:word>", "ssl client-version <v:word>")
 	add("ssl cipher of 9.3(2) and later", "ssl cipher <rest:line>", "ssl dh-group <rest:line>", "ssl ecdh-group <rest:line>")
 	add("transparent firewall mode (V09)", "firewall transparent")

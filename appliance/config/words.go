@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"patchbay/appliance/cli"
+	"patchbay/appliance/logging"
 )
 
 const (
@@ -85,15 +86,25 @@ func number(what, word string, names map[string]int, low, high int) (int, error)
 	if n, ok := lookup(names, word); ok {
 		return n, nil
 	}
-	all := make([]string, 0, len(names))
-	for name := range names {
+	return 0, &unknownError{what, word, names}
+}
+
+// An unknownError is a word that is no number and no name of one.
+type unknownError struct {
+	what, word string
+	names      map[string]int
+}
+
+func (e *unknownError) Error() string {
+	all := make([]string, 0, len(e.names))
+	for name := range e.names {
 		all = append(all, name)
 	}
 	slices.Sort(all)
-	if near := cli.Nearest(word, all); near != "" {
-		return 0, fmt.Errorf("%s is no %s; is it %s?", word, what, near)
+	if near := cli.Nearest(e.word, all); near != "" {
+		return fmt.Sprintf("%s is no %s; is it %s?", e.word, e.what, near)
 	}
-	return 0, fmt.Errorf("%s is no %s", word, what)
+	return fmt.Sprintf("%s is no %s", e.word, e.what)
 }
 
 func parsePort(word string) (int, error)  { return number("port", word, portNames, 0, 65535) }
@@ -281,6 +292,18 @@ func (p *parser) check(kind, word string) (err error) {
 		_, err = parseICMP(word)
 	case "level":
 		_, err = parseLevel(word)
+	case "loglevel":
+		if _, no := parseLevel(word); no != nil && !slices.ContainsFunc(p.run.Logging.Lists, func(l logging.List) bool { return l.Name == word }) {
+			err = fmt.Errorf("%w; and there is no logging list %s", no, word)
+		}
+	case "logclass":
+		if !slices.ContainsFunc(logging.Classes, func(c logging.Class) bool { return strings.EqualFold(c.Name, word) }) {
+			err = fmt.Errorf("%s is no class of messages", word)
+		}
+	case "msgrange":
+		_, _, err = parseMessageRange(word)
+	case "syslogport":
+		_, _, err = parseSyslogPort(word)
 	case "pair":
 		_, _, err = parsePair(word)
 	case "paren":
