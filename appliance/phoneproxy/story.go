@@ -16,8 +16,9 @@ const (
 	DefaultMaxStories       = 2000 // phones and addresses that are told of
 	DefaultStoriesPerSource = 64   // of one address, of phones that no certificate has proved
 
-	MaxEvents    = 64  // of one story; the oldest goes
-	maxEventText = 300 // bytes of a text in it
+	MaxEvents         = 64  // of one story; the oldest goes
+	maxUnprovedEvents = 24  // of one that no certificate has proved
+	maxEventText      = 300 // bytes of a text in it
 )
 
 // A Kind says what an Event is about.
@@ -247,7 +248,11 @@ func (st *story) add(e Event) {
 			return
 		}
 	}
-	if len(st.Events) >= MaxEvents {
+	limit := maxUnprovedEvents
+	if st.Proved {
+		limit = MaxEvents
+	}
+	if len(st.Events) >= limit {
 		st.Events = slices.Delete(st.Events, 0, 1)
 		st.Forgotten++
 	}

@@ -122,7 +122,7 @@ func TestStoryNotTakenOver(t *testing.T) {
 	if len(got.Events) != 1 || got.Addr.String() != "198.51.100.7" || got.Signer != "" {
 		t.Errorf("the phone's story became %+v", got)
 	}
-	if all := s.At(netip.MustParseAddr("192.0.2.66")); len(all) != 1 || all[0].Device != "" || len(all[0].Events) != MaxEvents || all[0].Forgotten == 0 {
+	if all := s.At(netip.MustParseAddr("192.0.2.66")); len(all) != 1 || all[0].Device != "" || len(all[0].Events) != maxUnprovedEvents || all[0].Forgotten == 0 {
 		t.Errorf("the stranger has %d stories", len(all))
 	}
 	s.tell(TLSDone, storyA, "198.51.100.99:1")
@@ -177,7 +177,7 @@ func TestStoryText(t *testing.T) {
 	s := newTeller()
 	s.file(tftp.Refused, "192.0.2.66:9", "a\x1b[2J\r\n\u202e\xff"+strings.Repeat("b", 1000), errors.New("c\x07"))
 	e := s.At(netip.MustParseAddr("192.0.2.66"))[0].Events[0]
-	if strings.ContainsAny(e.File+e.Text, "\x1b\r\n\u202e\x07\xff") || len(e.File) > maxEventText+3 {
+	if strings.ContainsAny(e.File+e.Text, "\x1b\r\n\u202e\x07\ufffd") || len(e.File) > maxEventText+3 {
 		t.Errorf("event is %q, %q", e.File, e.Text)
 	}
 }
