@@ -168,7 +168,7 @@ type published struct {
 }
 
 // told returns the addresses of the call managers and TFTP servers in the CTL
-// file's configuration.
+// file's configuration, but for those that are for phones on another interface.
 func (d *diagnosis) told() []published {
 	var all []published
 	for _, r := range d.plan.phone.ctl.Records {
@@ -176,11 +176,35 @@ func (d *diagnosis) told() []published {
 			continue // by its name
 		}
 		p := published{addr: r.Addr, files: r.Role == "tftp" || r.Role == "cucm-tftp", ucm: r.Role == "cucm" || r.Role == "cucm-tftp"}
-		if p.files || p.ucm {
+		if (p.files || p.ucm) && !d.elsewhere(r.Addr) {
 			all = append(all, p)
 		}
 	}
 	return all
+}
+
+// elsewhere reports whether NAT knows a only on another interface with phones.
+func (d *diagnosis) elsewhere(a netip.Addr) bool {
+	known := func(i *stack.Interface) bool {
+		for _, service := range []struct {
+			proto stack.Proto
+			port  uint16
+		}{{stack.UDP, tftpPort}, {stack.TCP, secureSkinny}, {stack.TCP, secureSIP}} {
+			if _, ok := d.plan.rules.RealOf(netip.AddrPortFrom(a, service.port), i, service.proto); ok {
+				return true
+			}
+		}
+		return false
+	}
+	if known(d.on) {
+		return false
+	}
+	for _, i := range d.plan.interfaces {
+		if i != d.on && d.plan.phonesOn(i) && known(i) {
+			return true
+		}
+	}
+	return false
 }
 
 // tftpText names where phones find files.
@@ -196,6 +220,10 @@ func (d *diagnosis) tftpText() string {
 // translations checks that NAT leads from the addresses that phones are told of
 // to the servers. (V22, V60.)
 func (d *diagnosis) translations() {
+	if len(d.told()) == 0 {
+		d.fault("NAT", "the CTL file has no address for phones there", fmt.Sprintf("no record-entry has an address that phones on %s can reach", d.on),
+			fmt.Sprintf("Add a static translation of the servers to %s, and a \"record-entry\" with its address to ctl-file %s.", d.on, d.plan.phone.ctl.Name))
+	}
 	for _, p := range d.told() {
 		for _, s := range []struct {
 			here  bool

@@ -5,12 +5,15 @@ import (
 	"context"
 	"crypto/x509"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"patchbay/appliance"
+	"patchbay/appliance/config"
 	"patchbay/appliance/lab"
 	"patchbay/stack"
 	"patchbay/stack/link"
@@ -239,4 +242,34 @@ func rogueSegment(t *testing.T, inner stack.Link) stack.Link {
 		wg.Wait()
 	})
 	return e
+}
+
+// On the reference configurations nothing is in the way of a phone outside that
+// has not been heard of yet.
+func TestDiagnoseReferenceConfigs(t *testing.T) {
+	files, _ := filepath.Glob(filepath.Join(referenceConfigs, "*.cfg"))
+	if len(files) == 0 {
+		t.Skip("needs the reference configurations")
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, findings := config.Check(file, bytes.NewReader(text)); config.Errors(findings) > 0 {
+				t.Skip("a configuration that is refused")
+			}
+			b := referenceBox(t, filepath.Base(file), text)
+			for _, who := range []string{"198.51.100.7", "SEP001122334455"} {
+				var out bytes.Buffer
+				if err := b.Exec(&out, "diagnose phone "+who); err != nil {
+					t.Fatal(err)
+				}
+				if causeOf(out.String()) != "the phone does not reach the box" {
+					t.Errorf("diagnose phone %s:\n%s", who, &out)
+				}
+			}
+		})
+	}
 }
