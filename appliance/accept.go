@@ -163,13 +163,13 @@ func (a *Appliance) traceFile(e tftp.Event) {
 		level = slog.LevelInfo
 	}
 	a.opt.Log.Log(context.Background(), level, "TFTP: "+e.String(), "address", e.To)
-	var iface, signer string
+	iface, signer := "", func() string { return "nobody" }
 	pl := a.plan()
 	if i := pl.facing(e.From.Addr()); i != nil {
 		iface = i.Name
 	}
 	if pl.service != nil {
-		signer = signerText(pl.service.list)
+		signer = pl.service.signer
 	}
 	a.stories.File(e, iface, signer, a.opt.Now())
 }
@@ -207,8 +207,14 @@ func (a *Appliance) phoneConfig(iface, _ string) phoneproxy.ConfigParams {
 		return sccp, sip
 	}
 	for _, rec := range a.plan().phone.ctl.Records {
-		if rec.Role == "capf" {
+		if rec.Role != "capf" {
+			continue
+		}
+		params.CAPF = rec.FQDN // a phone resolves it too
+		if rec.FQDN == "" {
 			params.CAPF = rec.Addr.String()
+		} else if addr, ok := a.plan().service.trust.Load().address(rec.FQDN); ok {
+			params.CAPF = addr.String()
 		}
 	}
 	if s := pp.ProxyServer; s != nil {

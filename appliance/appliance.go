@@ -52,6 +52,11 @@ type Options struct {
 
 	Store *pki.Store // key pairs and trustpoints on flash
 
+	// Lookup resolves the names in a configuration, through the box's own
+	// interfaces; nil: a configuration that needs it is refused. It is not
+	// called before Run.
+	Lookup LookupFunc
+
 	Now  func() time.Time // nil: time.Now
 	Rand io.Reader        // keys of media, ports, sequence numbers; nil: crypto/rand
 
@@ -104,6 +109,8 @@ type Appliance struct {
 	mu      sync.Mutex
 	life    *life // nil: nothing is served
 	cleared aspCleared
+
+	expiryTold time.Time // when certificates' ends were last warned of; guarded by mu
 }
 
 // New makes the box that r describes. r must have passed Validate. On error
@@ -313,6 +320,7 @@ func (a *Appliance) expire(ctx context.Context) {
 			return
 		case <-t.C:
 			a.Expire(a.opt.Now())
+			a.warnOfExpiry(a.opt.Now())
 		}
 	}
 }

@@ -172,11 +172,15 @@ type published struct {
 func (d *diagnosis) told() []published {
 	var all []published
 	for _, r := range d.plan.phone.ctl.Records {
-		if !r.Addr.IsValid() {
-			continue // by its name
+		addr := r.Addr
+		if r.FQDN != "" {
+			addr, _ = d.plan.service.trust.Load().address(r.FQDN)
 		}
-		p := published{addr: r.Addr, files: r.Role == "tftp" || r.Role == "cucm-tftp", ucm: r.Role == "cucm" || r.Role == "cucm-tftp"}
-		if (p.files || p.ucm) && !d.elsewhere(r.Addr) {
+		if !addr.IsValid() {
+			continue // its name does not resolve
+		}
+		p := published{addr: addr, files: r.Role == "tftp" || r.Role == "cucm-tftp", ucm: r.Role == "cucm" || r.Role == "cucm-tftp"}
+		if (p.files || p.ucm) && !d.elsewhere(addr) {
 			all = append(all, p)
 		}
 	}

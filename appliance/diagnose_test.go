@@ -19,16 +19,6 @@ import (
 	"patchbay/stack/link"
 )
 
-// exec does a command of EXEC mode that must not be refused.
-func (b *box) exec(line string) string {
-	b.t.Helper()
-	var out bytes.Buffer
-	if err := b.app.Exec(&out, line); err != nil {
-		b.t.Fatalf("%s: %v", line, err)
-	}
-	return out.String()
-}
-
 // causeOf is the likely cause that a diagnosis names.
 func causeOf(text string) string {
 	_, s, _ := strings.Cut(text, "\nLikely cause: ")

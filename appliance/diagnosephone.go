@@ -34,6 +34,8 @@ func (d *diagnosis) files() {
 	case phoneproxy.FaultNoAnswer:
 		d.fault("files", "the TFTP server does not answer", text,
 			"Check that the Cisco TFTP service runs there, and its route back to the box's address inside, from which the box asks.")
+	case phoneproxy.FaultCTL:
+		d.fault("files", "the box has no CTL file to give", text, "Look at \"show ctl-file\": the names in its record-entry lines must resolve.")
 	case phoneproxy.FaultConfig:
 		d.fault("files", "the phone's configuration file cannot be read", text, "Look at it on the TFTP server; switch off the encryption of configuration files in its profile.")
 	case phoneproxy.FaultPhoneSilent:

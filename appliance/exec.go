@@ -25,11 +25,12 @@ type execution struct {
 	*bufio.Writer                 // what it shows; its first error stays
 	plan          *plan           // as the command began
 	running       *config.Running // the same
+	pasted        []byte          // what follows the command, or nil
 }
 
 // part returns an execution like x that shows on w.
 func (x *execution) part(w io.Writer) *execution {
-	return &execution{x.Appliance, bufio.NewWriter(w), x.plan, x.running}
+	return &execution{x.Appliance, bufio.NewWriter(w), x.plan, x.running, x.pasted}
 }
 
 func (x *execution) printf(format string, args ...any) { fmt.Fprintf(x.Writer, format, args...) }
@@ -59,7 +60,13 @@ func (r *Refusal) Error() string {
 // w. Keywords may be abbreviated. What the ASA would refuse is a *Refusal; other
 // errors are of w and of files. The output depends on the box, its clock and the
 // command only. Any number of goroutines may call it, while the box runs.
-func (a *Appliance) Exec(w io.Writer, line string) error {
+//
+// A command that a text must follow, such as a certificate, is a *NeedText error:
+// ask for it, and call ExecText.
+func (a *Appliance) Exec(w io.Writer, line string) error { return a.ExecText(w, line, nil) }
+
+// ExecText is Exec for a command and the text pasted after it.
+func (a *Appliance) ExecText(w io.Writer, line string, pasted []byte) error {
 	if len(line) > maxExecLine {
 		return &Refusal{Text: fmt.Sprintf("%% Command of %d bytes is too long: %d at most", len(line), maxExecLine)}
 	}
@@ -67,10 +74,10 @@ func (a *Appliance) Exec(w io.Writer, line string) error {
 		return &Refusal{Text: fmt.Sprintf("%% Command has the control character %q", line[i])}
 	}
 	pl := a.plan()
-	x := &execution{a, bufio.NewWriter(w), pl, pl.running}
+	x := &execution{a, bufio.NewWriter(w), pl, pl.running, pasted}
 	m, err := execGrammar.Match(line, x.checkWord)
 	if err != nil {
-		return &Refusal{Line: line, Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
+		return &Refusal{Line: hideSecrets(line), Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
 	}
 	if err := m.Rule.Do(x, m.Args); err != nil {
 		x.Flush()
@@ -88,7 +95,8 @@ func refuse(format string, args ...any) error {
 // (reference/asa-cli-show-debug.md, section 1.)
 var execGrammar = cli.MustCompile(slices.Concat(
 	showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
-	showLoggingCommands, clearCommands, captureCommands, traceCommands, showPhoneCommands, debugCommands,
+	showLoggingCommands, clearCommands, captureCommands, traceCommands, cryptoCommands, showCryptoCommands, ctlCommands,
+	showPhoneCommands, debugCommands,
 ))
 
 // checkWord is the cli.Check of EXEC mode.
@@ -118,14 +126,19 @@ func (x *execution) checkWord(kind, word string) (err error) {
 		}
 	case "phone":
 		err = x.checkPhone(word)
-	case "ctl":
-		if x.running.CTL(word) == nil {
-			err = fmt.Errorf("there is no ctl-file %.80s", word)
-		}
 	case "reason":
 		if _, ok := dropNamed(word); !ok {
 			err = fmt.Errorf("%.80s is no reason for a drop; \"show asp drop\" has their names", word)
 		}
+	case "trustpoint":
+		if !x.hasTrustpoint(word) {
+			err = fmt.Errorf("there is no trustpoint %.80s", word)
+		}
+	case "ctl":
+		if x.running.CTL(word) == nil {
+			err = fmt.Errorf("there is no ctl-file %.80s", word)
+		}
+	case "label", "secret", "hex":
 	case "name":
 		if len(word) > maxCaptureName || strings.ContainsAny(word, "/\\:\"'()?") {
 			err = fmt.Errorf("%.80s is no name", word)

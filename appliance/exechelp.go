@@ -28,9 +28,9 @@ var execVocabulary = cli.Vocabulary{
 	"debug": "Show what happens as it happens", "undebug": "Show it no more", "no debug": "Show it no more", "diagnose": "Say why something does not work",
 	"phone-proxy": "Phone proxy", "phone": "One phone", "secure-phones": "Phones that have fetched their CTL file here", "signaling-sessions": "Signaling of phones",
 	"media-sessions": "Media that the box carries", "signaling": "Connections and registrations of phones", "media": "Media of phones",
-	"tls-proxy": "TLS of phones", "session": "Phones' TLS", "ctl-file": "CTL file", "media-termination": "Media termination", "noconfirm": "Do not ask",
+	"tls-proxy": "TLS of phones", "session": "Phones' TLS", "media-termination": "Media termination",
 	"errors": "What goes wrong", "events": "What goes well", "logging": "Messages",
-	"<who>": "Device name, as SEP001122334455, or address", "<phone>": "Device name, as SEP001122334455, or address", "<ctl>": "Name of a CTL file",
+	"<who>": "Device name, as SEP001122334455, or address", "<phone>": "Device name, as SEP001122334455, or address",
 	"conn": "Connections", "xlate": "Translations", "nat": "NAT rules", "any4": "Any IPv4 address", "<room>": "Bytes of the buffer", "<length>": "Bytes",
 	"<if>": "Name of an interface", "<anyif>": "Name of an interface, or identity for the box", "<acl>": "Name of an access list", "<name>": "Name",
 	"<addr>": "Address, or a name given to one", "<addrs>": "Address, or first-last", "<mask>": "Network mask", "<port>": "Port: 0 to 65535 or its name",
@@ -38,6 +38,17 @@ var execVocabulary = cli.Vocabulary{
 	"<reason>": "Name of a drop, as show asp drop has it", "<src>": "Source address", "<dst>": "Destination address", "<sport>": "Source port", "<dport>": "Destination port",
 	"<code>": "ICMP code", "<ident>": "ICMP identifier", "<from>": "Capture, as in capture:NAME", "<to>": "File, as in disk0:/NAME.pcap", "<number>": "Number",
 	"<first>": "Number of a packet", "<bytes>": "Bytes", "<real>": "Real address", "<mapped>": "Mapped address",
+
+	"show logging": "Log", "clear logging": "Log",
+	"crypto": "Keys, certificates and CTL tokens", "show crypto": "Keys and certificates", "key": "Key pairs", "generate": "Make a key pair", "zeroize": "Destroy key pairs",
+	"ca": "Certificates", "rsa": "RSA", "ecdsa": "ECDSA", "label": "Name of the key pair", "modulus": "Size of the key", "general-keys": "For signatures and encryption",
+	"noconfirm": "Do not ask", "nointeractive": "Do not ask", "default": "The key pair without a label", "elliptic-curve": "Size of the key",
+	"256": "P-256", "384": "P-384", "521": "P-521", "mypubkey": "Public halves", "authenticate": "Install the certificate of a CA", "enroll": "Get a certificate",
+	"import": "Install a certificate or a PKCS #12 file", "export": "Show a certificate or a PKCS #12 file", "fingerprint": "What the certificate's must be",
+	"certificate": "The certificate that a CA has made", "identity-certificate": "A certificate of the box", "pkcs12": "Key pair and certificates", "legacy": "As old ASAs can read it",
+	"certificates": "Certificates", "trustpoints": "Trustpoints", "crypto ctl-file": "Tokens of a CTL file", "ctl-file": "CTL files", "renew": "Replace a token",
+	"forget": "Remove tokens that were replaced", "sast": "Token", "<token>": "Number of a token, from 0", "<ctl>": "Name of a ctl-file", "<trustpoint>": "Name of a trustpoint",
+	"<label>": "Name", "<secret>": "Passphrase", "<hex>": "Fingerprint: MD5, SHA-1 or SHA-256 in hexadecimal", "<bits>": "Bits: 1024, 2048, 3072 or 4096",
 }
 
 // Help returns what "?" at the end of a line of the privileged EXEC mode shows:
@@ -52,7 +63,7 @@ func (a *Appliance) Help(line string) ([]config.HelpLine, error) {
 	x := &execution{Appliance: a, plan: pl, running: pl.running}
 	list, err := execGrammar.Help(line, x.checkWord, execVocabulary)
 	if err != nil {
-		return nil, &Refusal{Line: line, Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
+		return nil, &Refusal{Line: hideSecrets(line), Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
 	}
 	for i, c := range list {
 		if c.Help == "" {

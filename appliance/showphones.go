@@ -23,7 +23,6 @@ var showPhoneCommands = []cli.Rule[execFunc]{
 	{Syntax: "show phone-proxy phone <who:phone>", Help: "What has happened to one phone", Do: showPhoneStory},
 	{Syntax: "show tls-proxy", Help: "How the phones' TLS is ended", Do: showTLSProxy},
 	{Syntax: "show tls-proxy session [count|detail]", Help: "The phones' TLS", Do: showTLSSessions},
-	{Syntax: "show ctl-file [<name:ctl>]", Help: "Whom phones trust by their CTL file", Do: showCTL},
 	{Syntax: "show media-termination", Help: "Where the box takes media", Do: showMediaTermination},
 	{Syntax: "clear phone-proxy secure-phones [<addr>|noconfirm]", Help: "Forget phones", Do: clearSecurePhones},
 	{Syntax: "diagnose phone <who:phone>", Help: "Why a phone does not come up", Do: diagnosePhone},
@@ -305,44 +304,16 @@ func showTLSSessions(x *execution, args cli.Args) error {
 	return nil
 }
 
-// showCTL lists the records of CTL files. That which is served is shown as it is,
-// others as they are configured; "patchbay ctl show" takes a file apart.
-func showCTL(x *execution, args cli.Args) error {
-	for k := range x.running.CTLs {
-		c := &x.running.CTLs[k]
-		if args.Has("name") && c.Name != args.Get("name") {
-			continue
-		}
-		state := "no shutdown"
-		if c.Shutdown {
-			state = "shutdown"
-		}
-		served := x.plan.phone != nil && x.plan.phone.ctl.Name == c.Name
-		if !served {
-			x.printf("CTL-File '%s': %s, served to no phone\n", c.Name, state)
-			for _, r := range c.Records {
-				x.printf("  %-10s %-16v trustpoint %s\n", r.Role, r.Addr, r.Trustpoint)
-			}
-			continue
-		}
-		f := x.plan.service.list
-		x.printf("CTL-File '%s': %s, served to phones, %d bytes, %d records\n", c.Name, state, len(f.Bytes()), len(f.Records))
-		x.printf("  Signed by %s\n  Signed at %s\n", signerText(f), f.Header.Time.UTC().Format(time.DateTime+" MST"))
-		for n := range f.Records {
-			r := &f.Records[n]
-			addr := "-"
-			if r.IP.IsValid() {
-				addr = r.IP.String()
-			}
-			x.printf("  Record %d: %s\n    Address: %s\n    Subject: %s\n    Issuer: %s\n    Serial: %X\n",
-				n+1, r.Role, addr, oneLine(r.SubjectName), oneLine(r.IssuerName), r.Serial)
-		}
+// signer names who signed the CTL file that is served.
+func (s *phoneService) signer() string {
+	data, err := s.trust.Load().current()
+	if err != nil {
+		return "nobody"
 	}
-	return nil
-}
-
-// signerText names who signed a CTL file.
-func signerText(f *ctl.File) string {
+	f, err := ctl.Parse(data)
+	if err != nil {
+		return "nobody"
+	}
 	return fmt.Sprintf("%s, serial %X", oneLine(f.Header.SignerName), f.Header.Serial)
 }
 

@@ -69,7 +69,6 @@ func TestPhoneTranscripts(t *testing.T) {
 		{"phone-proxy", "show phone-proxy\nshow phone-proxy secure-phones\nshow phone-proxy signaling-sessions\nshow phone-proxy signaling-sessions detail"},
 		{"media", "show phone-proxy media-sessions\nshow media-termination"},
 		{"tls-proxy", "show tls-proxy\nshow tls-proxy session\nshow tls-proxy session count\nshow tls-proxy session detail"},
-		{"ctl-file", "show ctl-file\nshow ctl-file trust"},
 		{"phone", "show phone-proxy phone SEP0200C6336407\nshow phone-proxy phone 198.51.100.8\nshow phone-proxy phone sep0200c6336499"},
 		{"diagnose", "diagnose phone SEP0200C6336407\ndiagnose phone SEP0200C6336499"},
 	} {

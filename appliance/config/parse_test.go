@@ -198,6 +198,9 @@ func TestParse(t *testing.T) {
 			phone(func(p *config.PhoneProxy) {
 				p.ExpiredCertificates, p.Readmit, p.SCCPVersionMax, p.TFTPSinglePort = false, false, 22, true
 			})},
+		{"what an identity has", "crypto ca trustpoint t\n enrollment url http://ca.example.com/scep\n serial-number\n ip-address 203.0.113.2\n password sesame\n",
+			func(r *config.Running) any { return r.Trustpoints }, []config.Trustpoint{{Line: 1, Name: "t", Enrollment: "url", URL: "http://ca.example.com/scep",
+				SerialNumber: true, IP: addr("203.0.113.2"), Password: "sesame"}}},
 		{"underscores", "crypto ca trustpoint t\n enrollment self\n proxy_ldc_issuer\n", func(r *config.Running) any { return r.Trustpoints[0].LDCIssuer }, true},
 		{"carriage returns and a mark", "\xef\xbb\xbfhostname pb\r\n", func(r *config.Running) any { return r.Hostname }, "pb"},
 		{"traffic between equals", "same-security-traffic permit intra-interface\n", func(r *config.Running) any { return []bool{r.SameSecurityInter, r.SameSecurityIntra} }, []bool{false, true}},

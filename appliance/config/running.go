@@ -234,6 +234,10 @@ type Trustpoint struct {
 	KeyPair    string // label
 	LDCIssuer  bool   // proxy-ldc-issuer: signs local dynamic certificates
 
+	SerialNumber bool       // serial-number: the subject has the device's
+	IP           netip.Addr // ip-address, in the certificate
+	Password     string     // challenge of the CA; a secret
+
 	// CACertificates and Certificate are DER, from crypto ca certificate
 	// chain and crypto ca authenticate.
 	CACertificates [][]byte

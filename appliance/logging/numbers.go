@@ -13,7 +13,11 @@ const unnumbered = 990000
 var own = map[string]int{
 	"box is up": 990001, "shutting down": 990002, "key pair made": 990003, "flash": 990004, "control socket": 990005,
 	"serving files": 990006, "TFTP": 990007, "ssl encryption": 990008,
-	"no CA certificate is installed": 990009,
+	"no CA certificate is installed": 990009, "key pair destroyed": 990010, "CA certificate installed": 990011,
+	"identity certificate installed": 990012, "PKCS #12 file imported": 990013, "key pair exported": 990014,
+	"SAST token renewed": 990015, "former SAST tokens removed": 990016, "CTL token lost": 990017, "CTL file on flash damaged": 990018,
+	"no CTL token that phones know can sign": 990019, "CTL file not kept on flash": 990020,
+	"name in the CTL file does not resolve": 990021, "certificate without its private key": 990022,
 
 	"phone requesting ITL file":                                    990101,
 	"phone requesting a file that is not for phones":               990102,
@@ -54,7 +58,7 @@ var defaults = map[int]int{
 	106001: 2, 106006: 2, 106010: 3, 106014: 3, 106015: 6, 106021: 1, 106023: 4, 106100: 6,
 	110002: 6, 111008: 5, 111010: 5, 201008: 3, 302013: 6, 302014: 6, 302015: 6, 302016: 6, 302020: 6, 302021: 6, 305005: 3, 305011: 6, 305012: 6,
 	305013: 5, 313001: 3, 313004: 4, 414003: 3, 414004: 6, 446001: 4, 607002: 4, 607003: 6, 608002: 4, 608003: 4, 608004: 4,
-	608005: 4, 710005: 7, 717009: 3, 717027: 3, 725001: 6, 725002: 6, 725006: 6, 725008: 7, 725011: 7, 725012: 7, 725014: 7, 725017: 7,
+	608005: 4, 710005: 7, 717009: 3, 717027: 3, 717054: 1, 717055: 1, 725001: 6, 725002: 6, 725006: 6, 725008: 7, 725011: 7, 725012: 7, 725014: 7, 725017: 7,
 }
 
 // Known returns the numbers of the ASA's messages that may be logged, in order.

@@ -22,6 +22,7 @@ const maxSigned = 4 << 20
 var (
 	errUnsigned = errors.New("phone requesting for unsigned config file")
 	errConfig   = errors.New("error parsing config file")
+	errCTL      = errors.New("no CTL file to serve")
 )
 
 // Files is what a phone gets for the name of a file: the CTL file made here,
@@ -108,7 +109,7 @@ func (r *fileRequest) noAnswer(err error) error {
 func (r *fileRequest) ctl() (tftp.File, error) {
 	data, err := r.CTL()
 	if err != nil {
-		return tftp.File{}, r.noAnswer(err)
+		return tftp.File{}, r.noAnswer(fmt.Errorf("%w: %w", errCTL, err))
 	}
 	r.note()
 	r.log.Debug("phone requesting CTL file, retrieved CTL file", "bytes", len(data))

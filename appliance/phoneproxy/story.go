@@ -51,6 +51,7 @@ const (
 	FaultNotFound          // the UCM has no such file
 	FaultNoAnswer          // the UCM's TFTP server is silent
 	FaultConfig            // the configuration cannot be read
+	FaultCTL               // the CTL file cannot be made
 	FaultFile              // the file was refused for another reason
 	FaultPhoneSilent       // it does not acknowledge what it asked for
 	FaultNoCert            // it showed no certificate

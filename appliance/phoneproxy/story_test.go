@@ -34,7 +34,7 @@ func newTeller() *teller { return &teller{&Stories{}, storyStart} }
 
 func (t *teller) file(kind tftp.EventKind, from, name string, err error) {
 	t.now = t.now.Add(time.Second)
-	t.File(tftp.Event{Kind: kind, From: netip.MustParseAddrPort(from), Name: name, Bytes: 1000, Err: err}, "outside", "CN=signer", t.now)
+	t.File(tftp.Event{Kind: kind, From: netip.MustParseAddrPort(from), Name: name, Bytes: 1000, Err: err}, "outside", func() string { return "CN=signer" }, t.now)
 }
 
 func (t *teller) tell(kind Kind, device, from string) {
@@ -213,6 +213,7 @@ func TestFaults(t *testing.T) {
 	}{
 		{fmt.Errorf("x: %w: %w", errUnsigned, tftp.NotFound()), FaultUnsigned},
 		{fmt.Errorf("x: %w: %w", tftp.ErrNoAnswer, errConfig), FaultConfig},
+		{fmt.Errorf("x: %w: %w", tftp.ErrNoAnswer, errCTL), FaultCTL},
 		{fmt.Errorf("x: %w", tftp.ErrNoAnswer), FaultNoAnswer},
 		{tftp.NotFound(), FaultNotFound},
 		{fs.ErrNotExist, FaultNotFound},

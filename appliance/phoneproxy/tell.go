@@ -26,12 +26,12 @@ const skinnyHeader = 12 // bytes, with the message ID at the end
 const Retransmitted = "request retransmitted"
 
 // File notes what became of a request for a file that came in by iface. signer
-// is who signed the CTL file that is served.
-func (s *Stories) File(t tftp.Event, iface, signer string, now time.Time) {
+// says who signed the CTL file that is served.
+func (s *Stories) File(t tftp.Event, iface string, signer func() string, now time.Time) {
 	if s == nil {
 		return
 	}
-	f := parseFileName(t.Name)
+	f, by := parseFileName(t.Name), ""
 	e := Event{Time: now, Kind: FileAsked, Device: f.device, From: t.From, Iface: iface, File: t.Name, Done: true}
 	switch t.Kind {
 	case tftp.Requested:
@@ -41,7 +41,8 @@ func (s *Stories) File(t tftp.Event, iface, signer string, now time.Time) {
 	case tftp.Sent:
 		e.Text = fmt.Sprintf("sent, %d bytes", t.Bytes)
 		if f.kind == fileCTL {
-			e.Text += ", signed by " + signer
+			by = signer()
+			e.Text += ", signed by " + by
 		}
 	case tftp.Failed:
 		e.Fault, e.Text = FaultPhoneSilent, fmt.Sprintf("given up after %d bytes: %v", t.Bytes, t.Err)
@@ -53,7 +54,7 @@ func (s *Stories) File(t tftp.Event, iface, signer string, now time.Time) {
 	}
 	s.Note(e)
 	if f.kind == fileCTL && t.Kind == tftp.Sent {
-		s.given(f.device, e.File, t.From.Addr(), signer)
+		s.given(f.device, e.File, t.From.Addr(), by)
 	}
 }
 
@@ -61,6 +62,8 @@ func fileFault(err error) Fault {
 	switch {
 	case errors.Is(err, errUnsigned):
 		return FaultUnsigned
+	case errors.Is(err, errCTL):
+		return FaultCTL
 	case errors.Is(err, errConfig):
 		return FaultConfig
 	case errors.Is(err, tftp.ErrNoAnswer):

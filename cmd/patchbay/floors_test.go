@@ -35,6 +35,9 @@ var kept = []struct {
 	{"golang.org/x/sys", []string{"stack/link", "image/guest", "appliance/lab"}},
 	{"github.com/pion/srtp", []string{"appliance/media", "appliance/lab"}},
 	{"github.com/vishvananda", []string{"stack/link", "appliance/lab", "image/guest"}},
+	{"software.sslmate.com/src/go-pkcs12", []string{"appliance/pki"}},
+	{"github.com/smallstep", []string{"appliance/pki"}},
+	{"github.com/micromdm", nil}, // in tests alone
 	{"github.com/spf13/cobra", []string{"cmd/patchbay"}},
 }
 
