@@ -155,6 +155,9 @@ func (c *class) inherit(old *class, sameTimeouts bool) {
 	}
 	for _, x := range c.inspects {
 		for _, o := range old.inspects {
+			if x.phoneProxy && o.phoneProxy && x.protocol == o.protocol {
+				x.count = o.count
+			}
 			if sameTimeouts && o.started && x.protocol == o.protocol && x.phoneProxy == o.phoneProxy && alike(x.sip, o.sip) && alike(x.skinny, o.skinny) {
 				x.takeOver(o)
 			}

@@ -112,6 +112,7 @@ func execRules() []cli.Rule[execFunc] {
 	return slices.Concat(
 		showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
 		showLoggingCommands, clearCommands, captureCommands, traceCommands, cryptoCommands, showCryptoCommands, ctlCommands,
+		showPhoneCommands, debugCommands,
 	)
 }
 
@@ -142,6 +143,8 @@ func (x *execution) checkWord(kind, word string) (err error) {
 		if x.running.AccessList(word) == nil {
 			err = fmt.Errorf("there is no access-list %.80s", word)
 		}
+	case "phone":
+		err = x.checkPhone(word)
 	case "reason":
 		if _, ok := dropNamed(word); !ok {
 			err = fmt.Errorf("%.80s is no reason for a drop; \"show asp drop\" has their names", word)

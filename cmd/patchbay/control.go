@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -45,6 +46,11 @@ type control struct {
 	path string
 	exec func(w io.Writer, line string) error
 	log  *slog.Logger
+
+	// watch has show called with what debug shows, until stop is; nil: there is
+	// no debug.
+	watch func(show func(line string)) (stop func())
+
 	ln   *net.UnixListener
 	busy chan struct{}
 	wg   sync.WaitGroup
@@ -55,7 +61,7 @@ type control struct {
 
 // listenControl makes the socket at path, which its owner only may use. One that
 // a box left behind is replaced, one that a box listens on is not.
-func listenControl(path string, exec func(io.Writer, string) error, log *slog.Logger) (*control, error) {
+func listenControl(path string, exec func(io.Writer, string) error, watch func(func(string)) func(), log *slog.Logger) (*control, error) {
 	if err := replaceStale(path); err != nil {
 		return nil, fmt.Errorf("--socket %s: %w", path, err)
 	}
@@ -71,7 +77,7 @@ func listenControl(path string, exec func(io.Writer, string) error, log *slog.Lo
 		ln.Close()
 		return nil, fmt.Errorf("--socket: %w", err)
 	}
-	c := &control{path: path, exec: exec, log: log, ln: ln, busy: make(chan struct{}, maxControl), conns: make(map[net.Conn]struct{})}
+	c := &control{path: path, exec: exec, watch: watch, log: log, ln: ln, busy: make(chan struct{}, maxControl), conns: make(map[net.Conn]struct{})}
 	c.wg.Add(1)
 	go c.serve()
 	return c, nil
@@ -179,7 +185,31 @@ func (c *control) answer(conn net.Conn) {
 		w.frame(frameRefused, []byte(err.Error()))
 		return
 	}
+	if c.watch != nil && isDebug(line) {
+		c.follow(conn, w)
+		return
+	}
 	w.frame(frameDone, nil)
+}
+
+// isDebug reports whether a command that the box has done has debug show
+// something.
+func isDebug(line string) bool {
+	f := strings.Fields(line)
+	return len(f) > 1 && strings.HasPrefix("debug", strings.ToLower(f[0]))
+}
+
+// follow shows a client what debug shows, until it leaves or takes no more. What
+// is on stays on.
+func (c *control) follow(conn net.Conn, w *frameWriter) {
+	stop := c.watch(func(line string) {
+		if _, err := io.WriteString(w, line+"\n"); err != nil {
+			conn.Close()
+		}
+	})
+	defer stop()
+	conn.SetReadDeadline(time.Time{})
+	io.Copy(io.Discard, conn) // ends with the client, or with Close
 }
 
 // A frameWriter writes output as frames.

@@ -134,7 +134,7 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 	if fl.socket == "" {
 		fl.socket = filepath.Join(fl.flash, controlName)
 	}
-	control, err := listenControl(fl.socket, box.Exec, log)
+	control, err := listenControl(fl.socket, box.Exec, a.WatchDebug, log)
 	if err != nil {
 		return errors.Join(err, a.Close())
 	}
