@@ -121,6 +121,8 @@ const (
 	inSkinnyParameters
 	inSkinnyMatch
 	inDNSParameters
+	inCallHome
+	inCallHomeProfile
 	inUser
 	modeCount
 )
@@ -161,7 +163,7 @@ var asa = sync.OnceValue(func() *language {
 	l.actions = cli.MustCompile(actionCommands())
 	add(global, "global configuration", "(config)", global,
 		systemCommands(), loggingCommands(), interfaceGlobals(), objectGlobals(), groupGlobals(), accessCommands(), twiceNATCommands(), legacyCommands(), cryptoCommands(), phoneProxyGlobals(), policyGlobals(),
-		loginCommands(), inertCommands(), notYetCommands())
+		loginCommands(), idleCommands(), inertCommands(), notYetCommands())
 	add(inInterface, "interface", "(config-if)", global, interfaceCommands())
 	add(inObject, "object network", "(config-network-object)", global, objectCommands())
 	add(inDNS, "dns server-group", "(config-dns-server-group)", global, dnsCommands())
@@ -189,5 +191,7 @@ var asa = sync.OnceValue(func() *language {
 	add(inSkinnyMap, "policy-map type inspect skinny", "(config-pmap)", global, skinnyMapCommands())
 	add(inSkinnyParameters, "parameters", "(config-pmap-p)", inSkinnyMap, skinnyParameterCommands())
 	add(inSkinnyMatch, "match", "(config-pmap-c)", inSkinnyMap, skinnyMatchCommands())
+	add(inCallHome, "call-home", "(cfg-call-home)", global, callHomeCommands())
+	add(inCallHomeProfile, "profile", "(cfg-call-home-profile)", inCallHome, callHomeProfileCommands())
 	return l
 })

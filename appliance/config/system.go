@@ -213,9 +213,9 @@ func notYetCommands() []command {
 		"dns-group <name>", "dns-guard")
 	add("a static ARP entry", "arp <if> <addr> <mac:word> [alias]")
 	add("this", "no ip verify <rest:line>", "ip audit <rest:line>", "uc-ime <rest:line>", "ctl-provider <rest:line>",
-		"threat-detection-rate <rest:line>", "service {resetinbound|resetoutbound|resetoutside|internal|call-home} [<rest:line>]",
+		"threat-detection-rate <rest:line>", "service {internal|call-home} [<rest:line>]",
 		"sla <rest:line>", "track <rest:line>", "regex <rest:line>", "tcp-map <name>", "flow-export <rest:line>",
-		"wccp <rest:line>", "url-server <rest:line>", "filter <rest:line>", "call-home", "cluster <rest:line>", "zone <rest:line>",
+		"wccp <rest:line>", "url-server <rest:line>", "filter <rest:line>", "cluster <rest:line>", "zone <rest:line>",
 		"mac-address <rest:line>", "established <rest:line>", "switch <rest:line>", "license <rest:line>",
 		"activation-key <rest:line>", "scansafe <rest:line>", "xlate <rest:line>")
 	add("taking this back with no", "no <rest:line>")

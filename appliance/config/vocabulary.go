@@ -247,6 +247,21 @@ var vocabulary = cli.Vocabulary{
 	"id-randomization": "Random identifiers", "id-mismatch": "Answers that match nothing", "protocol-enforcement": "Check messages", "dns-guard": "One answer for each question",
 	"tsig": "Transaction signatures",
 
+	// What is known and does nothing.
+	"sender": "Sender of its mails", "alert-group": "Groups of alerts", "alert-group-config": "Configure a group of alerts", "contact-email-addr": "Mail address of the contact",
+	"contact-name": "Name of the contact", "contract-id": "Number of the contract", "customer-id": "Number of the customer", "site-id": "Number of the site",
+	"mail-server": "Mail server", "phone-number": "Telephone number of the contact", "street-address": "Address of the contact", "vrf": "Routing table",
+	"http-proxy": "HTTP proxy", "profile": "Configure a profile", "active": "Use the profile", "subscribe-to-alert-group": "Alerts that the profile gets", "reporting": "Anonymous reports",
+	"per-session": "PAT that ends with its connection", "pool": "Addresses for VPN clients", "group-delimiter": "Character between user and group",
+	"permit-vpn": "Traffic of VPN passes access lists", "preserve-vpn-flows": "Connections outlive their tunnel", "reclassify-vpn": "Classify connections again for VPN",
+	"radius": "RADIUS", "ignore-secret": "Ignore the key in answers", "timewait": "Keep connections in TIME_WAIT", "identity": "Identity in IKE", "df-bit": "Do not fragment",
+	"fragmentation": "Fragments of IPsec", "resetinbound": "Reset denied connections from outside", "resetoutbound": "Reset denied connections from inside",
+	"resetoutside": "Reset denied connections to the box", "as-path": "Path of BGP", "as-path access-list": "Access list of paths of BGP", "prefix-list": "Configure a prefix list", "cpu": "CPU",
+	"snmp cpu threshold": "When it is busy", "auth-prompt": "Text that asks for a login", "smtp-server": "Mail server", "sw-reset-button": "Reset button", "service-module": "Module in the box",
+	"scanning-threat": "Hosts that scan", "shun": "Shut them out", "switchport": "Port of the switch", "channel-group": "Port channel of the port", "member-interface": "Port of a redundant interface",
+	"lacp": "Configure LACP", "ospf": "OSPF of the interface", "eigrp": "EIGRP", "hello-interval": "Hellos of EIGRP", "hold-time": "Hold time of EIGRP", "summary-address": "Summary of EIGRP",
+	"split-horizon": "Split horizon of EIGRP", "rip": "RIP of the interface", "delay": "Delay for EIGRP's metric", "<c>": "Character",
+
 	// Who logs in.
 	"<secret>": "Password, or its hash", "enable password <secret> level": "Privilege level that the password gives; 15 by default", "encrypted": "The password is an old MD5 hash",
 	"pbkdf2": "The password is a PBKDF2 hash", "mschap": "Hash for MS-CHAP", "nt-encrypted": "Hash for MS-CHAP", "nopassword": "The user needs no password",

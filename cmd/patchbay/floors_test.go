@@ -19,7 +19,8 @@ var floors = map[string]int{
 	"inspect/sip":          4,
 	"inspect/sdp":          3, "inspect/skinny": 3, "inspect/tftp": 3,
 	"appliance/tlsproxy": 3, "appliance/media": 3,
-	"inspect": 2, "appliance/config": 2, "appliance/ctl": 2,
+	"appliance/importer": 3,
+	"inspect":            2, "appliance/config": 2, "appliance/ctl": 2,
 	"nat": 1, "stack/link": 1, "stack/host": 1,
 	"stack": 0, "appliance/cli": 0, "appliance/license": 0, "appliance/logging": 0, "appliance/pki": 0,
 }
