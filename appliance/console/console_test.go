@@ -171,3 +171,19 @@ func FuzzSession(f *testing.F) {
 		}
 	})
 }
+
+// No password that is typed comes back: in the log, the history or a message.
+func TestSecretsStayUnsaid(t *testing.T) {
+	b := newTestBox(t, "")
+	y := sit(t, b.Box, Who{From: fromConsole, Level: maxPrivilege}, true, 0)
+	out := ""
+	for _, line := range []string{"configure terminal", "username u password topsecret privilege 3", "enable password topsecret level 4", "passwd topsecret",
+		"username u pass topsecret frob", "enable pass topsecret level 99", "crypto ca import x pkcs12 topsecret", "quit", "end", "username u password topsecret", "show history", "show running-config", "show logging"} {
+		y.press("\x15" + line)
+		out += y.press("\r") // what comes back but for the echo
+		out += y.press("q")
+	}
+	if strings.Contains(out, "topsecret") || strings.Contains(b.logged(), "topsecret") {
+		t.Errorf("a password comes back:\n%s\n%s", out, b.logged())
+	}
+}

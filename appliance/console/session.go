@@ -197,7 +197,7 @@ func (s *Session) do(line string) bool {
 		}
 	}
 	if !s.config || s.at.Prompt() != "" { // else it is a certificate's
-		s.t.edit.remember(config.Clean(line))
+		s.t.edit.remember(clean(line))
 	}
 	if s.config {
 		return s.configure(line)
@@ -348,8 +348,8 @@ func (s *Session) configure(line string) bool {
 		return false
 	}
 	if at.Prompt() != "" {
-		s.box.log(5, 111008, "User '%s' executed the '%s' command.", s.name(), config.Clean(line))
-		s.box.log(5, 111010, "User '%s', running 'CLI' from IP %s, executed '%s'", s.name(), s.address(), config.Clean(line))
+		s.box.log(5, 111008, "User '%s' executed the '%s' command.", s.name(), clean(line))
+		s.box.log(5, 111010, "User '%s', running 'CLI' from IP %s, executed '%s'", s.name(), s.address(), clean(line))
 	}
 	if e.Action != nil {
 		return s.outcome(line, s.ask(s.t, e.Action.Line))
@@ -376,9 +376,12 @@ func (s *Session) address() string {
 	return s.who.From
 }
 
+// clean makes a command fit to log and to remember: secrets become stars.
+func clean(line string) string { return config.Clean(appliance.Redact(line)) }
+
 // logCommand logs a command that is about to be done.
 func (s *Session) logCommand(m *cli.Match[command], line string) {
-	line = config.Clean(strings.TrimSpace(line))
+	line = clean(strings.TrimSpace(line))
 	if words := m.Args.Words(); words[0].Text == "show" {
 		s.box.log(7, 111009, "User '%s' executed cmd: %s", s.name(), line)
 		return
