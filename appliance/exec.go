@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -22,6 +23,7 @@ type execFunc func(x *execution, a cli.Args) error
 // An execution is one command being done.
 type execution struct {
 	*Appliance
+	ctx           context.Context // ends a command that takes time
 	*bufio.Writer                 // what it shows; its first error stays
 	plan          *plan           // as the command began
 	running       *config.Running // the same
@@ -30,7 +32,7 @@ type execution struct {
 
 // part returns an execution like x that shows on w.
 func (x *execution) part(w io.Writer) *execution {
-	return &execution{x.Appliance, bufio.NewWriter(w), x.plan, x.running, x.pasted}
+	return &execution{x.Appliance, x.ctx, bufio.NewWriter(w), x.plan, x.running, x.pasted}
 }
 
 func (x *execution) printf(format string, args ...any) { fmt.Fprintf(x.Writer, format, args...) }
@@ -67,6 +69,12 @@ func (a *Appliance) Exec(w io.Writer, line string) error { return a.ExecText(w, 
 
 // ExecText is Exec for a command and the text pasted after it.
 func (a *Appliance) ExecText(w io.Writer, line string, pasted []byte) error {
+	return a.ExecContext(context.Background(), w, line, pasted)
+}
+
+// ExecContext is ExecText for a caller who may not wait for the end: when ctx does,
+// a command that takes time stops. pasted may be nil.
+func (a *Appliance) ExecContext(ctx context.Context, w io.Writer, line string, pasted []byte) error {
 	if len(line) > maxExecLine {
 		return &Refusal{Text: fmt.Sprintf("%% Command of %d bytes is too long: %d at most", len(line), maxExecLine)}
 	}
@@ -74,7 +82,7 @@ func (a *Appliance) ExecText(w io.Writer, line string, pasted []byte) error {
 		return &Refusal{Text: fmt.Sprintf("%% Command has the control character %q", line[i])}
 	}
 	pl := a.plan()
-	x := &execution{a, bufio.NewWriter(w), pl, pl.running, pasted}
+	x := &execution{a, ctx, bufio.NewWriter(w), pl, pl.running, pasted}
 	m, err := execGrammar.Match(line, x.checkWord)
 	if err != nil {
 		return &Refusal{Line: hideSecrets(line), Col: err.Token.Col, Text: err.Error(), Why: err.Reason}

@@ -98,7 +98,7 @@ func retype(t *testing.T, head map[string]string, text string) string {
 		if at == len(lines) || at == len(lines)-1 && lines[at] == here {
 			break
 		}
-		if here == "" && y.over {
+		if here == "" && y.left() {
 			break
 		}
 		shown += y.typeLine(strings.TrimPrefix(lines[at], here), head["terminal"] != "no")
