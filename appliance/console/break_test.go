@@ -67,7 +67,7 @@ func TestTypedAhead(t *testing.T) {
 	}()
 	n := 0
 	for {
-		_, err := in.read(t.Context(), time.Minute)
+		_, err := in.read(t.Context(), time.Minute, nil, nil)
 		if err == io.EOF {
 			break
 		}

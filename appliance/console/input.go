@@ -103,8 +103,9 @@ func (in *Input) onBreak(broken func()) {
 }
 
 // read returns the next byte, errIdle if it does not come within idle (0: for
-// ever), or the error of ctx.
-func (in *Input) read(ctx context.Context, idle time.Duration) (byte, error) {
+// ever), or the error of ctx. Meanwhile each signal on told has tell called; nil is
+// none.
+func (in *Input) read(ctx context.Context, idle time.Duration, told <-chan struct{}, tell func()) (byte, error) {
 	var late <-chan time.Time
 	defer in.wait(false)
 	for {
@@ -118,6 +119,8 @@ func (in *Input) read(ctx context.Context, idle time.Duration) (byte, error) {
 		}
 		select {
 		case <-in.wake:
+		case <-told:
+			tell()
 		case <-late:
 			return 0, errIdle
 		case <-ctx.Done():

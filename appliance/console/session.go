@@ -32,6 +32,9 @@ type Session struct {
 	config bool
 	at     config.Place // where configuration is typed
 	left   bool         // it is over
+
+	undebug   func() // ends what debug shows here
+	unmonitor func() // the same for messages
 }
 
 // Console serves the one console that the box has, session after session, until
@@ -119,7 +122,13 @@ func (b *Box) Do(ctx context.Context, tr Transport, who Who, line string) bool {
 
 func (b *Box) session(ctx context.Context, tr Transport, who Who) *Session {
 	s := &Session{box: b, who: who, began: b.opt.Now(), level: max(who.Level, userPrivilege)}
+	said := newNotes()
+	s.undebug, s.unmonitor = func() {}, func() {}
+	if who.From != fromProgram { // whose debug is shown elsewhere, and goes on
+		ctx, s.undebug = b.opt.App.DebugTo(ctx, said.put)
+	}
 	s.t = newTerminal(ctx, tr, s.idle)
+	s.t.notes = said
 	s.t.page = b.login().Pager
 	s.t.edit.help, s.t.edit.complete = s.help, s.complete
 	b.mu.Lock()
@@ -129,6 +138,8 @@ func (b *Box) session(ctx context.Context, tr Transport, who Who) *Session {
 }
 
 func (b *Box) leave(s *Session) {
+	s.undebug()
+	s.unmonitor()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.sessions, s)

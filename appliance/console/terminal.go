@@ -33,6 +33,9 @@ type terminal struct {
 	idle func() time.Duration // how long to wait for a key; 0: for ever
 	edit editor
 
+	notes  *notes
+	typing bool // a line is being typed, in whose place notes may be shown
+
 	running context.Context // of the command that runs, else ctx
 
 	page int  // lines of a page; 0: no paging
@@ -43,12 +46,18 @@ type terminal struct {
 }
 
 func newTerminal(ctx context.Context, t Transport, idle func() time.Duration) *terminal {
-	x := &terminal{Transport: t, ctx: ctx, running: ctx, idle: idle}
+	x := &terminal{Transport: t, ctx: ctx, running: ctx, idle: idle, notes: newNotes()}
 	x.edit = editor{w: rawWriter{x}, next: x.next}
 	return x
 }
 
-func (t *terminal) next() (byte, error) { return t.In.read(t.running, t.idle()) }
+func (t *terminal) next() (byte, error) {
+	var told <-chan struct{}
+	if t.typing {
+		told = t.notes.wake
+	}
+	return t.In.read(t.running, t.idle(), told, t.tell)
+}
 
 // begin is called before each command: a page begins.
 func (t *terminal) begin() { t.row, t.quit = 0, false }
@@ -129,6 +138,8 @@ func (t *terminal) Write(b []byte) (int, error) {
 // wait shows that there is more, until a key says how much: space for a page,
 // Enter for a line, q for nothing.
 func (t *terminal) wait() error {
+	defer func(typing bool) { t.typing = typing }(t.typing)
+	t.typing = false
 	w := rawWriter{t}
 	io.WriteString(w, more)
 	for {
@@ -155,12 +166,16 @@ func (t *terminal) wait() error {
 // line reads a line after a prompt. On what is no terminal the prompt is written
 // all the same: scripts wait for it.
 func (t *terminal) line(prompt, prefill string) (string, error) {
+	t.tell()
+	t.typing = true
+	defer func() { t.typing = false }()
 	if t.Terminal {
 		if t.Size != nil {
 			t.edit.cols, _ = t.Size()
 		}
 		return t.edit.edit(prompt, prefill)
 	}
+	t.edit.prompt = prompt
 	io.WriteString(rawWriter{t}, prompt)
 	var line []byte
 	for {
