@@ -137,7 +137,11 @@ func (x *execution) checkWord(kind, word string) (err error) {
 		_, err = config.ParseICMPType(word)
 	case "if", "anyif":
 		if x.plan.named(word) == nil && (kind == "if" || word != x.identity.Name) {
-			err = fmt.Errorf("there is no interface %.80s; there are %s", word, strings.Join(x.interfaceNames(), ", "))
+			if names := x.interfaceNames(); len(names) > 0 {
+				err = fmt.Errorf("there is no interface %.80s; there are %s", word, strings.Join(names, ", "))
+			} else {
+				err = fmt.Errorf("there is no interface %.80s; none is up yet that has a name and an address", word)
+			}
 		}
 	case "acl":
 		if x.running.AccessList(word) == nil {
