@@ -130,19 +130,93 @@ func TestComplete(t *testing.T) {
 		line string
 		want []cli.Candidate
 	}{
-		{"s", []cli.Candidate{{"server", ""}, {"show", "Show"}, {"shutdown", "Stop"}, {"static", ""}}},
-		{"h", []cli.Candidate{{"hostname", "Name the box"}}},
-		{"no ", []cli.Candidate{{"shutdown", ""}}},
-		{"permit any ", []cli.Candidate{{"any", ""}, {"eq", ""}, {"host", ""}}},
-		{"crypto ca e", []cli.Candidate{{"enroll", ""}, {"export", ""}}},
-		{"timeout conn 1 ", []cli.Candidate{{"<cr>", ""}, {"conn", ""}, {"uauth", ""}, {"udp", ""}}},
-		{"route outside 10.0.0.0 10.0.0.1 ", []cli.Candidate{{"<1-255>", ""}, {"<cr>", ""}}},
+		{"s", []cli.Candidate{{"server", "", "", ""}, {"show", "Show", "", ""}, {"shutdown", "Stop", "", ""}, {"static", "", "", ""}}},
+		{"h", []cli.Candidate{{"hostname", "Name the box", "", ""}}},
+		{"no ", []cli.Candidate{{"shutdown", "Stop", "", ""}}},
+		{"permit any ", []cli.Candidate{{"any", "", "", ""}, {"eq", "", "", ""}, {"host", "", "", ""}}},
+		{"crypto ca e", []cli.Candidate{{"enroll", "", "", ""}, {"export", "", "", ""}}},
+		{"timeout conn 1 ", []cli.Candidate{{"<cr>", "", "", ""}, {"conn", "", "", ""}, {"uauth", "", "", ""}, {"udp", "", "", ""}}},
+		{"route outside 10.0.0.0 10.0.0.1 ", []cli.Candidate{{"<1-255>", "", "1-255", "metric"}, {"<cr>", "", "", ""}}},
 		{"frobnicate x", nil},
 	}
 	for _, tt := range tests {
 		if diff := cmp.Diff(tt.want, g.Complete(tt.line, check)); diff != "" {
 			t.Errorf("Complete(%q) (-want +got):\n%s", tt.line, diff)
 		}
+	}
+}
+
+func TestHelp(t *testing.T) {
+	g := cli.MustCompile(syntax)
+	v := cli.Vocabulary{"any": "Any address", "host": "One host", "host <addr>": "Its address", "<addr>": "Address",
+		"permit any any": "Any destination", "here: route": "A route"}
+	tests := []struct {
+		line string
+		want string // word=help of each
+		err  string
+	}{
+		{"permit ", "any=Any address host=One host", ""},
+		{"permit any ", "any=Any destination eq= host=One host", ""},
+		{"permit any h", "host=One host", ""},
+		{"permit host ", "<addr>=Its address", ""},
+		{"server ", "<addr>=Address", ""},
+		{"ro", "route=A route", ""},
+		{"h", "hostname=Name the box", ""},
+		{"permit x ", "", "% Invalid input detected at '^' marker."},
+	}
+	for _, tt := range tests {
+		list, err := g.Help(tt.line, check, v, "here:")
+		var got []string
+		for _, c := range list {
+			got = append(got, c.Word+"="+c.Help)
+		}
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if s := strings.Join(got, " "); s != tt.want || text != tt.err {
+			t.Errorf("Help(%q) = %s, %s; want %s, %s", tt.line, s, text, tt.want, tt.err)
+		}
+	}
+}
+
+func TestBegin(t *testing.T) {
+	g := cli.MustCompile(syntax)
+	for line, want := range map[string]string{
+		"route":                             "route: route",
+		"route outside":                     "route: route outside",
+		"ro outside 10.0.0.0 10.0.0.1":      "route: route outside 10.0.0.0 10.0.0.1",
+		"crypto ca":                         "enroll: crypto ca; export: crypto ca",
+		"permit any h":                      "permit: permit any host",
+		"frobnicate":                        "",
+		"route outside 10.0.0.0 10.0.0.1 0": "",
+	} {
+		list, err := g.Begin(line, check)
+		var got []string
+		for _, m := range list {
+			var words []string
+			for _, w := range m.Args.Words() {
+				words = append(words, w.Text)
+			}
+			got = append(got, m.Rule.Do+": "+strings.Join(words, " "))
+		}
+		if s := strings.Join(got, "; "); s != want || (err == nil) != (want != "") {
+			t.Errorf("Begin(%q) = %s, %v; want %s", line, s, err, want)
+		}
+	}
+}
+
+// TestWalk visits each word of the syntax.
+func TestWalk(t *testing.T) {
+	g := cli.MustCompile([]cli.Rule[string]{{Syntax: "a {b|<c:addr>}... [d <e:1-9>]"}})
+	var got []string
+	g.Walk(func(_ *cli.Rule[string], before []string, c cli.Candidate) {
+		got = append(got, strings.Join(append(slices.Clone(before), c.Word), " ")+"="+c.Kind)
+	})
+	slices.Sort(got)
+	want := []string{"a <c>=addr", "a b d <1-9>=1-9", "a b d=", "a b=", "a="}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

@@ -32,7 +32,7 @@ const MaxWords = 512
 // line matches it.
 type Rule[T any] struct {
 	Syntax string
-	Help   string // one line for the list of commands, may be empty
+	Help   string // one line; of the last of the keywords that Syntax begins with; may be empty
 	Do     T
 }
 
@@ -118,6 +118,29 @@ type Args struct {
 type capture struct {
 	name string
 	tok  Token
+	in   *inst
+}
+
+// A Word is a word of a line as its rule reads it.
+type Word struct {
+	Token
+	Name string // what it is kept under
+	Kind string // "" of a keyword, whose Text is in full; else the kind of the argument
+}
+
+// Words returns the words of the line: keywords in full and lower case,
+// arguments as they were typed.
+func (a Args) Words() []Word {
+	words := make([]Word, len(a.caps))
+	for i, c := range a.caps {
+		words[i] = Word{Token: c.tok, Name: c.name}
+		if c.in.op == opKey {
+			words[i].Text = c.in.word
+		} else {
+			words[i].Kind = c.in.word
+		}
+	}
+	return words
 }
 
 // All returns each word kept under name, in order.
@@ -245,9 +268,9 @@ func (g *Grammar[T]) step(cur []thread, line string, tok Token, check Check) ([]
 			in, caps := &g.prog[th.pc], th.caps
 			if in.op == opArg && in.word == "line" {
 				text := strings.TrimRight(line[tok.Col-1:], " \t\r\n")
-				caps = &capList{capture{in.name, Token{text, tok.Col}}, caps}
+				caps = &capList{capture{in.name, Token{text, tok.Col}, in}, caps}
 			} else if in.op != opRest {
-				caps = &capList{capture{in.name, tok}, caps}
+				caps = &capList{capture{in.name, tok, in}, caps}
 			}
 			next = g.add(next, seen, in.next, caps)
 		}
@@ -276,9 +299,9 @@ func (in *inst) accept(word string, check Check) error {
 	return nil
 }
 
-// Match finds the rule that line matches. Exactly one of the results is nil.
-func (g *Grammar[T]) Match(line string, check Check) (*Match[T], *Error) {
-	toks := Split(line)
+// run returns the threads that are alive after all words of line, or why there
+// are none.
+func (g *Grammar[T]) run(line string, toks []Token, check Check) ([]thread, *Error) {
 	cur := g.first
 	for i, tok := range toks {
 		if i == MaxWords {
@@ -291,6 +314,16 @@ func (g *Grammar[T]) Match(line string, check Check) (*Match[T], *Error) {
 		}
 		cur = next
 	}
+	return cur, nil
+}
+
+// Match finds the rule that line matches. Exactly one of the results is nil.
+func (g *Grammar[T]) Match(line string, check Check) (*Match[T], *Error) {
+	toks := Split(line)
+	cur, err := g.run(line, toks, check)
+	if err != nil {
+		return nil, err
+	}
 	for _, th := range cur {
 		if in := &g.prog[th.pc]; in.op == opEnd {
 			return &Match[T]{&g.rules[in.rule], th.caps.args()}, nil
@@ -300,56 +333,22 @@ func (g *Grammar[T]) Match(line string, check Check) (*Match[T], *Error) {
 	return nil, &Error{Kind: Incomplete, Token: Token{"", end + 2}, Words: len(toks), Expected: g.candidates(cur, "")}
 }
 
-// A Candidate is what may stand at a place of a line.
-type Candidate struct {
-	Word string // a keyword, an argument as "<name>", or "<cr>" for the end of the line
-	Help string // of the command, where Word is its first
-}
-
-// Complete returns what may stand in place of the last word of line, or after
-// it if line ends in a space: keywords that begin with it and all arguments,
-// sorted. It returns nil if the words before do not match.
-func (g *Grammar[T]) Complete(line string, check Check) []Candidate {
-	toks := Split(line)
-	partial := ""
-	if n := len(toks); n > 0 && !isSpace(line[len(line)-1]) {
-		partial = toks[n-1].Text
-		toks = toks[:n-1]
+// Begin finds the rules that line matches or begins, each once, in the order of
+// preference: what "no" takes back may be named by its first words. It returns
+// nil and why if there are none.
+func (g *Grammar[T]) Begin(line string, check Check) ([]Match[T], *Error) {
+	cur, err := g.run(line, Split(line), check)
+	if err != nil {
+		return nil, err
 	}
-	cur := g.first
-	for i, tok := range toks {
-		next, err := g.step(cur, line, tok, check)
-		if err != nil || i == MaxWords {
-			return nil
-		}
-		cur = next
-	}
-	var list []Candidate
-	seen := make(map[string]bool)
+	var list []Match[T]
 	for _, th := range cur {
-		in := &g.prog[th.pc]
-		word := in.candidate(partial)
-		if word == "" || seen[word] || word == "<cr>" && partial != "" {
-			continue
+		r := &g.rules[g.rule(th.pc)]
+		if !slices.ContainsFunc(list, func(m Match[T]) bool { return m.Rule == r }) {
+			list = append(list, Match[T]{r, th.caps.args()})
 		}
-		seen[word] = true
-		help := ""
-		if th.caps == nil {
-			help = g.help(th.pc)
-		}
-		list = append(list, Candidate{word, help})
 	}
-	slices.SortFunc(list, func(a, b Candidate) int { return strings.Compare(a.Word, b.Word) })
-	return list
-}
-
-// help returns the help of the rule that begins with the instruction at pc.
-func (g *Grammar[T]) help(pc int) string {
-	i, found := slices.BinarySearch(g.starts, pc)
-	if !found {
-		i--
-	}
-	return g.rules[i].Help
+	return list, nil
 }
 
 // candidate returns what in takes, "" if that does not begin with partial.
@@ -363,7 +362,7 @@ func (in *inst) candidate(partial string) string {
 		if in.ranged {
 			return "<" + in.word + ">"
 		}
-		return "<" + in.name[strings.LastIndexByte(in.name, '.')+1:] + ">"
+		return "<" + in.shortName() + ">"
 	case opEnd:
 		return "<cr>"
 	}

@@ -99,15 +99,15 @@ const (
 // accessCommands are access lists. (reference/asa-cli.md, section 6.)
 func accessCommands() []command {
 	list := []command{
-		cmd("access-list <name> [line <number:1-2147483647>] remark <text:line>", parseRemark),
+		cmd("access-list <name> [line <number:1-2147483647>] remark <text:line>", each.spelled(placedEntry), parseRemark),
 		cmd("access-list <name> [line <number:1-2147483647>] [extended] {permit|deny} "+
 			"{<proto>|object <service:name>|object-group <services:svcgroup>} "+
 			"src="+aclAddress+" [sport={"+aclPorts+"|object-group <group:portgroup>}] dst="+aclAddress+
 			" [dport={"+aclPorts+"|object-group <group:portgroup>}|<type:icmptype> [<code:0-255>]]"+
 			" [log [default|disable|<level> [interval <seconds:1-600>]|interval <seconds:1-600>]]"+
-			" [time-range <time:name>] [inactive]", parseACE),
-		cmd("access-group <name> {in|out} interface <if>", parseAccessGroup),
-		cmd("access-group <name> global", parseAccessGroup),
+			" [time-range <time:name>] [inactive]", each.spelled(placedEntry), parseACE),
+		cmd("access-group <name> {in|out} interface <if>", by("access-group $3 $5"), parseAccessGroup),
+		cmd("access-group <name> global", by("access-group $3 $5"), parseAccessGroup),
 	}
 	list = append(list, inert("it is for routing protocols and VPN, which are not here; interfaces and classes take extended lists only",
 		"access-list <name> {standard|webtype} <rest:line>")...)

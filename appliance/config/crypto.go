@@ -24,11 +24,11 @@ const (
 // section 7.)
 func cryptoCommands() []command {
 	list := []command{
-		cmd("crypto key generate rsa [label <name>|modulus <bits:word>|general-keys|noconfirm]...", parseKey),
-		cmd("crypto ca trustpoint <name>", parseTrustpoint),
-		cmd("crypto ca enroll <name> [noconfirm]", parseEnroll),
-		cmd("crypto ca authenticate <name> [fingerprint {<hex>}...] [nointeractive]", parseAuthenticate),
-		cmd("crypto ca certificate chain <name>", func(p *parser, a cli.Args) {
+		cmd("crypto key generate rsa [label <name>|modulus <bits:word>|general-keys|noconfirm]...", by("crypto key generate rsa $name"), parseKey),
+		cmd("crypto ca trustpoint <name>", each.opens(inTrustpoint), parseTrustpoint),
+		cmd("crypto ca enroll <name> [noconfirm]", by("$1 $2 $3 $4"), parseEnroll),
+		cmd("crypto ca authenticate <name> [fingerprint {<hex>}...] [nointeractive]", by("$1 $2 $3 $4"), parseAuthenticate),
+		cmd("crypto ca certificate chain <name>", each.opens(inChain), func(p *parser, a cli.Args) {
 			if i := p.trustpoint(a.Token("name")); i >= 0 {
 				p.enter(inChain, i)
 			}
@@ -41,16 +41,36 @@ func cryptoCommands() []command {
 		"crypto ca permit-weak-crypto", "crypto ca reference-identity <rest:line>")...)
 }
 
+// actionCommands are done once, when they are typed: what they make is kept
+// elsewhere than in the text of the configuration. (reference/asa-cli.md,
+// section 7.)
+func actionCommands() []command {
+	var list []command
+	for _, syntax := range []string{
+		"crypto key generate rsa [label <name>|modulus <bits:512-4096>|{general-keys|usage-keys}|noconfirm]...",
+		"crypto key generate ecdsa [label <name>|elliptic-curve {256|384|521}|noconfirm]...",
+		"crypto key zeroize {rsa|ecdsa} [label <name>|default|noconfirm]...",
+		"crypto ca enroll <tp:name> [noconfirm]",
+		"crypto ca authenticate <tp:name> [fingerprint {<hex>}...] [nointeractive]",
+		"crypto ca import <tp:name> certificate [nointeractive]",
+		"crypto ca import <name> pkcs12 <passphrase:word> [nointeractive]",
+		"crypto ca export <tp:name> {pkcs12 <passphrase:word>|identity-certificate}",
+	} {
+		list = append(list, command{Syntax: syntax})
+	}
+	return list
+}
+
 func trustpointCommands() []command {
 	list := []command{
-		cmd("enrollment self", func(p *parser, a cli.Args) { p.tp().Enrollment = "self" }),
-		cmd("enrollment terminal", func(p *parser, a cli.Args) { p.tp().Enrollment = "terminal" }),
-		cmd("enrollment url <at:word>", parseEnrollmentURL),
-		cmd("keypair <label:name>", func(p *parser, a cli.Args) { p.tp().KeyPair = a.Get("label") }),
-		cmd("no keypair", func(p *parser, a cli.Args) { p.tp().KeyPair = "" }),
-		cmd("fqdn {none|<name:word>}", parseFQDN),
-		cmd("subject-name <name:line>", parseSubject),
-		cmd("{proxy-ldc-issuer|proxy_ldc_issuer}", func(p *parser, a cli.Args) { p.tp().LDCIssuer = true }),
+		cmd("enrollment self", by("enrollment"), func(p *parser, a cli.Args) { p.tp().Enrollment = "self" }),
+		cmd("enrollment terminal", by("enrollment"), func(p *parser, a cli.Args) { p.tp().Enrollment = "terminal" }),
+		cmd("enrollment url <at:word>", by("enrollment"), parseEnrollmentURL),
+		cmd("keypair <label:name>", one, func(p *parser, a cli.Args) { p.tp().KeyPair = a.Get("label") }),
+		cmd("no keypair", one, func(p *parser, a cli.Args) { p.tp().KeyPair = "" }),
+		cmd("fqdn {none|<name:word>}", one, parseFQDN),
+		cmd("subject-name <name:line>", one, parseSubject),
+		cmd("{proxy-ldc-issuer|proxy_ldc_issuer}", by("proxy-ldc-issuer").spelled(spellHyphens), func(p *parser, a cli.Args) { p.tp().LDCIssuer = true }),
 	}
 	list = append(list, inert("revocation of phones' certificates is not checked, as by default", "crl configure", "no crl",
 		"revocation-check none", "crl nocheck")...)
@@ -65,7 +85,7 @@ func trustpointCommands() []command {
 }
 
 func chainCommands() []command {
-	list := []command{cmd("certificate [ca] <serial:hex>", func(p *parser, a cli.Args) {
+	list := []command{cmd("certificate [ca] <serial:hex>", each, func(p *parser, a cli.Args) {
 		p.block = &certBlock{line: p.line, tp: p.item, ca: a.Has("ca"), hex: true}
 	})}
 	list = append(list, inert("what ends a certificate has ended", "quit")...)
@@ -250,6 +270,9 @@ func (p *parser) endBlock(why string) {
 		return
 	}
 	t := &p.run.Trustpoints[b.tp]
+	if p.certify != nil {
+		p.certify(t.Name, b.ca, der)
+	}
 	switch {
 	case !b.ca:
 		t.Certificate = der

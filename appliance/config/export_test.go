@@ -1,6 +1,11 @@
 package config
 
-import "io"
+import (
+	"io"
+	"strings"
+
+	"patchbay/appliance/cli"
+)
 
 // CheckAll is Check for a box that does everything the language has: what only
 // the table of unsupported features refuses passes.
@@ -27,4 +32,27 @@ func Unsupported() []string {
 		names = append(names, f.name)
 	}
 	return names
+}
+
+// WithoutHelp returns the words of the language that have no help.
+func WithoutHelp() []string {
+	var list []string
+	miss := func(mode string, before []string, c cli.Candidate) {
+		word := c.Word
+		if c.Name != "" {
+			word = "<" + c.Name + ">"
+		}
+		help := vocabulary.Of(before, word)
+		if c.Kind != "" && help == "" {
+			help = vocabulary["<"+c.Kind+">"]
+		}
+		if help == "" {
+			list = append(list, mode+": "+strings.Join(append(before, word), " "))
+		}
+	}
+	for _, m := range asa().modes {
+		m.positive.Walk(func(_ *command, before []string, c cli.Candidate) { miss(m.name, before, c) })
+	}
+	asa().actions.Walk(func(_ *command, before []string, c cli.Candidate) { miss("action", before, c) })
+	return list
 }

@@ -31,6 +31,7 @@ type Finding struct {
 	Text     string // the line, with secrets made "*"
 	Msg      string // what is wrong, and what to do
 	Rule     string // of reference/asa-rules.md, section 1: "V42"; may be empty
+	LeftOut  bool   // by a lenient Load: the line is not in the Text
 }
 
 // String returns the finding as text for an operator: place, severity and
@@ -51,6 +52,30 @@ func (f Finding) String() string {
 		if f.Column > 0 {
 			b.WriteString("\n" + margin + cli.Caret(f.Text, f.Column))
 		}
+	}
+	return b.String()
+}
+
+// Reply returns the finding as a console answers the line that was typed after a
+// prompt of that many columns: a caret below the word in question, then what is
+// wrong.
+//
+//	              ^
+//	ERROR: % Invalid input detected at '^' marker.
+//	10.0.0.300 is not an IPv4 address
+func (f Finding) Reply(prompt int) string {
+	const marker = "% Invalid input detected at '^' marker."
+	var b strings.Builder
+	msg := f.Msg
+	if f.Column > 0 {
+		b.WriteString(cli.Caret(strings.Repeat(" ", prompt)+f.Text, prompt+f.Column) + "\n")
+	}
+	if rest, ok := strings.CutPrefix(msg, marker+" "); ok {
+		msg = marker + "\n" + rest
+	}
+	fmt.Fprintf(&b, "%v: %s", f.Severity, msg)
+	if f.Rule != "" {
+		fmt.Fprintf(&b, " (%s)", f.Rule)
 	}
 	return b.String()
 }

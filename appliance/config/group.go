@@ -88,15 +88,15 @@ func groupGlobals() []command {
 		return func(p *parser, a cli.Args) { p.enterGroup(kind, m, a) }
 	}
 	list := []command{
-		cmd("object service <name>", func(p *parser, a cli.Args) {
+		cmd("object service <name>", each.opens(inServiceObject), func(p *parser, a cli.Args) {
 			p.enter(inServiceObject, findOrAdd(&p.run.ServiceObjects, func(o *ServiceObject) bool { return o.Name == a.Get("name") },
 				func() ServiceObject { return ServiceObject{Line: p.line, Name: a.Get("name")} }))
 		}),
-		cmd("object-group network <name>", begin(NetworkGroup, inNetworkGroup)),
-		cmd("object-group service <name> [tcp|udp|tcp-udp]", begin(ServiceGroup, inServiceGroup)),
-		cmd("object-group protocol <name>", begin(ProtocolGroup, inProtocolGroup)),
-		cmd("object-group icmp-type <name>", begin(ICMPGroup, inICMPGroup)),
-		cmd("time-range <name>", func(p *parser, a cli.Args) {
+		cmd("object-group network <name>", each.opens(inNetworkGroup), begin(NetworkGroup, inNetworkGroup)),
+		cmd("object-group service <name> [tcp|udp|tcp-udp]", each.opens(inServiceGroup), begin(ServiceGroup, inServiceGroup)),
+		cmd("object-group protocol <name>", each.opens(inProtocolGroup), begin(ProtocolGroup, inProtocolGroup)),
+		cmd("object-group icmp-type <name>", each.opens(inICMPGroup), begin(ICMPGroup, inICMPGroup)),
+		cmd("time-range <name>", each.opens(inTimeRange), func(p *parser, a cli.Args) {
 			p.enter(inTimeRange, findOrAdd(&p.run.TimeRanges, func(t *TimeRange) bool { return t.Name == a.Get("name") },
 				func() TimeRange { return TimeRange{Line: p.line, Name: a.Get("name")} }))
 		}),
@@ -138,15 +138,15 @@ func (p *parser) member(m GroupMember) {
 // everyGroup are the commands of all kinds of object groups.
 func everyGroup() []command {
 	list := []command{
-		cmd("description <text:line>", func(p *parser, a cli.Args) { p.group().Description = a.Get("text") }),
-		cmd("group-object <name>", func(p *parser, a cli.Args) { p.member(GroupMember{Group: a.Get("name")}) }),
+		cmd("description <text:line>", one, func(p *parser, a cli.Args) { p.group().Description = a.Get("text") }),
+		cmd("group-object <name>", each, func(p *parser, a cli.Args) { p.member(GroupMember{Group: a.Get("name")}) }),
 	}
 	return append(list, notYet("taking this back with no", "no <rest:line>")...)
 }
 
 func networkGroupCommands() []command {
 	list := []command{
-		cmd("network-object {host <one:addr>|<net:addr> <mask>|object <name>}", func(p *parser, a cli.Args) {
+		cmd("network-object {host <one:addr>|<net:addr> <mask>|object <name>}", each, func(p *parser, a cli.Args) {
 			switch {
 			case a.Has("host"):
 				addr, _ := p.addr(a.Get("one"))
@@ -165,7 +165,7 @@ func networkGroupCommands() []command {
 
 func serviceGroupCommands() []command {
 	list := []command{
-		cmd("port-object {eq <port>|range <from:port> <to:port>}", func(p *parser, a cli.Args) {
+		cmd("port-object {eq <port>|range <from:port> <to:port>}", each, func(p *parser, a cli.Args) {
 			if p.group().Proto == "" {
 				p.refuse(a.Token("port-object"), "", "object-group service %s is of no protocol; write service-object tcp destination eq and the port", p.group().Name)
 				return
@@ -174,12 +174,12 @@ func serviceGroupCommands() []command {
 				p.member(GroupMember{Ports: spec})
 			}
 		}),
-		cmd("service-object object <name>", func(p *parser, a cli.Args) {
+		cmd("service-object object <name>", each, func(p *parser, a cli.Args) {
 			if p.wholeServices(a) {
 				p.member(GroupMember{Object: a.Get("name")})
 			}
 		}),
-		cmd("service-object {tcp|udp|tcp-udp} source=[source {"+servicePorts+"}] destination=[[destination] {"+servicePorts+"}]", func(p *parser, a cli.Args) {
+		cmd("service-object {tcp|udp|tcp-udp} source=[source {"+servicePorts+"}] destination=[[destination] {"+servicePorts+"}]", each, func(p *parser, a cli.Args) {
 			src, ok1 := p.portList(a, "source.")
 			dst, ok2 := p.portList(a, "destination.")
 			if !p.wholeServices(a) || !ok1 || !ok2 {
@@ -193,12 +193,12 @@ func serviceGroupCommands() []command {
 			}
 			p.member(GroupMember{Services: list})
 		}),
-		cmd("service-object icmp [<type:icmptype> [<code:0-255>]]", func(p *parser, a cli.Args) {
+		cmd("service-object icmp [<type:icmptype> [<code:0-255>]]", each, func(p *parser, a cli.Args) {
 			if p.wholeServices(a) {
 				p.member(GroupMember{Services: []Service{icmpService(a)}})
 			}
 		}),
-		cmd("service-object <proto>", func(p *parser, a cli.Args) {
+		cmd("service-object <proto>", each, func(p *parser, a cli.Args) {
 			if proto, _ := parseProto(a.Get("proto")); p.wholeServices(a) {
 				p.member(GroupMember{Services: []Service{{Proto: uint8(proto), ICMPType: -1, ICMPCode: -1}}})
 			}
@@ -228,7 +228,7 @@ func icmpService(a cli.Args) Service {
 
 func protocolGroupCommands() []command {
 	return append([]command{
-		cmd("protocol-object <proto>", func(p *parser, a cli.Args) {
+		cmd("protocol-object <proto>", each, func(p *parser, a cli.Args) {
 			proto, _ := parseProto(a.Get("proto"))
 			p.member(GroupMember{Services: []Service{{Proto: uint8(proto), ICMPType: -1, ICMPCode: -1}}})
 		}),
@@ -237,7 +237,7 @@ func protocolGroupCommands() []command {
 
 func icmpGroupCommands() []command {
 	return append([]command{
-		cmd("icmp-object <type:icmptype>", func(p *parser, a cli.Args) { p.member(GroupMember{Services: []Service{icmpService(a)}}) }),
+		cmd("icmp-object <type:icmptype>", each, func(p *parser, a cli.Args) { p.member(GroupMember{Services: []Service{icmpService(a)}}) }),
 	}, everyGroup()...)
 }
 
@@ -247,7 +247,7 @@ func serviceObjectCommands() []command {
 		o.Line, o.Defined, o.Service = p.line, true, s
 	}
 	list := []command{
-		cmd("service {tcp|udp} source=[source {"+servicePorts+"}] destination=[destination {"+servicePorts+"}]", func(p *parser, a cli.Args) {
+		cmd("service {tcp|udp} source=[source {"+servicePorts+"}] destination=[destination {"+servicePorts+"}]", by("service"), func(p *parser, a cli.Args) {
 			src, ok1 := p.portList(a, "source.")
 			dst, ok2 := p.portList(a, "destination.")
 			if ok1 && ok2 {
@@ -258,12 +258,12 @@ func serviceObjectCommands() []command {
 				object(p, s)
 			}
 		}),
-		cmd("service icmp [<type:icmptype> [<code:0-255>]]", func(p *parser, a cli.Args) { object(p, icmpService(a)) }),
-		cmd("service <proto>", func(p *parser, a cli.Args) {
+		cmd("service icmp [<type:icmptype> [<code:0-255>]]", by("service"), func(p *parser, a cli.Args) { object(p, icmpService(a)) }),
+		cmd("service <proto>", by("service"), func(p *parser, a cli.Args) {
 			proto, _ := parseProto(a.Get("proto"))
 			object(p, Service{Proto: uint8(proto), ICMPType: -1, ICMPCode: -1})
 		}),
-		cmd("description <text:line>", func(p *parser, a cli.Args) { p.run.ServiceObjects[p.item].Description = a.Get("text") }),
+		cmd("description <text:line>", one, func(p *parser, a cli.Args) { p.run.ServiceObjects[p.item].Description = a.Get("text") }),
 	}
 	list = append(list, notYet("SCTP ports", "service sctp <rest:line>")...)
 	list = append(list, notYet("ICMP for IPv6", "service icmp6 [<rest:line>]")...)

@@ -91,14 +91,14 @@ func (p *parser) skinnyMap() *SkinnyMap { return p.run.PolicyMaps[p.item].Skinny
 // inspectMapGlobals begin the parameters of engines.
 func inspectMapGlobals() []command {
 	list := []command{
-		cmd("policy-map type inspect sip <name>", func(p *parser, a cli.Args) {
+		cmd("policy-map type inspect sip <name>", each.opens(inSIPMap), func(p *parser, a cli.Args) {
 			i := p.policyMap("inspect sip", a.Token("name"))
 			if m := &p.run.PolicyMaps[i]; m.SIP == nil {
 				m.SIP = DefaultSIPMap()
 			}
 			p.enter(inSIPMap, i)
 		}),
-		cmd("policy-map type inspect skinny <name>", func(p *parser, a cli.Args) {
+		cmd("policy-map type inspect skinny <name>", each.opens(inSkinnyMap), func(p *parser, a cli.Args) {
 			i := p.policyMap("inspect skinny", a.Token("name"))
 			if m := &p.run.PolicyMaps[i]; m.Skinny == nil {
 				m.Skinny = DefaultSkinnyMap()
@@ -116,8 +116,8 @@ func subMode(m modeID) func(*parser, cli.Args) {
 
 func sipMapCommands() []command {
 	list := []command{
-		cmd("parameters", subMode(inSIPParameters)),
-		cmd("match [not] {content length gt <bytes:0-65536>|content type sdp|request-method {"+sipMethods+"}|uri {sip|tel} length gt <urilength:0-65536>}",
+		cmd("parameters", each.opens(inSIPParameters), subMode(inSIPParameters)),
+		cmd("match [not] {content length gt <bytes:0-65536>|content type sdp|request-method {"+sipMethods+"}|uri {sip|tel} length gt <urilength:0-65536>}", each.opens(inSIPMatch),
 			func(p *parser, a cli.Args) {
 				m := SIPMatch{Line: p.line, Not: a.Has("not"), ContentLength: a.Int("bytes", 0), ContentSDP: a.Has("sdp"), URILength: a.Int("urilength", 0)}
 				for _, w := range strings.Split(sipMethods, "|") {
@@ -143,8 +143,8 @@ func sipMapCommands() []command {
 func sipMatchCommands() []command {
 	last := func(p *parser) *SIPMatch { s := p.sipMap(); return &s.Matches[len(s.Matches)-1] }
 	return []command{
-		cmd("{drop|drop-connection|reset|mask|log} [log]", func(p *parser, a cli.Args) { p.act(a, &last(p).Act) }),
-		cmd("rate-limit <n:1-4294967295>", func(p *parser, a cli.Args) { last(p).RateLimit = a.Int("n", 0) }),
+		cmd("{drop|drop-connection|reset|mask|log} [log]", by("action"), func(p *parser, a cli.Args) { p.act(a, &last(p).Act) }),
+		cmd("rate-limit <n:1-4294967295>", one, func(p *parser, a cli.Args) { last(p).RateLimit = a.Int("n", 0) }),
 	}
 }
 
@@ -172,10 +172,10 @@ func (p *parser) mapAction(a cli.Args) MapAction {
 
 func sipParameterCommands() []command {
 	list := []command{
-		cmd("[no] im", func(p *parser, a cli.Args) { p.sipMap().IM = !a.Has("no") }),
-		cmd("[no] ip-address-privacy", func(p *parser, a cli.Args) { p.sipMap().AddressPrivacy = !a.Has("no") }),
-		cmd("[no] traffic-non-sip", func(p *parser, a cli.Args) { p.sipMap().TrafficNonSIP = !a.Has("no") }),
-		cmd("[no] rtp-conformance [enforce-payloadtype]", func(p *parser, a cli.Args) {
+		cmd("[no] im", one, func(p *parser, a cli.Args) { p.sipMap().IM = !a.Has("no") }),
+		cmd("[no] ip-address-privacy", one, func(p *parser, a cli.Args) { p.sipMap().AddressPrivacy = !a.Has("no") }),
+		cmd("[no] traffic-non-sip", one, func(p *parser, a cli.Args) { p.sipMap().TrafficNonSIP = !a.Has("no") }),
+		cmd("[no] rtp-conformance [enforce-payloadtype]", one, func(p *parser, a cli.Args) {
 			p.sipMap().RTPConformance, p.sipMap().EnforcePayload = !a.Has("no"), !a.Has("no") && a.Has("enforce-payloadtype")
 		}),
 	}
@@ -190,16 +190,16 @@ func sipParameterCommands() []command {
 		{"uri-non-sip", maskActions, func(s *SIPMap) *MapAction { return &s.URINonSIP }},
 	} {
 		list = append(list,
-			cmd(x.name+" action "+x.actions, func(p *parser, a cli.Args) { *x.of(p.sipMap()) = p.mapAction(a) }),
-			cmd("no "+x.name+" [<rest:line>]", func(p *parser, a cli.Args) { *x.of(p.sipMap()) = MapAction{} }))
+			cmd(x.name+" action "+x.actions, by(x.name), func(p *parser, a cli.Args) { *x.of(p.sipMap()) = p.mapAction(a) }),
+			cmd("no "+x.name+" [<rest:line>]", by(x.name), func(p *parser, a cli.Args) { *x.of(p.sipMap()) = MapAction{} }))
 	}
 	return append(list, notYet("this parameter of inspect sip", "trust-verification-server <rest:line>")...)
 }
 
 func skinnyMapCommands() []command {
 	list := []command{
-		cmd("parameters", subMode(inSkinnyParameters)),
-		cmd("match [not] message-id {<id:hexnum>|range <from:hexnum> <to:hexnum>}", func(p *parser, a cli.Args) {
+		cmd("parameters", each.opens(inSkinnyParameters), subMode(inSkinnyParameters)),
+		cmd("match [not] message-id {<id:hexnum>|range <from:hexnum> <to:hexnum>}", each.opens(inSkinnyMatch), func(p *parser, a cli.Args) {
 			m := SkinnyMatch{Line: p.line, Not: a.Has("not")}
 			if a.Has("id") {
 				m.From, _ = parseHexNumber(a.Get("id"))
@@ -221,7 +221,7 @@ func skinnyMapCommands() []command {
 }
 
 func skinnyMatchCommands() []command {
-	return []command{cmd("{drop|drop-connection|reset|log} [log]", func(p *parser, a cli.Args) {
+	return []command{cmd("{drop|drop-connection|reset|log} [log]", by("action"), func(p *parser, a cli.Args) {
 		s := p.skinnyMap()
 		p.act(a, &s.Matches[len(s.Matches)-1].Act)
 	})}
@@ -230,13 +230,13 @@ func skinnyMatchCommands() []command {
 func skinnyParameterCommands() []command {
 	def := DefaultSkinnyMap()
 	return []command{
-		cmd("[no] enforce-registration", func(p *parser, a cli.Args) { p.skinnyMap().EnforceRegistration = !a.Has("no") }),
-		cmd("message-id max <id:hexnum>", func(p *parser, a cli.Args) { p.skinnyMap().MessageIDMax, _ = parseHexNumber(a.Get("id")) }),
-		cmd("no message-id max [<id:hexnum>]", func(p *parser, a cli.Args) { p.skinnyMap().MessageIDMax = def.MessageIDMax }),
-		cmd("[no] rtp-conformance [enforce-payloadtype]", func(p *parser, a cli.Args) {
+		cmd("[no] enforce-registration", one, func(p *parser, a cli.Args) { p.skinnyMap().EnforceRegistration = !a.Has("no") }),
+		cmd("message-id max <id:hexnum>", one, func(p *parser, a cli.Args) { p.skinnyMap().MessageIDMax, _ = parseHexNumber(a.Get("id")) }),
+		cmd("no message-id max [<id:hexnum>]", one, func(p *parser, a cli.Args) { p.skinnyMap().MessageIDMax = def.MessageIDMax }),
+		cmd("[no] rtp-conformance [enforce-payloadtype]", one, func(p *parser, a cli.Args) {
 			p.skinnyMap().RTPConformance, p.skinnyMap().EnforcePayload = !a.Has("no"), !a.Has("no") && a.Has("enforce-payloadtype")
 		}),
-		cmd("sccp-prefix-len {max|min} <bytes:0-4294967295>", func(p *parser, a cli.Args) {
+		cmd("sccp-prefix-len {max|min} <bytes:0-4294967295>", by("$1 $2"), func(p *parser, a cli.Args) {
 			s := p.skinnyMap()
 			if a.Has("max") {
 				s.PrefixMax = a.Int("bytes", 0)
@@ -247,14 +247,14 @@ func skinnyParameterCommands() []command {
 				p.refuse(a.Token("bytes"), "", "the longest prefix, %d, is shorter than the shortest, %d", s.PrefixMax, s.PrefixMin)
 			}
 		}),
-		cmd("no sccp-prefix-len {max|min} [<bytes:0-4294967295>]", func(p *parser, a cli.Args) {
+		cmd("no sccp-prefix-len {max|min} [<bytes:0-4294967295>]", by("$1 $2"), func(p *parser, a cli.Args) {
 			if a.Has("max") {
 				p.skinnyMap().PrefixMax = def.PrefixMax
 			} else {
 				p.skinnyMap().PrefixMin = def.PrefixMin
 			}
 		}),
-		cmd("timeout {media|signaling} <time>", func(p *parser, a cli.Args) {
+		cmd("timeout {media|signaling} <time>", by("$1 $2"), func(p *parser, a cli.Args) {
 			t, _ := parseTime(a.Get("time"))
 			if a.Has("media") {
 				p.skinnyMap().MediaTimeout = t

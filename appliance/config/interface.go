@@ -16,32 +16,32 @@ const defaultMTU = 1500 // bytes
 // (reference/asa-cli.md, section 3.)
 func interfaceGlobals() []command {
 	list := []command{
-		cmd("interface <hardware:word> [<unit:word>]", parseInterface),
-		cmd("[no] same-security-traffic permit {inter-interface|intra-interface}", func(p *parser, a cli.Args) {
+		cmd("interface <hardware:word> [<unit:word>]", each.opens(inInterface).spelled(spellHardware), parseInterface),
+		cmd("[no] same-security-traffic permit {inter-interface|intra-interface}", each, func(p *parser, a cli.Args) {
 			if a.Has("inter-interface") {
 				p.run.SameSecurityInter = !a.Has("no")
 			} else {
 				p.run.SameSecurityIntra = !a.Has("no")
 			}
 		}),
-		cmd("mtu <if> <bytes:64-65535>", func(p *parser, a cli.Args) {
+		cmd("mtu <if> <bytes:64-65535>", by("mtu $if"), func(p *parser, a cli.Args) {
 			if i := p.namedInterface(a.Token("if")); i != nil {
 				i.MTU = a.Int("bytes", defaultMTU)
 			}
 		}),
-		cmd("ip verify reverse-path interface <if>", func(p *parser, a cli.Args) {
+		cmd("ip verify reverse-path interface <if>", each, func(p *parser, a cli.Args) {
 			if !slices.ContainsFunc(p.run.ReversePaths, func(r ReversePath) bool { return r.Interface == a.Get("if") }) {
 				p.run.ReversePaths = append(p.run.ReversePaths, ReversePath{p.line, a.Get("if")})
 			}
 		}),
-		cmd("fragment {size <packets:1-30000>|chain <fragments:1-8200>|timeout <seconds:1-30>} [<if>]", func(p *parser, a cli.Args) {
+		cmd("fragment {size <packets:1-30000>|chain <fragments:1-8200>|timeout <seconds:1-30>} [<if>]", by("fragment $2 $if"), func(p *parser, a cli.Args) {
 			p.run.Fragments = append(p.run.Fragments, Fragments{Line: p.line, Interface: a.Get("if"),
 				Size: a.Int("packets", 0), Chain: a.Int("fragments", 0), Timeout: time.Duration(a.Int("seconds", 0)) * time.Second})
 		}),
-		cmd("sysopt connection tcpmss [minimum] <bytes:0-65535>", parseTCPMSS),
-		cmd("no sysopt connection tcpmss [minimum] [<bytes:0-65535>]", parseTCPMSS),
-		cmd("route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>]", parseRoute),
-		cmd("icmp {permit|deny} {any|host <one:addr>|<addr> <mask>} [<type:icmptype>] <if>", parseICMPRule),
+		cmd("sysopt connection tcpmss [minimum] <bytes:0-65535>", by("sysopt connection tcpmss $minimum"), parseTCPMSS),
+		cmd("no sysopt connection tcpmss [minimum] [<bytes:0-65535>]", by("sysopt connection tcpmss $minimum"), parseTCPMSS),
+		cmd("route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>]", by("route $if $dest $mask $gateway").spelled(spellMetric), parseRoute),
+		cmd("icmp {permit|deny} {any|host <one:addr>|<addr> <mask>} [<type:icmptype>] <if>", each, parseICMPRule),
 	}
 	list = append(list, inert("fragments are always put together here", "fragment reassembly {full|virtual} [<if>]")...)
 	return append(list, notYet("a route of this kind", "route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>] {track <n:1-500>|tunneled}")...)
@@ -49,18 +49,18 @@ func interfaceGlobals() []command {
 
 func interfaceCommands() []command {
 	list := []command{
-		cmd("nameif <name>", parseNameif),
-		cmd("no nameif", func(p *parser, a cli.Args) { p.iface().Name = "" }),
-		cmd("security-level <level:0-100>", func(p *parser, a cli.Args) {
+		cmd("nameif <name>", one, parseNameif),
+		cmd("no nameif", one, func(p *parser, a cli.Args) { p.iface().Name = "" }),
+		cmd("security-level <level:0-100>", one, func(p *parser, a cli.Args) {
 			p.iface().Level, p.iface().levelSet = a.Int("level", 0), true
 		}),
-		cmd("no security-level", func(p *parser, a cli.Args) { p.iface().Level, p.iface().levelSet = 0, false }),
-		cmd("ip address <addr> <mask> [standby <other:addr>]", parseInterfaceAddress),
-		cmd("no ip address", func(p *parser, a cli.Args) { p.iface().Addr = netip.Prefix{} }),
-		cmd("[no] shutdown", func(p *parser, a cli.Args) { p.iface().Shutdown = !a.Has("no") }),
-		cmd("vlan <id:1-4094>", parseVLAN),
-		cmd("[no] management-only", func(p *parser, a cli.Args) { p.iface().ManagementOnly = !a.Has("no") }),
-		cmd("description <text:line>", func(p *parser, a cli.Args) { p.iface().Description = a.Get("text") }),
+		cmd("no security-level", one, func(p *parser, a cli.Args) { p.iface().Level, p.iface().levelSet = 0, false }),
+		cmd("ip address <addr> <mask> [standby <other:addr>]", one, parseInterfaceAddress),
+		cmd("no ip address", one, func(p *parser, a cli.Args) { p.iface().Addr = netip.Prefix{} }),
+		cmd("[no] shutdown", one, func(p *parser, a cli.Args) { p.iface().Shutdown = !a.Has("no") }),
+		cmd("vlan <id:1-4094>", one, parseVLAN),
+		cmd("[no] management-only", one, func(p *parser, a cli.Args) { p.iface().ManagementOnly = !a.Has("no") }),
+		cmd("description <text:line>", one, func(p *parser, a cli.Args) { p.iface().Description = a.Get("text") }),
 	}
 	list = append(list, inert("the driver's link is as the host made it", "speed <rest:line>", "duplex <rest:line>",
 		"no speed", "no duplex", "flowcontrol <rest:line>", "no flowcontrol <rest:line>")...)

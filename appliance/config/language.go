@@ -7,25 +7,67 @@ import (
 	"patchbay/appliance/cli"
 )
 
-// An action is what a command does: exactly one of its fields is set.
+// An action is what a command does: exactly one of do, inert and refuse is set.
 type action struct {
 	do     func(p *parser, a cli.Args)
 	inert  string // why the command has no effect here
 	refuse string // why it is refused, and what to do
+	form   form
 }
 
 type command = cli.Rule[action]
 
+// A form is how lines of a command live in a Text.
+type form struct {
+	// item names what the line sets: a line takes the place of the one before
+	// with the same item. It is a template: $name stands for the word kept under
+	// name and $4 for the fourth word, not counting "no"; "" is the whole line,
+	// of which there may be many.
+	item  string
+	mode  modeID                // that the line begins, or global
+	spell func(*placed)         // puts the line into the ASA's spelling, or nil
+	split func([]word) [][]word // the lines that are kept for the one, or nil
+}
+
+var (
+	loose = form{item: "loose"} // lines of which only the beginning is known: those in only one stand alone
+	each  = form{}              // lines of this command stand beside each other
+	one   = form{item: "one"}   // one line: its item is its first keywords, put in by cmd
+)
+
+// by is the form of a line that sets the item of a template.
+func by(item string) form { return form{item: item} }
+
+func (f form) opens(m modeID) form                     { f.mode = m; return f }
+func (f form) spelled(spell func(*placed)) form        { f.spell = spell; return f }
+func (f form) splits(split func([]word) [][]word) form { f.split = split; return f }
+
 // cmd is a command that is obeyed.
-func cmd(syntax string, do func(p *parser, a cli.Args)) command {
-	return command{Syntax: syntax, Do: action{do: do}}
+func cmd(syntax string, f form, do func(p *parser, a cli.Args)) command {
+	return command{Syntax: syntax, Do: action{do: do, form: f.of(syntax)}}
+}
+
+// of puts the first keywords of syntax in place of one.
+func (f form) of(syntax string) form {
+	if f.item == one.item {
+		f.item = strings.Join(cli.Lead(syntax), " ")
+	}
+	return f
 }
 
 // inert are commands that are known and have no effect here because of why.
+// Those that end in any words or have a choice stand beside each other.
 func inert(why string, syntax ...string) []command {
 	var list []command
 	for _, s := range syntax {
-		list = append(list, command{Syntax: s, Do: action{inert: why}})
+		f := one
+		switch {
+		case strings.Contains(s, "<rest:line>"):
+			f = loose
+		case strings.Contains(s, "{") || strings.HasSuffix(s, "<if>"):
+			f = each
+		}
+		list = append(list, command{Syntax: s, Do: action{inert: why, form: f.of(s)}})
 	}
 	return list
 }
@@ -78,19 +120,26 @@ const (
 	inSkinnyMap
 	inSkinnyParameters
 	inSkinnyMatch
+	inDNSParameters
 	modeCount
 )
 
 // A mode is a set of commands and what the operator sees of it.
 type mode struct {
-	name    string // as it begins: "phone-proxy"
-	prompt  string // between host name and "#": "(config-phone-proxy)"
-	parent  modeID
-	grammar *cli.Grammar[action]
+	name   string // as it begins: "phone-proxy"
+	prompt string // between host name and "#": "(config-phone-proxy)"
+	parent modeID
+
+	grammar  *cli.Grammar[action]
+	positive *cli.Grammar[action] // without those that are refused or begin with "no"
+	moves    *cli.Grammar[move]   // that leave the mode
 }
 
 // A language is all modes.
-type language struct{ modes [modeCount]mode }
+type language struct {
+	modes   [modeCount]mode
+	actions *cli.Grammar[action] // typed in configuration mode, and not kept
+}
 
 // asa returns the language, which never changes.
 var asa = sync.OnceValue(func() *language {
@@ -100,8 +149,15 @@ var asa = sync.OnceValue(func() *language {
 		for _, list := range lists {
 			all = append(all, list...)
 		}
-		l.modes[id] = mode{name, prompt, parent, cli.MustCompile(all)}
+		var positive []command
+		for _, c := range all {
+			if c.Syntax = strings.TrimPrefix(c.Syntax, "[no] "); c.Do.refuse == "" && !strings.HasPrefix(c.Syntax, "no ") {
+				positive = append(positive, c)
+			}
+		}
+		l.modes[id] = mode{name, prompt, parent, cli.MustCompile(all), cli.MustCompile(positive), cli.MustCompile(moves(id))}
 	}
+	l.actions = cli.MustCompile(actionCommands())
 	add(global, "global configuration", "(config)", global,
 		systemCommands(), interfaceGlobals(), objectGlobals(), groupGlobals(), accessCommands(), twiceNATCommands(), legacyCommands(), cryptoCommands(), phoneProxyGlobals(), policyGlobals(),
 		inertCommands(), notYetCommands())
@@ -118,6 +174,7 @@ var asa = sync.OnceValue(func() *language {
 	add(inPolicyMap, "policy-map", "(config-pmap)", global, policyMapCommands())
 	add(inPolicyClass, "class", "(config-pmap-c)", inPolicyMap, policyClassCommands())
 	add(inInspectDNS, "policy-map type inspect dns", "(config-pmap)", global, inspectDNSCommands())
+	add(inDNSParameters, "parameters", "(config-pmap-p)", inInspectDNS, dnsParameterCommands())
 	add(inServiceObject, "object service", "(config-service-object)", global, serviceObjectCommands())
 	add(inNetworkGroup, "object-group network", "(config-network-object-group)", global, networkGroupCommands())
 	add(inServiceGroup, "object-group service", "(config-service-object-group)", global, serviceGroupCommands())

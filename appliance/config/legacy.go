@@ -46,17 +46,17 @@ type legacyGlobal struct {
 func legacyCommands() []command {
 	const limits = " [dns|norandomseq|limit={[tcp] <conns:0-65535> [<embryonic:0-65535>]|udp <udpconns:0-65535>}]..."
 	return []command{
-		cmd("static <pair> {<mapped:addr>|interface} {<real:addr> [netmask <mask>]|access-list <acl:name>}"+limits, parseStatic),
-		cmd("static <pair> proto={tcp|udp} {<mapped:addr>|interface} <mappedport:port> <real:addr> <realport:port> [netmask <mask>]"+limits, parseStatic),
-		cmd("static <pair> proto={tcp|udp} {<mapped:addr>|interface} <mappedport:port> access-list <acl:name>"+limits, parseStatic),
-		cmd("global <in:paren> <id:1-2147483647> {interface|<range:addrrange> [netmask <mask>]}", parseGlobal),
-		cmd("nat <in:paren> <id:0-2147483647> {{<net:addr>|0} [<mask>|0]|access-list <acl:name>} [outside]"+limits, parseLegacyNAT),
-		cmd("nat-control", func(p *parser, a cli.Args) {
+		cmd("static <pair> {<mapped:addr>|interface} {<real:addr> [netmask <mask>]|access-list <acl:name>}"+limits, each, parseStatic),
+		cmd("static <pair> proto={tcp|udp} {<mapped:addr>|interface} <mappedport:port> <real:addr> <realport:port> [netmask <mask>]"+limits, each, parseStatic),
+		cmd("static <pair> proto={tcp|udp} {<mapped:addr>|interface} <mappedport:port> access-list <acl:name>"+limits, each, parseStatic),
+		cmd("global <in:paren> <id:1-2147483647> {interface|<range:addrrange> [netmask <mask>]}", each, parseGlobal),
+		cmd("nat <in:paren> <id:0-2147483647> {{<net:addr>|0} [<mask>|0]|access-list <acl:name>} [outside]"+limits, each.spelled(spellZeros), parseLegacyNAT),
+		cmd("nat-control", one, func(p *parser, a cli.Args) {
 			if p.old(a.Token("nat-control")) {
 				p.run.NATControl = p.line
 			}
 		}),
-		cmd("no nat-control", func(p *parser, a cli.Args) { p.run.NATControl = 0 }),
+		cmd("no nat-control", one, func(p *parser, a cli.Args) { p.run.NATControl = 0 }),
 	}
 }
 

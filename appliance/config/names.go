@@ -1,6 +1,9 @@
 package config
 
-import "strconv"
+import (
+	"slices"
+	"strconv"
+)
 
 // ParsePort reads a port by name or number, 0 to 65535.
 func ParsePort(word string) (uint16, error) {
@@ -26,14 +29,20 @@ func ParseMask(word string) (int, error) { return parseMask(word) }
 // MaskText writes the network mask of n ones.
 func MaskText(n int) string { return maskText(n) }
 
-// preferred are the names that the ASA prints where a number has several: by
-// protocol and port.
-var preferred = map[[2]int]string{
-	{protoTCP, 80}: "www", {protoUDP, 80}: "www",
-	{protoTCP, 512}: "exec", {protoUDP, 512}: "biff",
-	{protoTCP, 513}: "login", {protoUDP, 513}: "who",
-	{protoTCP, 514}: "rsh", {protoUDP, 514}: "syslog",
+// only are the names of ports that the ASA prints for one protocol; those of
+// portNames that stand in neither are printed for both.
+var only = map[uint8][]string{
+	protoTCP: {"aol", "bgp", "chargen", "citrix-ica", "ctiqbe", "daytime", "exec", "finger", "ftp", "ftp-data", "gopher", "h323",
+		"hostname", "https", "ident", "imap4", "irc", "klogin", "kshell", "ldap", "ldaps", "login", "lotusnotes", "lpd",
+		"netbios-ssn", "nntp", "pcanywhere-data", "pop2", "pop3", "pptp", "rsh", "rtsp", "smtp", "sqlnet", "ssh", "telnet",
+		"uucp", "whois"},
+	protoUDP: {"biff", "bootpc", "bootps", "dnsix", "isakmp", "mobile-ip", "nameserver", "netbios-dgm", "netbios-ns", "ntp",
+		"pcanywhere-status", "radius", "radius-acct", "rip", "secureid-udp", "snmp", "snmptrap", "syslog", "tftp", "time",
+		"who", "xdmcp"},
 }
+
+// synonyms are names of ports that the ASA takes and prints as another.
+var synonyms = []string{"http", "cmd"}
 
 // byNumber turns the tables of words.go around. Of two names the first in the
 // alphabet is taken.
@@ -47,16 +56,20 @@ func byNumber(names map[string]int) map[int]string {
 	return m
 }
 
-var portNumbers, protoNumbers, icmpNumbers, levelNumbers = byNumber(portNames), byNumber(protoNames), byNumber(icmpNames), byNumber(levelNames)
+var protoNumbers, icmpNumbers, levelNumbers = byNumber(protoNames), byNumber(icmpNames), byNumber(levelNames)
 
 // PortName returns the name that a running configuration prints for a port of a
-// protocol, or its number. (reference/asa-cli.md, section 6.)
+// protocol, or its number; of another protocol than TCP and UDP, as 0, the name
+// that both have. (reference/asa-cli.md, section 6.)
 func PortName(proto uint8, port uint16) string {
-	if name, ok := preferred[[2]int{int(proto), int(port)}]; ok {
-		return name
-	}
-	if name, ok := portNumbers[int(port)]; ok {
-		return name
+	for name, n := range portNames {
+		if n != int(port) || slices.Contains(synonyms, name) {
+			continue
+		}
+		tcp, udp := slices.Contains(only[protoTCP], name), slices.Contains(only[protoUDP], name)
+		if tcp && proto == protoTCP || udp && proto == protoUDP || !tcp && !udp {
+			return name
+		}
 	}
 	return strconv.Itoa(int(port))
 }

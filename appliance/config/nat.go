@@ -138,8 +138,8 @@ func twiceNATCommands() []command {
 			" [service <service1:name> <service2:name>]" + twiceOptions
 	)
 	list := []command{
-		cmd(head+"static real={any|<name>} mapped={any|<name>|interface}"+dest, parseTwiceNAT),
-		cmd(head+"dynamic real={any|<name>} {mapped={<name> [interface]|interface}|pat-pool <pool:name> "+poolOptions+"}"+dest, parseTwiceNAT),
+		cmd(head+"static real={any|<name>} mapped={any|<name>|interface}"+dest, each.spelled(placedNAT), parseTwiceNAT),
+		cmd(head+"dynamic real={any|<name>} {mapped={<name> [interface]|interface}|pat-pool <pool:name> "+poolOptions+"}"+dest, each.spelled(placedNAT), parseTwiceNAT),
 	}
 	return append(list, notYet("NAT to IPv6", head+"{static|dynamic} <real:word> interface ipv6 [<rest:line>]")...)
 }
@@ -149,8 +149,8 @@ func objectNATCommands() []command {
 	const options = " [no-proxy-arp|route-lookup|dns|net-to-net]..."
 	list := []command{
 		cmd("nat <pair> static {<mapped:addr>|<object:name>|interface}"+options+
-			" [service {tcp|udp} <realport:port> <mappedport:port>]"+options, parseObjectNAT),
-		cmd("nat <pair> dynamic {<mapped:addr>|<object:name> [interface]|interface|pat-pool <pool:name> "+poolOptions+"} [dns]", parseObjectNAT),
+			" [service {tcp|udp} <realport:port> <mappedport:port>]"+options, by("nat"), parseObjectNAT),
+		cmd("nat <pair> dynamic {<mapped:addr>|<object:name> [interface]|interface|pat-pool <pool:name> "+poolOptions+"} [dns]", by("nat"), parseObjectNAT),
 	}
 	return append(list, notYet("object NAT with this option", "nat <pair> static {<mapped:word>|interface} {ipv6|service sctp} [<rest:line>]",
 		"nat <pair> dynamic interface ipv6 [<rest:line>]")...)

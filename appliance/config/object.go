@@ -10,7 +10,7 @@ import (
 // objectGlobals begin objects. (reference/asa-cli.md, section 4.)
 func objectGlobals() []command {
 	return []command{
-		cmd("object network <name>", func(p *parser, a cli.Args) {
+		cmd("object network <name>", each.opens(inObject), func(p *parser, a cli.Args) {
 			i, ok := p.objects[a.Get("name")]
 			if !ok {
 				i = len(p.run.Objects)
@@ -24,11 +24,11 @@ func objectGlobals() []command {
 
 func objectCommands() []command {
 	list := []command{
-		cmd("host <addr>", parseObjectAddress),
-		cmd("subnet <net:addr> <mask>", parseObjectAddress),
-		cmd("range <from:addr> <to:addr>", parseObjectAddress),
-		cmd("fqdn [v4] <dns:fqdn>", parseObjectAddress),
-		cmd("description <text:line>", func(p *parser, a cli.Args) { p.object().Description = a.Get("text") }),
+		cmd("host <addr>", by("address"), parseObjectAddress),
+		cmd("subnet <net:addr> <mask>", by("address"), parseObjectAddress),
+		cmd("range <from:addr> <to:addr>", by("address"), parseObjectAddress),
+		cmd("fqdn [v4] <dns:fqdn>", by("address"), parseObjectAddress),
+		cmd("description <text:line>", one, func(p *parser, a cli.Args) { p.object().Description = a.Get("text") }),
 	}
 	list = append(list, objectNATCommands()...)
 	return append(list, notYet("this of an object", "fqdn v6 <name:word>", "no <rest:line>")...)

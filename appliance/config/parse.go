@@ -50,6 +50,9 @@ type parser struct {
 
 	found   []Finding
 	dropped int // findings over maxFindings
+
+	record  func(modeID, *cli.Match[action])             // told of each command obeyed or refused by what it says, or nil
+	certify func(trustpoint string, ca bool, der []byte) // told of each certificate that is whole, or nil
 }
 
 // Parse reads a whole configuration, in which file names it in messages. It
@@ -58,6 +61,12 @@ type parser struct {
 // Every line is obeyed, known to be inert, or refused with a finding.
 func Parse(file string, r io.Reader) (*Running, []Finding) {
 	p := newParser(file)
+	p.read(r)
+	return p.run, p.found
+}
+
+// read reads a whole configuration.
+func (p *parser) read(r io.Reader) {
 	data, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	tooLong := len(data) > maxFile
 	if tooLong {
@@ -81,11 +90,10 @@ func Parse(file string, r io.Reader) (*Running, []Finding) {
 	}
 	p.resolve()
 	if p.dropped > 0 {
-		p.found = append(p.found, Finding{File: file, Line: max(len(p.run.Lines), 1), Severity: Error,
+		p.found = append(p.found, Finding{File: p.file, Line: max(len(p.run.Lines), 1), Severity: Error,
 			Msg: fmt.Sprintf("%d more findings are not listed", p.dropped)})
 	}
 	sortFindings(p.found)
-	return p.run, p.found
 }
 
 // Check is Parse and then Validate, with the findings of both in the order of
@@ -160,7 +168,7 @@ func (p *parser) itemName() string {
 	case inClassMap:
 		return p.run.ClassMaps[p.item].Name
 	case inPolicyMap, inPolicyClass, inInspectDNS, inSIPMap, inSIPParameters, inSIPMatch,
-		inSkinnyMap, inSkinnyParameters, inSkinnyMatch:
+		inSkinnyMap, inSkinnyParameters, inSkinnyMatch, inDNSParameters:
 		return p.run.PolicyMaps[p.item].Name
 	}
 	return ""
@@ -230,8 +238,30 @@ func (p *parser) command(text string, indented bool) {
 	} else {
 		modes = append(modes, global)
 	}
-	var worst *cli.Error
-	var refusal *cli.Match[action]
+	f := p.find(modes, text)
+	if f.match == nil || f.match.Rule.Do.refuse != "" {
+		tok, why := p.why(f)
+		p.refuse(tok, "", "%s", why)
+		return
+	}
+	p.obey(f.mode, f.match)
+	if p.record != nil {
+		p.record(f.mode, f.match)
+	}
+}
+
+// A finder is what a line is in one of some modes: a command, which may be one
+// that is refused, or no command and why.
+type finder struct {
+	mode     modeID
+	match    *cli.Match[action]
+	err      *cli.Error
+	expected []string // the first words that are known in the modes
+}
+
+// find looks for the command that text is in one of modes, the innermost first.
+func (p *parser) find(modes []modeID, text string) finder {
+	var worst finder
 	deepest, expected := -1, []string(nil)
 	for _, id := range modes {
 		m, err := p.lang.modes[id].grammar.Match(text, p.check)
@@ -240,7 +270,7 @@ func (p *parser) command(text string, indented bool) {
 				expected = append(expected, err.Expected...)
 			}
 			if err.Words > deepest {
-				deepest, worst, refusal = err.Words, err, nil
+				deepest, worst = err.Words, finder{mode: id, err: err}
 			}
 			continue
 		}
@@ -248,19 +278,14 @@ func (p *parser) command(text string, indented bool) {
 			continue // "host 10.0.0.300" in an object is not "hostname 10.0.0.300"
 		}
 		if m.Rule.Do.refuse == "" {
-			p.obey(id, m)
-			return
+			return finder{mode: id, match: m}
 		}
 		if depth := len(m.Args.Names()) - 1; depth > deepest {
-			deepest, worst, refusal = depth, nil, m
+			deepest, worst = depth, finder{mode: id, match: m}
 		}
 	}
-	if refusal != nil {
-		tok := cli.Split(text)[0]
-		p.refuse(tok, "", "%s", refusal.Rule.Do.refuse)
-		return
-	}
-	p.explain(worst, expected)
+	worst.expected = expected
+	return worst
 }
 
 // spelled reports whether the command in text, after a "no", is not abbreviated.
@@ -284,14 +309,20 @@ func (p *parser) obey(id modeID, m *cli.Match[action]) {
 	do.do(p, m.Args)
 }
 
-// explain reports why no rule matches the current line. expected are the first
-// words that are known in the modes tried.
-func (p *parser) explain(err *cli.Error, expected []string) {
+// why says why no rule matches the current line, and at which word.
+func (p *parser) why(f finder) (cli.Token, string) {
+	if f.match != nil {
+		return cli.Split(p.text)[0], f.match.Rule.Do.refuse
+	}
+	err := f.err
 	tok := err.Token
+	near := cli.Nearest(tok.Text, err.Expected)
 	var why string
 	switch {
 	case err.Words == 0 && err.Kind == cli.Invalid:
-		why = p.unknown(tok.Text, expected)
+		why = p.unknown(tok.Text, f.expected)
+	case err.Kind == cli.Invalid && near != "":
+		why = fmt.Sprintf("%s is not known here; is it %s?", tok.Text, near)
 	case err.Reason != "":
 		why = err.Reason
 	case err.Kind == cli.Incomplete:
@@ -302,15 +333,12 @@ func (p *parser) explain(err *cli.Error, expected []string) {
 		why = fmt.Sprintf("the command is complete before %s", tok.Text)
 	default:
 		why = fmt.Sprintf("%s cannot stand here, but %s", tok.Text, orList(err.Expected))
-		if near := cli.Nearest(tok.Text, err.Expected); near != "" {
-			why = fmt.Sprintf("%s is not known here; is it %s?", tok.Text, near)
-		}
 	}
 	text := err.Error()
 	if !strings.HasSuffix(text, ".") {
 		text += ":"
 	}
-	p.refuse(tok, "", "%s %s", text, why)
+	return tok, text + " " + why
 }
 
 // unknown explains a line whose first word no mode tried knows.

@@ -23,25 +23,25 @@ const (
 // section 8.)
 func phoneProxyGlobals() []command {
 	return []command{
-		cmd("ctl-file <name>", func(p *parser, a cli.Args) {
+		cmd("ctl-file <name>", each.opens(inCTL), func(p *parser, a cli.Args) {
 			p.enter(inCTL, findOrAdd(&p.run.CTLs, func(c *CTLFile) bool { return c.Name == a.Get("name") },
 				func() CTLFile {
 					return CTLFile{Line: p.line, Name: a.Get("name"), SAST: defaultSAST, Shutdown: true}
 				}))
 		}),
-		cmd("tls-proxy maximum-sessions <n:1-100000>", func(p *parser, a cli.Args) { p.run.MaxTLSSessions = a.Int("n", 0) }),
-		cmd("tls-proxy <name>", func(p *parser, a cli.Args) {
+		cmd("tls-proxy maximum-sessions <n:1-100000>", one, func(p *parser, a cli.Args) { p.run.MaxTLSSessions = a.Int("n", 0) }),
+		cmd("tls-proxy <name>", each.opens(inTLSProxy), func(p *parser, a cli.Args) {
 			p.enter(inTLSProxy, findOrAdd(&p.run.TLSProxies, func(t *TLSProxy) bool { return t.Name == a.Get("name") },
 				func() TLSProxy { return TLSProxy{Line: p.line, Name: a.Get("name"), AuthenticateClient: true} }))
 		}),
-		cmd("media-termination <name>", func(p *parser, a cli.Args) {
+		cmd("media-termination <name>", each.opens(inMediaTermination), func(p *parser, a cli.Args) {
 			p.enter(inMediaTermination, findOrAdd(&p.run.MediaTerminations,
 				func(m *MediaTermination) bool { return m.Name == a.Get("name") },
 				func() MediaTermination {
 					return MediaTermination{Line: p.line, Name: a.Get("name"), MinPort: defaultMinPort, MaxPort: defaultMaxPort}
 				}))
 		}),
-		cmd("phone-proxy <name>", func(p *parser, a cli.Args) {
+		cmd("phone-proxy <name>", each.opens(inPhoneProxy), func(p *parser, a cli.Args) {
 			p.enter(inPhoneProxy, findOrAdd(&p.run.PhoneProxies, func(x *PhoneProxy) bool { return x.Name == a.Get("name") },
 				func() PhoneProxy {
 					return PhoneProxy{Line: p.line, Name: a.Get("name"), SecurePhones: defaultSecurePhones,
@@ -53,8 +53,8 @@ func phoneProxyGlobals() []command {
 
 func ctlCommands() []command {
 	return []command{
-		cmd("record-entry {capf|cucm|cucm-tftp|tftp} trustpoint <tp:name> address {<addr>|<fqdn>} [domain-name <domain:word>]...", parseRecord),
-		cmd("sast <n:0-999>", func(p *parser, a cli.Args) {
+		cmd("record-entry {capf|cucm|cucm-tftp|tftp} trustpoint <tp:name> address {<addr>|<fqdn>} [domain-name <domain:word>]...", each, parseRecord),
+		cmd("sast <n:0-999>", one, func(p *parser, a cli.Args) {
 			n := a.Int("n", defaultSAST)
 			if n < 1 || n > maxSAST {
 				p.refuse(a.Token("n"), "V30", "a CTL file has 1 to %d SAST tokens, not %d; without this line it has %d", maxSAST, n, defaultSAST)
@@ -62,9 +62,9 @@ func ctlCommands() []command {
 			}
 			p.ctl().SAST = n
 		}),
-		cmd("[no] shutdown", func(p *parser, a cli.Args) { p.ctl().Shutdown = !a.Has("no") }),
-		cmd("cluster-ctl-file <path:word>", func(p *parser, a cli.Args) { p.ctl().ClusterFile = a.Get("path") }),
-		cmd("no cluster-ctl-file [<path:word>]", func(p *parser, a cli.Args) { p.ctl().ClusterFile = "" }),
+		cmd("[no] shutdown", one, func(p *parser, a cli.Args) { p.ctl().Shutdown = !a.Has("no") }),
+		cmd("cluster-ctl-file <path:word>", one, func(p *parser, a cli.Args) { p.ctl().ClusterFile = a.Get("path") }),
+		cmd("no cluster-ctl-file [<path:word>]", one, func(p *parser, a cli.Args) { p.ctl().ClusterFile = "" }),
 	}
 }
 
@@ -92,12 +92,12 @@ func tlsProxyCommands() []command {
 	// t returns the TLS proxy that the mode is about.
 	t := func(p *parser) *TLSProxy { return &p.run.TLSProxies[p.item] }
 	return []command{
-		cmd("server trust-point <tp:name>", func(p *parser, a cli.Args) { t(p).ServerTrustpoint = a.Get("tp") }),
-		cmd("[no] server authenticate-client", func(p *parser, a cli.Args) { t(p).AuthenticateClient = !a.Has("no") }),
-		cmd("client trust-point <tp:name>", func(p *parser, a cli.Args) { t(p).ClientTrustpoint = a.Get("tp") }),
-		cmd("client ldc issuer <tp:name>", func(p *parser, a cli.Args) { t(p).LDCIssuer = a.Get("tp") }),
-		cmd("client ldc {key-pair|keypair} <label:name>", func(p *parser, a cli.Args) { t(p).LDCKeyPair = a.Get("label") }),
-		cmd("client cipher-suite {<cipher:word>}...", func(p *parser, a cli.Args) {
+		cmd("server trust-point <tp:name>", one, func(p *parser, a cli.Args) { t(p).ServerTrustpoint = a.Get("tp") }),
+		cmd("[no] server authenticate-client", one, func(p *parser, a cli.Args) { t(p).AuthenticateClient = !a.Has("no") }),
+		cmd("client trust-point <tp:name>", one, func(p *parser, a cli.Args) { t(p).ClientTrustpoint = a.Get("tp") }),
+		cmd("client ldc issuer <tp:name>", one, func(p *parser, a cli.Args) { t(p).LDCIssuer = a.Get("tp") }),
+		cmd("client ldc {key-pair|keypair} <label:name>", by("client ldc key-pair").spelled(spellKeyPair), func(p *parser, a cli.Args) { t(p).LDCKeyPair = a.Get("label") }),
+		cmd("client cipher-suite {<cipher:word>}...", one, func(p *parser, a cli.Args) {
 			t(p).ClientCiphers = parseCiphers(p, a.All("cipher"))
 		}),
 	}
@@ -105,13 +105,13 @@ func tlsProxyCommands() []command {
 
 func mediaTerminationCommands() []command {
 	return []command{
-		cmd("address <addr> [interface <if>]", func(p *parser, a cli.Args) {
+		cmd("address <addr> [interface <if>]", each, func(p *parser, a cli.Args) {
 			m := &p.run.MediaTerminations[p.item]
 			addr, _ := p.addr(a.Get("addr"))
 			m.Addrs = append(m.Addrs, MTA{p.line, addr, a.Get("if")})
 		}),
-		cmd("rtp-min-port <min:word> rtp-max-port <max:word>", parseRTPPorts),
-		cmd("no rtp-min-port [<min:0-65535> rtp-max-port <max:0-65535>]", func(p *parser, a cli.Args) {
+		cmd("rtp-min-port <min:word> rtp-max-port <max:word>", one, parseRTPPorts),
+		cmd("no rtp-min-port [<min:0-65535> rtp-max-port <max:0-65535>]", one, func(p *parser, a cli.Args) {
 			m := &p.run.MediaTerminations[p.item]
 			m.MinPort, m.MaxPort = defaultMinPort, defaultMaxPort
 		}),
@@ -139,27 +139,27 @@ func phoneProxyCommands() []command {
 	// pp returns the phone proxy that the mode is about.
 	pp := func(p *parser) *PhoneProxy { return &p.run.PhoneProxies[p.item] }
 	list := []command{
-		cmd("media-termination <name>", func(p *parser, a cli.Args) {
+		cmd("media-termination <name>", one, func(p *parser, a cli.Args) {
 			if before := pp(p).MediaTermination; before != "" && before != a.Get("name") {
 				p.refuse(a.Token("name"), "V03", "the phone proxy has media-termination %s already; it has one", before)
 				return
 			}
 			pp(p).MediaTermination = a.Get("name")
 		}),
-		cmd("tftp-server address <addr> [<port:word>] interface <if>", parseTFTPServer),
-		cmd("ctl-file <name>", func(p *parser, a cli.Args) {
+		cmd("tftp-server address <addr> [<port:word>] interface <if>", each, parseTFTPServer),
+		cmd("ctl-file <name>", one, func(p *parser, a cli.Args) {
 			if before := pp(p).CTL; before != "" && before != a.Get("name") {
 				p.refuse(a.Token("name"), "V02", "the phone proxy has ctl-file %s already; it has one", before)
 				return
 			}
 			pp(p).CTL = a.Get("name")
 		}),
-		cmd("tls-proxy <name>", func(p *parser, a cli.Args) { pp(p).TLSProxy = a.Get("name") }),
-		cmd("cluster-mode {nonsecure|mixed}", func(p *parser, a cli.Args) { pp(p).Mixed = a.Has("mixed") }),
-		cmd("timeout secure-phones <time>", func(p *parser, a cli.Args) { pp(p).SecurePhones, _ = parseTime(a.Get("time")) }),
-		cmd("[no] disable service-settings", func(p *parser, a cli.Args) { pp(p).KeepServiceSettings = a.Has("no") }),
-		cmd("[no] cipc security-mode authenticated", func(p *parser, a cli.Args) { pp(p).CIPCAuthenticated = !a.Has("no") }),
-		cmd("proxy-server address {<addr>|<fqdn>} [<port:1-65535>] interface <if>", func(p *parser, a cli.Args) {
+		cmd("tls-proxy <name>", one, func(p *parser, a cli.Args) { pp(p).TLSProxy = a.Get("name") }),
+		cmd("cluster-mode {nonsecure|mixed}", one, func(p *parser, a cli.Args) { pp(p).Mixed = a.Has("mixed") }),
+		cmd("timeout secure-phones <time>", one, func(p *parser, a cli.Args) { pp(p).SecurePhones, _ = parseTime(a.Get("time")) }),
+		cmd("[no] disable service-settings", one, func(p *parser, a cli.Args) { pp(p).KeepServiceSettings = a.Has("no") }),
+		cmd("[no] cipc security-mode authenticated", one, func(p *parser, a cli.Args) { pp(p).CIPCAuthenticated = !a.Has("no") }),
+		cmd("proxy-server address {<addr>|<fqdn>} [<port:1-65535>] interface <if>", one, func(p *parser, a cli.Args) {
 			s := &ProxyServer{Line: p.line, Host: a.Get("fqdn"), Port: uint16(a.Int("port", defaultProxyPort)), Interface: a.Get("if")}
 			if a.Has("addr") {
 				s.Addr, _ = p.addr(a.Get("addr"))
@@ -168,12 +168,12 @@ func phoneProxyCommands() []command {
 		}),
 
 		// Patchbay's own.
-		cmd("phone-certificate expired {permit|deny}", func(p *parser, a cli.Args) { pp(p).ExpiredCertificates = a.Has("permit") }),
-		cmd("secure-phones {readmit|refuse}", func(p *parser, a cli.Args) { pp(p).Readmit = a.Has("readmit") }),
-		cmd("sccp version-max <n:3-22>", func(p *parser, a cli.Args) { pp(p).SCCPVersionMax = a.Int("n", defaultSCCPVersion) }),
-		cmd("[no] tftp single-port", func(p *parser, a cli.Args) { pp(p).TFTPSinglePort = !a.Has("no") }),
+		cmd("phone-certificate expired {permit|deny}", one, func(p *parser, a cli.Args) { pp(p).ExpiredCertificates = a.Has("permit") }),
+		cmd("secure-phones {readmit|refuse}", one, func(p *parser, a cli.Args) { pp(p).Readmit = a.Has("readmit") }),
+		cmd("sccp version-max <n:3-22>", one, func(p *parser, a cli.Args) { pp(p).SCCPVersionMax = a.Int("n", defaultSCCPVersion) }),
+		cmd("[no] tftp single-port", one, func(p *parser, a cli.Args) { pp(p).TFTPSinglePort = !a.Has("no") }),
 	}
-	return append(list, cmd("media-termination address <addr> [rtp-min-port <min:word> rtp-max-port <max:word>]", parseOldMedia))
+	return append(list, cmd("media-termination address <addr> [rtp-min-port <min:word> rtp-max-port <max:word>]", by("media-termination"), parseOldMedia))
 }
 
 // parseOldMedia reads the media termination of before 8.2(1), which stands in

@@ -48,15 +48,15 @@ func policingCommands() []command {
 	)
 	list := []command{
 		cmd("police {input|output} <rate:8000-2000000000> [<burst:1000-512000000>] [conform-action conform={drop|transmit}] "+
-			"[exceed-action exceed={drop|transmit}]", parsePolice),
-		cmd("set connection "+limits, func(p *parser, a cli.Args) {
+			"[exceed-action exceed={drop|transmit}]", by("police $2"), parsePolice),
+		cmd("set connection "+limits, by("set connection $3").splits(splitGroups(2)), func(p *parser, a cli.Args) {
 			s := p.setConnection()
 			for name, where := range map[string]*int{"conns": &s.ConnMax, "embryonic": &s.EmbryonicMax, "client": &s.PerClientMax,
 				"clientembryonic": &s.PerClientEmbryonicMax} {
 				*where = a.Int(name, *where)
 			}
 		}),
-		cmd("set connection timeout "+timeouts, func(p *parser, a cli.Args) {
+		cmd("set connection timeout "+timeouts, by("set connection timeout $4").splits(splitGroups(3)), func(p *parser, a cli.Args) {
 			s := p.setConnection()
 			for name, where := range map[string]*time.Duration{"t.embryonic": &s.EmbryonicTimeout, "t.half-closed": &s.HalfClosedTimeout,
 				"t.idle": &s.IdleTimeout} {

@@ -14,15 +14,15 @@ var engines = []string{"sip", "skinny", "tftp", "icmp", "icmp error"}
 // (reference/asa-cli.md, section 8.5.)
 func policyGlobals() []command {
 	list := []command{
-		cmd("class-map [match-any] <name>", func(p *parser, a cli.Args) {
+		cmd("class-map [match-any] <name>", by("class-map $name").opens(inClassMap), func(p *parser, a cli.Args) {
 			p.enter(inClassMap, findOrAdd(&p.run.ClassMaps, func(c *ClassMap) bool { return c.Name == a.Get("name") },
 				func() ClassMap { return ClassMap{Line: p.line, Name: a.Get("name")} }))
 		}),
-		cmd("policy-map <name>", func(p *parser, a cli.Args) { p.enter(inPolicyMap, p.policyMap("", a.Token("name"))) }),
-		cmd("policy-map type inspect dns <name>", func(p *parser, a cli.Args) {
+		cmd("policy-map <name>", each.opens(inPolicyMap), func(p *parser, a cli.Args) { p.enter(inPolicyMap, p.policyMap("", a.Token("name"))) }),
+		cmd("policy-map type inspect dns <name>", each.opens(inInspectDNS), func(p *parser, a cli.Args) {
 			p.enter(inInspectDNS, p.policyMap("inspect dns", a.Token("name")))
 		}),
-		cmd("service-policy <name> {global|interface <if>}", parseServicePolicy),
+		cmd("service-policy <name> {global|interface <if>}", each, parseServicePolicy),
 	}
 	list = append(list, inspectMapGlobals()...)
 	list = append(list, notYet("parameters of an engine", "policy-map type inspect <engine:word> <rest:line>",
@@ -32,10 +32,10 @@ func policyGlobals() []command {
 
 func classMapCommands() []command {
 	list := []command{
-		cmd("match any", func(p *parser, a cli.Args) { p.match(a, Match{Kind: MatchAny}) }),
-		cmd("match default-inspection-traffic", func(p *parser, a cli.Args) { p.match(a, Match{Kind: MatchDefault, Default: true}) }),
-		cmd("match access-list <name>", func(p *parser, a cli.Args) { p.match(a, Match{Kind: MatchACL, ACL: a.Get("name")}) }),
-		cmd("match port {tcp|udp} {eq <from:port>|range <from:port> <to:port>}", parseMatchPort),
+		cmd("match any", each, func(p *parser, a cli.Args) { p.match(a, Match{Kind: MatchAny}) }),
+		cmd("match default-inspection-traffic", each, func(p *parser, a cli.Args) { p.match(a, Match{Kind: MatchDefault, Default: true}) }),
+		cmd("match access-list <name>", each, func(p *parser, a cli.Args) { p.match(a, Match{Kind: MatchACL, ACL: a.Get("name")}) }),
+		cmd("match port {tcp|udp} {eq <from:port>|range <from:port> <to:port>}", each, parseMatchPort),
 	}
 	list = append(list, inert("it is a comment", "description <text:line>")...)
 	return append(list, notYet("a match of this kind", "match {not|dscp|precedence|rtp|tunnel-group|flow|ipv6|port sctp} [<rest:line>]")...)
@@ -84,7 +84,7 @@ func (p *parser) policyMap(kind string, name cli.Token) int {
 
 func policyMapCommands() []command {
 	list := []command{
-		cmd("class <name>", func(p *parser, a cli.Args) {
+		cmd("class <name>", each.opens(inPolicyClass), func(p *parser, a cli.Args) {
 			m := &p.run.PolicyMaps[p.item]
 			p.mode, p.entered = inPolicyClass, true
 			p.class = findOrAdd(&m.Classes, func(c *PolicyClass) bool { return c.Class == a.Get("name") },
@@ -96,10 +96,10 @@ func policyMapCommands() []command {
 
 func policyClassCommands() []command {
 	list := []command{
-		cmd("inspect {sip|skinny} [<map:name>] [phone-proxy <pp:name>|tls-proxy <tlsp:name>]", parseInspect),
-		cmd("inspect tftp", parseInspect),
+		cmd("inspect {sip|skinny} [<map:name>] [phone-proxy <pp:name>|tls-proxy <tlsp:name>]", each, parseInspect),
+		cmd("inspect tftp", each, parseInspect),
 		cmd("inspect {dns|ftp|h323|http|icmp|ils|ip-options|ipsec-pass-thru|mgcp|netbios|pptp|rsh|rtsp|esmtp|snmp|sqlnet|sunrpc|xdmcp|"+
-			"waas|ctiqbe|dcerpc|gtp|im} [{h225|ras|error|strict|dynamic-filter-snoop}...] [<map:name>]", parseInspect),
+			"waas|ctiqbe|dcerpc|gtp|im} [{h225|ras|error|strict|dynamic-filter-snoop}...] [<map:name>]", each, parseInspect),
 	}
 	list = append(list, policingCommands()...)
 	list = append(list, notYet("this action on a class",
@@ -109,7 +109,16 @@ func policyClassCommands() []command {
 }
 
 func inspectDNSCommands() []command {
-	return inert("there is no DNS engine; the maps of \"inspect dns\" are kept only", "parameters", "description <text:line>",
+	return append([]command{cmd("parameters", each.opens(inDNSParameters), func(p *parser, _ cli.Args) {
+		p.enter(inDNSParameters, p.item)
+		p.noEffect(noDNSEngine)
+	})}, inert("it is a comment", "description <text:line>")...)
+}
+
+const noDNSEngine = "there is no DNS engine; the maps of \"inspect dns\" are kept only"
+
+func dnsParameterCommands() []command {
+	return inert(noDNSEngine,
 		"message-length maximum {client|server} {auto|<n:512-65535>}", "message-length maximum <n:512-65535>",
 		"no message-length maximum {client|server} [auto]", "no tcp-inspection", "tcp-inspection",
 		"[no] id-randomization", "[no] id-mismatch [<rest:line>]", "[no] protocol-enforcement", "[no] nat-rewrite", "[no] dns-guard",

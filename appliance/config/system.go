@@ -13,35 +13,35 @@ const defaultLogBuffer = 4096 // bytes of logging buffer-size
 // systemCommands are of the box itself: names, clocks, logs.
 func systemCommands() []command {
 	return []command{
-		cmd("asa version <number:word> [<rest:line>]", parseVersion),
-		cmd("hostname <name:word>", func(p *parser, a cli.Args) { p.run.Hostname = a.Get("name") }),
-		cmd("domain-name <name:word>", func(p *parser, a cli.Args) { p.run.Domain = a.Get("name") }),
-		cmd("names", func(p *parser, a cli.Args) { p.useNames = true }),
-		cmd("no names", func(p *parser, a cli.Args) { p.useNames = false }),
-		cmd("name <ip:addr> <label:name> [description <text:line>]", parseName),
+		cmd("asa version <number:word> [<rest:line>]", one, parseVersion),
+		cmd("hostname <name:word>", one, func(p *parser, a cli.Args) { p.run.Hostname = a.Get("name") }),
+		cmd("domain-name <name:word>", one, func(p *parser, a cli.Args) { p.run.Domain = a.Get("name") }),
+		cmd("names", one, func(p *parser, a cli.Args) { p.useNames = true }),
+		cmd("no names", one, func(p *parser, a cli.Args) { p.useNames = false }),
+		cmd("name <ip:addr> <label:name> [description <text:line>]", by("name $label"), parseName),
 
-		cmd("dns domain-lookup <if>", func(p *parser, a cli.Args) {
+		cmd("dns domain-lookup <if>", each, func(p *parser, a cli.Args) {
 			if i := p.namedInterface(a.Token("if")); i != nil && !slices.Contains(p.run.DNS.Lookup, i.Name) {
 				p.run.DNS.Lookup = append(p.run.DNS.Lookup, i.Name)
 			}
 			p.noEffect(noNames)
 		}),
-		cmd("dns name-server {<addr>}... [<if>]", parseNameServer),
-		cmd("dns server-group <name>", func(p *parser, a cli.Args) {
+		cmd("dns name-server {<addr>}... [<if>]", each.splits(splitServers), parseNameServer),
+		cmd("dns server-group <name>", each.opens(inDNS), func(p *parser, a cli.Args) {
 			p.enter(inDNS, 0)
 			if a.Get("name") != "DefaultDNS" {
 				p.refuse(a.Token("name"), "", "only the server group DefaultDNS is used; move its lines there")
 			}
 		}),
 
-		cmd("[no] logging enable", func(p *parser, a cli.Args) { p.run.Logging.Enable = !a.Has("no") }),
-		cmd("[no] logging timestamp", func(p *parser, a cli.Args) { p.run.Logging.Timestamp = !a.Has("no") }),
-		cmd("logging {buffered|console|monitor|trap|history|asdm} <level>", parseLogging),
-		cmd("no logging {buffered|console|monitor|trap|history|asdm}", parseLogging),
-		cmd("logging buffer-size <bytes:4096-1048576>", func(p *parser, a cli.Args) {
+		cmd("[no] logging enable", one, func(p *parser, a cli.Args) { p.run.Logging.Enable = !a.Has("no") }),
+		cmd("[no] logging timestamp", one, func(p *parser, a cli.Args) { p.run.Logging.Timestamp = !a.Has("no") }),
+		cmd("logging {buffered|console|monitor|trap|history|asdm} <level>", by("logging $2"), parseLogging),
+		cmd("no logging {buffered|console|monitor|trap|history|asdm}", by("logging $2"), parseLogging),
+		cmd("logging buffer-size <bytes:4096-1048576>", one, func(p *parser, a cli.Args) {
 			p.run.Logging.BufferSize = a.Int("bytes", defaultLogBuffer)
 		}),
-		cmd("[no] logging message <number:100000-999999>", parseLogMessage),
+		cmd("[no] logging message <number:100000-999999>", by("logging message $number"), parseLogMessage),
 
 		cmd("timeout {xlate <t.xlate:time>|pat-xlate <t.pat-xlate:time>|conn <t.conn:time>|"+
 			"half-closed <t.half-closed:time>|udp <t.udp:time>|icmp <t.icmp:time>|sip <t.sip:time>|"+
@@ -49,15 +49,15 @@ func systemCommands() []command {
 			"sip-provisional-media <t.sip-provisional-media:time>|tcp-proxy-reassembly <t.tcp-proxy-reassembly:time>|"+
 			"sctp <t.sctp:time>|sunrpc <t.sunrpc:time>|h323 <t.h323:time>|h225 <t.h225:time>|mgcp <t.mgcp:time>|mgcp-pat <t.mgcp-pat:time>|"+
 			"floating-conn <t.floating-conn:time>|conn-holddown <t.conn-holddown:time>|igp stale-route <t.igp:time>|"+
-			"uauth <t.uauth:time> [absolute|inactivity]}...", parseTimeout),
-		cmd("ssl encryption {<cipher:word>}...", parseSSLEncryption),
+			"uauth <t.uauth:time> [absolute|inactivity]}...", by("timeout $2").splits(splitGroups(1)), parseTimeout),
+		cmd("ssl encryption {<cipher:word>}...", one, parseSSLEncryption),
 	}
 }
 
 func dnsCommands() []command {
 	return append([]command{
-		cmd("name-server {<addr>}... [<if>]", parseNameServer),
-		cmd("domain-name <name:word>", func(p *parser, a cli.Args) {
+		cmd("name-server {<addr>}... [<if>]", each.splits(splitServers), parseNameServer),
+		cmd("domain-name <name:word>", one, func(p *parser, a cli.Args) {
 			p.run.DNS.Domain = a.Get("name")
 			p.noEffect(noNames)
 		}),
@@ -77,6 +77,10 @@ func parseVersion(p *parser, a cli.Args) {
 }
 
 func parseName(p *parser, a cli.Args) {
+	if c := a.Get("label")[0] | 0x20; c < 'a' || c > 'z' {
+		p.refuse(a.Token("label"), "", "%s is no label: it must begin with a letter", a.Get("label"))
+		return
+	}
 	addr, _ := p.addr(a.Get("ip"))
 	p.run.Names[a.Get("label")] = addr
 }

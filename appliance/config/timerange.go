@@ -49,8 +49,8 @@ const (
 
 func timeRangeCommands() []command {
 	list := []command{
-		cmd("absolute start=[start "+dateSyntax+"] end=[end "+dateSyntax+"]", parseAbsolute),
-		cmd("periodic {daily|weekdays|weekend|on={"+dayWords+"}...} <from:clock> to until=[{"+dayWords+"}] <to_:clock>", parsePeriodic),
+		cmd("absolute start=[start "+dateSyntax+"] end=[end "+dateSyntax+"]", one.spelled(spellDates), parseAbsolute),
+		cmd("periodic {daily|weekdays|weekend|on={"+dayWords+"}...} <from:clock> to until=[{"+dayWords+"}] <to_:clock>", each.spelled(spellDates), parsePeriodic),
 	}
 	return append(list, notYet("taking this back with no", "no <rest:line>")...)
 }

@@ -98,7 +98,7 @@ func (r *results) finish() error {
 }
 
 func replay(cmd *cobra.Command, fl replayFlags) (err error) {
-	r, err := load(cmd, fl.config)
+	r, err := load(cmd, fl.config, false)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -18,6 +19,7 @@ import (
 func runCommand() *cobra.Command {
 	var file, flash, level, socket string
 	var links []string
+	var lenient bool
 	c := &cobra.Command{
 		Use:   "run --config FILE --flash DIR --link NAMEIF=DRIVER:DEVICE ...",
 		Short: "Be the box that a configuration describes",
@@ -32,7 +34,7 @@ The flash directory holds the keys. Back it up: phones trust them. A socket ther
 takes the commands of "patchbay exec" from the user that runs the box.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := load(cmd, file)
+			r, err := load(cmd, file, lenient)
 			if err != nil {
 				return err
 			}
@@ -73,6 +75,7 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 	f.StringVar(&file, "config", "", "ASA running configuration")
 	f.StringVar(&flash, "flash", "", "directory for keys and certificates; made if it is not there")
 	f.StringArrayVar(&links, "link", nil, "NAMEIF=DRIVER:DEVICE; once for each interface")
+	f.BoolVar(&lenient, "lenient", false, "leave out the lines that would be refused, and what depends on them")
 	f.StringVar(&socket, "socket", "", "where \"patchbay exec\" reaches the box; default: "+controlName+" in the flash directory")
 	f.StringVar(&level, "log-level", "", "debug, info, warn or error; default: as the configuration's logging lines say")
 	for _, name := range []string{"config", "flash", "link"} {
@@ -84,14 +87,14 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 }
 
 // load reads a configuration and prints what is wrong with it. One with errors
-// does not run.
-func load(cmd *cobra.Command, file string) (*config.Running, error) {
+// does not run, but lenient what is left of it without them.
+func load(cmd *cobra.Command, file string, lenient bool) (*config.Running, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	r, findings := config.Check(file, f)
+	r, findings := check(file, f, lenient)
 	for _, x := range findings {
 		if x.Severity >= config.Warning {
 			fmt.Fprintln(cmd.ErrOrStderr(), x)
@@ -101,6 +104,17 @@ func load(cmd *cobra.Command, file string) (*config.Running, error) {
 		return nil, fmt.Errorf("%s: %d errors: the configuration is refused as a whole", file, n)
 	}
 	return r, nil
+}
+
+// check is config.Check, or with lenient what it says of the configuration that
+// is left when all that is refused is left out.
+func check(file string, r io.Reader, lenient bool) (*config.Running, []config.Finding) {
+	if !lenient {
+		return config.Check(file, r)
+	}
+	text, findings := config.Load(file, r, true)
+	running, _ := text.Running()
+	return running, findings
 }
 
 func openLinks(r *config.Running, args []string) (map[string]stack.Link, error) {
@@ -135,13 +149,15 @@ func closeLinks(links map[string]stack.Link) {
 }
 
 func checkCommand() *cobra.Command {
-	var all bool
+	var all, lenient bool
 	c := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Say what would become of each line of a configuration",
 		Long: `Prints every finding at once: errors, for which the configuration would be
 refused, and warnings. With --all also the lines that are known and have no effect
-here. Exits 1 if there is an error.`,
+here. With --lenient what would be refused is left out with what depends on it, and
+listed; the rest is a configuration that "patchbay run --lenient" runs. Exits 1 if
+there is an error.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := os.Open(args[0])
@@ -149,12 +165,15 @@ here. Exits 1 if there is an error.`,
 				return err
 			}
 			defer f.Close()
-			r, findings := config.Check(args[0], f)
+			r, findings := check(args[0], f, lenient)
 			out := cmd.OutOrStdout()
-			warnings := 0
+			warnings, left := 0, 0
 			for _, x := range findings {
 				fmt.Fprintln(out, x)
-				if x.Severity == config.Warning {
+				switch {
+				case x.LeftOut:
+					left++
+				case x.Severity == config.Warning:
 					warnings++
 				}
 			}
@@ -166,12 +185,16 @@ here. Exits 1 if there is an error.`,
 			n := config.Errors(findings)
 			fmt.Fprintf(out, "%s: %d lines, %d errors, %d warnings, %d lines without effect here\n",
 				args[0], len(r.Lines), n, warnings, len(r.Inert()))
+			if lenient {
+				fmt.Fprintf(out, "%s: %d findings of lines left out; the lines counted are those that are left, in the order of the ASA\n", args[0], left)
+			}
 			if n > 0 {
 				return errReported
 			}
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&lenient, "lenient", false, "leave out the lines that would be refused, and list them")
 	c.Flags().BoolVar(&all, "all", false, "also list the lines without effect")
 	return c
 }

@@ -1,0 +1,57 @@
+package appliance
+
+import (
+	"fmt"
+
+	"patchbay/appliance/cli"
+	"patchbay/appliance/config"
+)
+
+// execVocabulary is the help of words of EXEC mode that a command does not say
+// itself: see cli.Vocabulary.
+var execVocabulary = cli.Vocabulary{
+	"show": "Show running system information", "clear": "Reset functions", "no": "Negate a command", "copy": "Copy from one file to another",
+	"capture": "Capture packets", "packet-tracer": "Trace a packet through the box", "packet-tracer input": "Where the packet arrives",
+	"clear asp": "Counts of drops", "show asp": "Counts of drops", "clear access-list <acl> counters": "Hit counts", "counters": "Hit counts",
+	"access-list": "Access list", "asp": "Counts of drops", "interface": "Interface", "global": "Mapped address, or all interfaces", "local": "Real address",
+	"clear local-host": "A host", "ip": "IP", "verify": "Reverse path", "verify statistics": "Packets refused for their source", "statistics": "Counts",
+	"all": "All", "detail": "In detail", "detailed": "In detail", "dump": "With the bytes", "count": "How many", "brief": "In short",
+	"address": "Connections of an address", "port": "Connections of a port", "protocol": "Connections of a protocol", "state": "Connections in a state",
+	"tcp": "TCP", "udp": "UDP", "icmp": "ICMP", "rawip": "Another protocol, by its number", "sip": "SIP", "skinny": "SCCP", "tftp": "TFTP",
+	"inspect": "Inspection", "police": "Limits of rates", "set": "Limits", "set connection": "Limits of connections", "connection": "Limits of connections",
+	"frame": "Packets", "flow": "Connections", "type": "Kind of capture", "raw-data": "Packets of an interface", "asp-drop": "Packets that are dropped",
+	"match": "Packets of two ends", "any": "Any address", "host": "One host", "eq": "Of a port", "buffer": "Size of the buffer", "packet-length": "Bytes kept of each packet",
+	"circular-buffer": "Forget the first when the buffer is full", "trace": "Trace the packets", "packet-number": "The first to show", "/noconfirm": "Do not ask", "/pcap": "As a pcap file",
+	"lt": "Below a port", "gt": "Above a port", "neq": "Not a port", "range": "Ports of a range", "trace-count": "Packets that are traced", "headers-only": "Without payload",
+	"file-size": "Megabytes", "real-time": "Show them as they come", "trace detail": "In detail",
+
+	"conn": "Connections", "xlate": "Translations", "nat": "NAT rules", "any4": "Any IPv4 address", "<room>": "Bytes of the buffer", "<length>": "Bytes",
+	"<if>": "Name of an interface", "<anyif>": "Name of an interface, or identity for the box", "<acl>": "Name of an access list", "<name>": "Name",
+	"<addr>": "Address, or a name given to one", "<addrs>": "Address, or first-last", "<mask>": "Network mask", "<port>": "Port: 0 to 65535 or its name",
+	"<ports>": "Port, or first-last", "<proto>": "IP protocol: 0 to 255 or its name", "<icmptype>": "ICMP type: 0 to 255 or its name",
+	"<reason>": "Name of a drop, as show asp drop has it", "<src>": "Source address", "<dst>": "Destination address", "<sport>": "Source port", "<dport>": "Destination port",
+	"<code>": "ICMP code", "<ident>": "ICMP identifier", "<from>": "Capture, as in capture:NAME", "<to>": "File, as in disk0:/NAME.pcap", "<number>": "Number",
+	"<first>": "Number of a packet", "<bytes>": "Bytes", "<real>": "Real address", "<mapped>": "Mapped address",
+}
+
+// Help returns what "?" at the end of a line of the privileged EXEC mode shows:
+// the words that begin with the last one, or all that may follow if the line ends
+// in a space or is empty. If the line is wrong before that, the *Refusal says
+// why. Any number of goroutines may call it, while the box runs.
+func (a *Appliance) Help(line string) ([]config.HelpLine, error) {
+	if len(line) > maxExecLine {
+		return nil, &Refusal{Text: fmt.Sprintf("%% Command of %d bytes is too long: %d at most", len(line), maxExecLine)}
+	}
+	pl := a.plan()
+	x := &execution{Appliance: a, plan: pl, running: pl.running}
+	list, err := execGrammar.Help(line, x.checkWord, execVocabulary)
+	if err != nil {
+		return nil, &Refusal{Line: line, Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
+	}
+	for i, c := range list {
+		if c.Help == "" {
+			list[i].Help = execVocabulary["<"+c.Kind+">"]
+		}
+	}
+	return config.HelpLines(list), nil
+}
