@@ -21,7 +21,7 @@ var floors = map[string]int{
 	"appliance/tlsproxy": 3, "appliance/media": 3,
 	"inspect": 2, "appliance/config": 2, "appliance/ctl": 2,
 	"nat": 1, "stack/link": 1, "stack/host": 1,
-	"stack": 0, "appliance/cli": 0, "appliance/license": 0, "appliance/pki": 0,
+	"stack": 0, "appliance/cli": 0, "appliance/dns": 0, "appliance/license": 0, "appliance/pki": 0,
 }
 
 // kept says where a library may be imported, and nowhere else.
@@ -36,6 +36,7 @@ var kept = []struct {
 	{"github.com/pion/srtp", []string{"appliance/media", "appliance/lab"}},
 	{"github.com/vishvananda", []string{"stack/link", "appliance/lab", "image/guest"}},
 	{"github.com/spf13/cobra", []string{"cmd/patchbay"}},
+	{"golang.org/x/net/dns", []string{"appliance/dns"}},
 }
 
 // strangers are packages that must not know each other: a test's peers prove
