@@ -117,6 +117,7 @@ func newParser(file string) *parser {
 			broken:   make(map[stanza]bool),
 			Timeouts: defaultTimeouts(),
 			Names:    make(map[string]netip.Addr),
+			DNS:      DNS{Timeout: defaultDNSTimeout, Retries: defaultDNSRetries},
 			Logging: Logging{Buffered: Off, Console: Off, Monitor: Off, Trap: Off, History: Off, ASDM: Off,
 				BufferSize: defaultLogBuffer},
 		},

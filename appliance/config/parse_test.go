@@ -94,7 +94,7 @@ func TestCheck(t *testing.T) {
 		Names:  map[string]netip.Addr{"resolver": addr("10.20.0.53")},
 		Logging: config.Logging{Enable: true, Timestamp: true, Buffered: 6, Console: config.Off, Monitor: config.Off, Trap: config.Off,
 			History: config.Off, ASDM: config.Off, BufferSize: 4096, Disabled: []int{302013}},
-		DNS:      config.DNS{Lookup: []string{"inside"}, Servers: []netip.Addr{addr("10.20.0.53")}, Domain: "example.com"},
+		DNS:      config.DNS{Lookup: []string{"inside"}, Servers: []netip.Addr{addr("10.20.0.53")}, Domain: "example.com", Timeout: 2 * time.Second, Retries: 2},
 		KeyPairs: []config.KeyPair{{Line: 82, Label: "ucm_keys", Modulus: 2048}},
 		Trustpoints: []config.Trustpoint{
 			{Line: 83, Name: "ucm", Enrollment: "self", NoFQDN: true, Subject: "CN=ucm,O=Example", KeyPair: "ucm_keys"},
