@@ -181,10 +181,15 @@ func (w *wall) quiet(n int) {
 	}
 }
 
-// pass lets time go by, as the box's own ticks see it.
+// pass lets time go by, as the box's own ticks see it: each second of a short
+// time, and of a long one every fifth of a minute.
 func (w *wall) pass(d time.Duration) {
+	tick := time.Second
+	if d > time.Minute {
+		tick = 12 * time.Second
+	}
 	for end := w.now.Add(d); w.now.Before(end); {
-		w.now = w.now.Add(min(time.Second, end.Sub(w.now)))
+		w.now = w.now.Add(min(tick, end.Sub(w.now)))
 		w.table.Expire(w.now)
 		w.udp.Expire(w.now)
 		w.pat.Expire(w.now)

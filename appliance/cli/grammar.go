@@ -224,11 +224,11 @@ func (g *Grammar[T]) add(list []thread, seen []bool, pc int, caps *capList) []th
 }
 
 // step returns the threads that live on after the word tok of line, or why
-// there are none.
-func (g *Grammar[T]) step(cur []thread, line string, tok Token, check Check) ([]thread, *Error) {
+// there are none. It uses seen, which has a place for each instruction.
+func (g *Grammar[T]) step(cur []thread, line string, tok Token, check Check, seen []bool) ([]thread, *Error) {
 	var exact, args, abbreviated, lines, rest []thread
-	var keyword string // the one that tok abbreviates
-	var reasons []string
+	var keyword string   // the one that tok abbreviates
+	var refusals []error // their text is made only if it is needed
 	ambiguous := false
 	for _, th := range cur {
 		switch in := &g.prog[th.pc]; in.op {
@@ -246,8 +246,8 @@ func (g *Grammar[T]) step(cur []thread, line string, tok Token, check Check) ([]
 				lines = append(lines, th)
 			} else if err := in.accept(tok.Text, check); err == nil {
 				args = append(args, th)
-			} else if r := err.Error(); !slices.Contains(reasons, r) {
-				reasons = append(reasons, r)
+			} else {
+				refusals = append(refusals, err)
 			}
 		case opRest:
 			rest = append(rest, th)
@@ -262,7 +262,7 @@ func (g *Grammar[T]) step(cur []thread, line string, tok Token, check Check) ([]
 		abbreviated = nil
 	}
 	var next []thread
-	seen := make([]bool, len(g.prog))
+	clear(seen)
 	for _, list := range [][]thread{exact, args, abbreviated, lines, rest} {
 		for _, th := range list {
 			in, caps := &g.prog[th.pc], th.caps
@@ -276,6 +276,12 @@ func (g *Grammar[T]) step(cur []thread, line string, tok Token, check Check) ([]
 		}
 	}
 	if next == nil {
+		var reasons []string
+		for _, err := range refusals {
+			if r := err.Error(); !slices.Contains(reasons, r) {
+				reasons = append(reasons, r)
+			}
+		}
 		return nil, &Error{Kind: Invalid, Token: tok, Reason: strings.Join(reasons, "; "),
 			Expected: g.candidates(cur, "")}
 	}
@@ -303,11 +309,12 @@ func (in *inst) accept(word string, check Check) error {
 // are none.
 func (g *Grammar[T]) run(line string, toks []Token, check Check) ([]thread, *Error) {
 	cur := g.first
+	seen := make([]bool, len(g.prog))
 	for i, tok := range toks {
 		if i == MaxWords {
 			return nil, &Error{Kind: Invalid, Token: tok, Words: i, Reason: fmt.Sprintf("more than %d words", MaxWords)}
 		}
-		next, err := g.step(cur, line, tok, check)
+		next, err := g.step(cur, line, tok, check, seen)
 		if err != nil {
 			err.Words = i
 			return nil, err

@@ -147,6 +147,10 @@ func (e *entry) takeBack(p *parser, place Place, explicit *cli.Match[action], ma
 		for _, l := range kept {
 			below = put(below, l, 0)
 		}
+		if place.mode == inInterface && slices.ContainsFunc(below, func(l *line) bool { return l.key == "nameif" && l.words[0].text != "no" }) &&
+			!slices.ContainsFunc(below, func(l *line) bool { return l.key == "security-level" }) {
+			below = with(below, keywordLine(inInterface, global, "security-level", "0", "security-level"), 0) // what it is then
+		}
 		return below
 	})
 	if kept == nil && equalLines(lines, e.Text.lines()) {

@@ -199,24 +199,31 @@ var keywords = sync.OnceValue(func() map[string]bool {
 	return all
 })
 
+// Sections returns the first words of lines of a configuration, sorted: what may
+// follow "show running-config" and "clear configure".
+func Sections() []string {
+	var list []string
+	for _, s := range sections {
+		if name, _, _ := strings.Cut(s, " "); name != "" {
+			list = append(list, name)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
 // sectionWords returns the words of a section in full.
 func sectionWords(section []string) ([]string, error) {
 	words := slices.Clone(section)
 	first := strings.ToLower(words[0])
-	var known []string
-	for _, s := range append(slices.Clone(sections), "class-map", "no") {
-		name, _, _ := strings.Cut(s, " ")
+	known := Sections()
+	var found []string
+	for _, name := range known {
 		switch {
 		case name == first:
 			words[0] = name
 			return words, nil
-		case name != "" && !slices.Contains(known, name):
-			known = append(known, name)
-		}
-	}
-	var found []string
-	for _, name := range known {
-		if strings.HasPrefix(name, first) {
+		case strings.HasPrefix(name, first):
 			found = append(found, name)
 		}
 	}

@@ -1,5 +1,6 @@
 // Package config is the ASA's configuration language: it reads a configuration
-// as text into a Running, which is what the text says, and validates it.
+// as text into a Running, which is what the text says, and validates it. A Text
+// is a configuration that can be typed and rendered, line by line.
 //
 // What a reader may get wrong: a Running keeps names, not what they stand for,
 // but in access lists, object groups and NAT, where addresses and ports stand in

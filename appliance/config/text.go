@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -213,6 +214,11 @@ func placeFor(lines []*line, l *line, nth int) int {
 	byRank := func(o *line, rank int) int { return o.rank - rank }
 	first, _ := slices.BinarySearchFunc(lines, l.rank, byRank)
 	end, _ := slices.BinarySearchFunc(lines, l.rank+1, byRank)
+	if l.mode == inInterface {
+		for end > first && hardwareLess(l.words[1].text, lines[end-1].words[1].text) {
+			end--
+		}
+	}
 	if l.group == "" {
 		return end
 	}
@@ -235,6 +241,28 @@ func placeFor(lines []*line, l *line, nth int) int {
 		}
 	}
 	return end
+}
+
+// hardwareLess reports whether an ASA lists the interface a before b: by type,
+// then by the numbers.
+func hardwareLess(a, b string) bool {
+	numbers := func(name string) (typ int, numbers []int) {
+		i := strings.IndexAny(name, "0123456789")
+		if i < 0 {
+			return len(hardwareTypes), nil
+		}
+		for _, s := range strings.FieldsFunc(name[i:], func(r rune) bool { return r == '/' || r == '.' }) {
+			n, _ := strconv.Atoi(s)
+			numbers = append(numbers, n)
+		}
+		return slices.Index(hardwareTypes, name[:i]), numbers
+	}
+	typeA, numbersA := numbers(a)
+	typeB, numbersB := numbers(b)
+	if typeA != typeB {
+		return typeA < typeB
+	}
+	return slices.Compare(numbersA, numbersB) < 0
 }
 
 const chainGroup = "crypto ca certificate chain"

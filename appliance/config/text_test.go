@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"bytes"
+	order "cmp"
 	"encoding/pem"
 	"fmt"
 	"os"
@@ -36,6 +37,23 @@ func texts(t testing.TB) map[string]string {
 	return all
 }
 
+// cases are the configurations of the regression suite and of the demo.
+func cases(t testing.TB) map[string]string {
+	all := texts(t)
+	files, err := filepath.Glob("../../pcaps/*/config.cfg")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no cases: %v", err)
+	}
+	for _, file := range append(files, "../../cmd/patchbay/demo.cfg") {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[filepath.Base(filepath.Dir(file))+"/"+filepath.Base(file)] = string(data)
+	}
+	return all
+}
+
 func load(t testing.TB, text string) config.Text {
 	t.Helper()
 	c, found := config.Load("pb.cfg", strings.NewReader(text), false)
@@ -47,7 +65,7 @@ func load(t testing.TB, text string) config.Text {
 
 // TestFixedPoint loads what was rendered, which must give the same.
 func TestFixedPoint(t *testing.T) {
-	for name, text := range texts(t) {
+	for name, text := range cases(t) {
 		t.Run(name, func(t *testing.T) {
 			c, _ := config.Load(name, strings.NewReader(text), true)
 			once := c.String()
@@ -158,9 +176,9 @@ func TestTyped(t *testing.T) {
 func TestMeaning(t *testing.T) {
 	ignore := cmp.FilterPath(func(p cmp.Path) bool {
 		f, ok := p.Last().(cmp.StructField)
-		return ok && (f.Name() == "Line" || f.Name() == "Text" || f.Name() == "Lines" || f.Name() == "File")
+		return ok && (f.Name() == "Line" || f.Name() == "Text" || f.Name() == "Lines" || f.Name() == "File" || f.Name() == "NATControl")
 	}, cmp.Ignore())
-	for name, text := range texts(t) {
+	for name, text := range cases(t) {
 		t.Run(name, func(t *testing.T) {
 			want, found := config.Parse(name, strings.NewReader(text))
 			if config.Errors(found) > 0 {
@@ -171,8 +189,16 @@ func TestMeaning(t *testing.T) {
 				t.Skipf("on a box without this: %v", found)
 			}
 			got, _ := c.Running()
-			for _, r := range []*config.Running{got, want} { // section 2 is sorted by who uses it
-				slices.SortStableFunc(r.NAT, func(a, b config.NATRule) int { return strings.Compare(a.Object, b.Object) })
+			for _, r := range []*config.Running{got, want} { // the order in which it is obeyed
+				slices.SortStableFunc(r.NAT, func(a, b config.NATRule) int {
+					return order.Or(a.Section-b.Section, strings.Compare(a.Object, b.Object))
+				})
+				for _, m := range r.PolicyMaps {
+					slices.SortStableFunc(m.Classes, func(a, b config.PolicyClass) int {
+						last := func(c config.PolicyClass) int { return map[bool]int{true: 1}[c.Class == "class-default"] }
+						return last(a) - last(b)
+					})
+				}
 			}
 			if diff := cmp.Diff(want, got, compare, ignore); diff != "" {
 				t.Errorf("Running (-want +got):\n%s", diff)
@@ -198,6 +224,9 @@ func TestRewritten(t *testing.T) {
 			"hostname x\n!\ninterface GigabitEthernet0/0\n nameif o\n security-level 0\n ip address 10.20.0.1 255.255.255.0\n!\n" +
 				"route o 0.0.0.0 0.0.0.0 10.20.0.9 1\n!\nclass-map c\n match any\n!\n!\npolicy-map p\n class c\n class class-default\n  set connection conn-max 1\n!\n" +
 				"service-policy p global\n"},
+		{"interfaces", "interface Management0/0\n shutdown\ninterface g0/10\ninterface g0/2\ninterface g0/2.30\n vlan 30\ninterface g0/2.4\n vlan 4\ninterface e0/3\n",
+			"interface Ethernet0/3\n!\ninterface GigabitEthernet0/2\n!\ninterface GigabitEthernet0/2.4\n vlan 4\n!\ninterface GigabitEthernet0/2.30\n vlan 30\n!\n" +
+				"interface GigabitEthernet0/10\n!\ninterface Management0/0\n shutdown\n"},
 		{"two stanzas of an object", "object network a\n host 10.20.0.1\nobject network b\n host 10.20.0.2\n nat (any,any) static 203.0.113.2\nobject network a\n nat (any,any) static 203.0.113.1\n",
 			"object network a\n host 10.20.0.1\nobject network b\n host 10.20.0.2\n!\nobject network a\n nat (any,any) static 203.0.113.1\nobject network b\n nat (any,any) static 203.0.113.2\n"},
 		{"names", "object network a\n host 10.20.0.1\nname 10.20.0.1 host\nname 10.20.0.2 second\naccess-list a permit ip host second any\n",

@@ -85,15 +85,25 @@ func number(what, word string, names map[string]int, low, high int) (int, error)
 	if n, ok := lookup(names, word); ok {
 		return n, nil
 	}
-	all := make([]string, 0, len(names))
-	for name := range names {
+	return 0, &unknownError{what, word, names}
+}
+
+// An unknownError is a word that is no number and no name of one.
+type unknownError struct {
+	what, word string
+	names      map[string]int
+}
+
+func (e *unknownError) Error() string {
+	all := make([]string, 0, len(e.names))
+	for name := range e.names {
 		all = append(all, name)
 	}
 	slices.Sort(all)
-	if near := cli.Nearest(word, all); near != "" {
-		return 0, fmt.Errorf("%s is no %s; is it %s?", word, what, near)
+	if near := cli.Nearest(e.word, all); near != "" {
+		return fmt.Sprintf("%s is no %s; is it %s?", e.word, e.what, near)
 	}
-	return 0, fmt.Errorf("%s is no %s", word, what)
+	return fmt.Sprintf("%s is no %s", e.word, e.what)
 }
 
 func parsePort(word string) (int, error)  { return number("port", word, portNames, 0, 65535) }

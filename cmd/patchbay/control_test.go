@@ -187,10 +187,13 @@ func TestControlBadClients(t *testing.T) {
 	if b, _ := io.ReadAll(endless); len(b) != 0 { // closed, perhaps by a reset
 		t.Errorf("an endless line was answered with %q", b)
 	}
+	deadline := time.Now().Add(5 * time.Second)
+	for len(c.busy) > 0 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond) // its place is free a moment after it is told
+	}
 	for range maxControl {
 		io.WriteString(dial(), "hold\n")
 	}
-	deadline := time.Now().Add(5 * time.Second)
 	for len(c.busy) < maxControl && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}

@@ -75,8 +75,8 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 	f.StringVar(&file, "config", "", "ASA running configuration")
 	f.StringVar(&flash, "flash", "", "directory for keys and certificates; made if it is not there")
 	f.StringArrayVar(&links, "link", nil, "NAMEIF=DRIVER:DEVICE; once for each interface")
-	f.BoolVar(&lenient, "lenient", false, "leave out the lines that would be refused, and what depends on them")
 	f.StringVar(&socket, "socket", "", "where \"patchbay exec\" reaches the box; default: "+controlName+" in the flash directory")
+	f.BoolVar(&lenient, "lenient", false, "leave out the lines that would be refused, and what depends on them")
 	f.StringVar(&level, "log-level", "", "debug, info, warn or error; default: as the configuration's logging lines say")
 	for _, name := range []string{"config", "flash", "link"} {
 		if err := c.MarkFlagRequired(name); err != nil {
