@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"patchbay/appliance/config"
+	"patchbay/appliance/dns"
 	"patchbay/appliance/pki"
 	"patchbay/inspect"
 	"patchbay/nat"
@@ -73,6 +74,7 @@ type Appliance struct {
 	data     *Dataplane
 	forward  *stack.Forwarder
 	host     *host.Stack
+	names    *dns.Resolver
 	identity *stack.Interface
 
 	configuring sync.Mutex             // one Configure at a time
@@ -126,6 +128,9 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	}
 	defer func() {
 		if err != nil {
+			if a.names != nil {
+				a.names.Close()
+			}
 			a.host.Close()
 		}
 	}()
@@ -137,6 +142,7 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 		a.forward.SetOnDrop(opt.OnDrop)
 	}
 	a.host.HandleTCP(a.serve)
+	a.names = a.newNames()
 	if err = a.Configure(r); err != nil {
 		return nil, err
 	}
@@ -289,6 +295,7 @@ func (a *Appliance) Expire(now time.Time) {
 		x.expire(now)
 	}
 	a.expireRetired(now)
+	a.refreshNames()
 	a.talks.each(func(t *talk) { t.stream.Expire(now) })
 	if s := pl.service; s != nil {
 		s.relay.Expire(now)
@@ -305,6 +312,7 @@ func (a *Appliance) Close() error {
 		if s := a.plan().service; s != nil {
 			s.close()
 		}
+		a.names.Close()
 		a.host.Close()
 		a.lastWords()
 		a.table.Clear(func(*nat.Conn) bool { return true })

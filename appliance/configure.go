@@ -40,6 +40,7 @@ func (a *Appliance) Configure(r *config.Running) error {
 	// From here on there is no way back, and none is needed.
 	a.host.SetMTU(pl.hostMTU())
 	a.data.install(pl, a.opt.Now)
+	a.names.Set(nameSettings(pl))
 	a.forward.SetRoutes(pl.routes)
 	a.forward.SetInterfaces(append([]*stack.Interface{a.identity}, pl.interfaces...)...)
 	for i, g := range pl.guards {

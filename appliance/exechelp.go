@@ -31,7 +31,13 @@ var execVocabulary = cli.Vocabulary{
 	"<ports>": "Port, or first-last", "<proto>": "IP protocol: 0 to 255 or its name", "<icmptype>": "ICMP type: 0 to 255 or its name",
 	"<reason>": "Name of a drop, as show asp drop has it", "<src>": "Source address", "<dst>": "Destination address", "<sport>": "Source port", "<dport>": "Destination port",
 	"<code>": "ICMP code", "<ident>": "ICMP identifier", "<from>": "Capture, as in capture:NAME", "<to>": "File, as in disk0:/NAME.pcap", "<number>": "Number",
-	"<first>": "Number of a packet", "<bytes>": "Bytes", "<real>": "Real address", "<mapped>": "Mapped address",
+	"dns": "Names that were looked up", "show dns host": "One name", "clear dns host": "One name", "dns-hosts": "Names the box knows",
+	"ping": "Send echo messages", "repeat": "How many", "size": "Bytes of each packet", "timeout": "How long to wait for an answer", "validate": "Compare the data of the replies",
+	"data": "Two bytes that the packets are filled with", "traceroute": "Trace the route to a host", "source": "Where the packets come from", "numeric": "Addresses only",
+	"probe": "How many packets to each hop", "ttl": "The first and the last hop", "traceroute <host> port": "Port of the first packet", "use-icmp": "Echo messages in place of UDP",
+	"<host>": "Address, or a name", "<source>": "Interface, or its address", "<pattern>": "16 bits in hexadecimal, as 0xabcd", "<count>": "Number of packets", "<seconds>": "Seconds",
+	"<probes>": "Number of packets", "<last>": "The last hop", "<base>": "Port",
+	"<first>": "Number of a packet, or the first hop", "<bytes>": "Bytes", "<real>": "Real address", "<mapped>": "Mapped address",
 }
 
 // Help returns what "?" at the end of a line of the privileged EXEC mode shows:

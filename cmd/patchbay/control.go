@@ -40,12 +40,17 @@ const (
 	controlWait    = 10 * time.Second
 )
 
+// An execFunc does a command and writes what it shows to w; when ctx ends it stops.
+type execFunc func(ctx context.Context, w io.Writer, line string) error
+
 // A control serves the socket.
 type control struct {
 	path string
-	exec func(w io.Writer, line string) error
+	exec execFunc
 	log  *slog.Logger
 	ln   *net.UnixListener
+	ctx  context.Context // of commands; Close ends it
+	stop context.CancelFunc
 	busy chan struct{}
 	wg   sync.WaitGroup
 
@@ -55,7 +60,7 @@ type control struct {
 
 // listenControl makes the socket at path, which its owner only may use. One that
 // a box left behind is replaced, one that a box listens on is not.
-func listenControl(path string, exec func(io.Writer, string) error, log *slog.Logger) (*control, error) {
+func listenControl(path string, exec execFunc, log *slog.Logger) (*control, error) {
 	if err := replaceStale(path); err != nil {
 		return nil, fmt.Errorf("--socket %s: %w", path, err)
 	}
@@ -72,6 +77,7 @@ func listenControl(path string, exec func(io.Writer, string) error, log *slog.Lo
 		return nil, fmt.Errorf("--socket: %w", err)
 	}
 	c := &control{path: path, exec: exec, log: log, ln: ln, busy: make(chan struct{}, maxControl), conns: make(map[net.Conn]struct{})}
+	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.wg.Add(1)
 	go c.serve()
 	return c, nil
@@ -99,6 +105,7 @@ func replaceStale(path string) error {
 // Close ends the socket, its clients and what is done for them, and removes it.
 func (c *control) Close() error {
 	err := c.ln.Close() // removes the file
+	c.stop()
 	c.mu.Lock()
 	conns := c.conns
 	c.conns = nil
@@ -166,7 +173,7 @@ func (c *control) leave(conn net.Conn) {
 }
 
 // answer does the one command of a client. A client that is silent, or does not
-// take what it asked for, is left.
+// take what it asked for, is left; with one that goes away the command ends.
 func (c *control) answer(conn net.Conn) {
 	conn.SetDeadline(time.Now().Add(controlWait))
 	r := bufio.NewReader(io.LimitReader(conn, maxControlLine))
@@ -174,8 +181,16 @@ func (c *control) answer(conn net.Conn) {
 	if err != nil {
 		return
 	}
+	ctx, cancel := context.WithCancel(c.ctx)
+	conn.SetReadDeadline(time.Time{})
+	c.wg.Add(1)
+	go func() {
+		defer c.wg.Done()
+		defer cancel()
+		conn.Read(make([]byte, 1)) // nothing more is to come; leave ends it
+	}()
 	w := &frameWriter{conn}
-	if err := c.exec(w, line[:len(line)-1]); err != nil {
+	if err := c.exec(ctx, w, line[:len(line)-1]); err != nil {
 		w.frame(frameRefused, []byte(err.Error()))
 		return
 	}

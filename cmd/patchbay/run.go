@@ -63,7 +63,7 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 			if socket == "" {
 				socket = filepath.Join(flash, controlName)
 			}
-			control, err := listenControl(socket, a.Exec, log)
+			control, err := listenControl(socket, a.ExecContext, log)
 			if err != nil {
 				return errors.Join(err, a.Close())
 			}
