@@ -65,12 +65,14 @@ func (a *Appliance) refreshNames() {
 	}
 }
 
-// lookup returns the address of a name: of a "name" line, or else from the DNS.
-func (a *Appliance) lookup(ctx context.Context, name string) (netip.Addr, error) {
+// lookup returns the addresses of a name, of which there is one at least: that of a
+// "name" line, or else those from the DNS.
+func (a *Appliance) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	if addr, ok := a.plan().running.Names[name]; ok {
-		return addr, nil
+		return []netip.Addr{addr}, nil
 	}
-	return a.names.Addr(ctx, name)
+	answer, err := a.names.Lookup(ctx, name)
+	return answer.Addrs, err
 }
 
 // finder returns what finds the address of a host in the file of a phone, each
@@ -88,12 +90,14 @@ func (a *Appliance) finder(device string) func(host string) (netip.Addr, bool) {
 		}
 		ctx, cancel := context.WithDeadline(context.Background(), end)
 		defer cancel()
-		addr, err := a.lookup(ctx, host)
-		found[host] = addr
+		addrs, err := a.lookup(ctx, host)
 		if err != nil {
 			a.unresolved(device, host, err)
+			found[host] = netip.Addr{}
+			return netip.Addr{}, false
 		}
-		return addr, err == nil
+		found[host] = addrs[0]
+		return addrs[0], true
 	}
 }
 

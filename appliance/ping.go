@@ -56,11 +56,11 @@ func (x *execution) target(word string) (netip.Addr, error) {
 	if addr, err := x.execAddr(word); err == nil {
 		return addr, nil
 	}
-	addr, err := x.lookup(x.ctx, word)
+	addrs, err := x.lookup(x.ctx, word)
 	if err != nil {
 		return netip.Addr{}, noName(word, err)
 	}
-	return addr, nil
+	return addrs[0], nil
 }
 
 // probing calls f with a probe toward to, from an address of the box: that of the

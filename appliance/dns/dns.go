@@ -144,8 +144,8 @@ func New(c Config) *Resolver {
 
 // Close ends what is being asked, and waits for it.
 func (r *Resolver) Close() {
-	r.cancel()
-	r.mu.Lock() // no flight begins after this
+	r.mu.Lock()
+	r.cancel() // no flight begins after this
 	r.mu.Unlock()
 	r.flying.Wait()
 }
@@ -220,15 +220,6 @@ func (r *Resolver) Lookup(ctx context.Context, name string) (Answer, error) {
 		return Answer{}, f.err
 	}
 	return last.rather(full, now, f.err)
-}
-
-// Addr returns the first address of name. See Lookup.
-func (r *Resolver) Addr(ctx context.Context, name string) (netip.Addr, error) {
-	a, err := r.Lookup(ctx, name)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	return a.Addrs[0], nil
 }
 
 // fullLocked returns the name to ask for.

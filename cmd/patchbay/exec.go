@@ -16,8 +16,7 @@ func execCommand() *cobra.Command {
 		Short: "Have a running box do a command of EXEC mode",
 		Long: `Has the box that "patchbay run" made do a command of the ASA's privileged EXEC
 mode, and prints what it shows: show, clear, capture, copy, packet-tracer, ping,
-traceroute. Keywords
-may be abbreviated. Exits 1 if the box refused the command.`,
+traceroute. Keywords may be abbreviated. Exits 1 if the box refused the command.`,
 		Example: `  patchbay exec --flash /var/lib/patchbay show conn detail
   patchbay exec --flash /var/lib/patchbay packet-tracer input outside tcp 198.51.100.7 4000 203.0.113.10 2443`,
 		Args: cobra.MinimumNArgs(1),

@@ -87,9 +87,8 @@ func (l *Link) Write(batch []*stack.Packet) error {
 		return net.ErrClosed
 	}
 	if l.probes.open.Load() > 0 {
-		now := l.Now()
 		for _, p := range batch {
-			l.probes.receive(p.Data(), now)
+			l.probes.receive(p.Data())
 		}
 	}
 	for _, p := range batch {

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -35,7 +34,6 @@ type Probe struct {
 
 // An Answer is an ICMP message about a packet of a Probe.
 type Answer struct {
-	Time time.Time // by the host's Link.Now
 	From netip.Addr
 	Type uint8  // stack.ICMPEchoReply, or of an error
 	Code uint8  // of an error
@@ -148,7 +146,7 @@ func pieces(ip header.IPv4, mtu int, send func([]byte)) {
 }
 
 // receive gives the probe that asked for it what p, a packet to the host, says.
-func (l *probes) receive(b []byte, now time.Time) {
+func (l *probes) receive(b []byte) {
 	if len(b) < header.IPv4MinimumSize || stack.Proto(b[9]) != stack.ICMP {
 		return
 	}
@@ -157,7 +155,7 @@ func (l *probes) receive(b []byte, now time.Time) {
 	if p.Parse() != stack.Forward {
 		return
 	}
-	a := Answer{Time: now, From: p.Flow().Src.Addr()}
+	a := Answer{From: p.Flow().Src.Addr()}
 	a.Type, a.Code = p.ICMPType()
 	to := p.Flow().Dst
 	switch {
