@@ -10,7 +10,7 @@ STATIC   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES := tftp-hpa atftp tftpd-hpa curl openssl iproute2 tshark \
             baresip-core sip-tester kamailio iperf3 nftables
 
-.PHONY: all demo test replay replay-verify packages check fuzz bench sipp build clean
+.PHONY: all demo test replay replay-verify import-report packages check fuzz bench sipp build clean
 
 all: build
 
@@ -33,6 +33,11 @@ replay:
 replay-verify: packages
 	@command -v tshark >/dev/null || { echo "replay-verify wants tshark, the Debian package of that name"; exit 1; }
 	$(GO) test -count=1 -v -run '^TestVerify' ./pcaps -verify
+
+# What becomes of the lines of configurations as ASAs write them: the share that is
+# obeyed, without effect and refused, and the refused ones by how often they occur.
+import-report:
+	$(GO) test -count=1 -v -run '^TestCorpus$$' ./appliance/importer -report
 
 # The real peers of the tests. Without root or apt-get their tests say that
 # they skip, and why.

@@ -199,8 +199,14 @@ func (a *Appliance) phoneConfig(iface, device string) phoneproxy.ConfigParams {
 		return sccp, sip
 	}
 	for _, rec := range pl.phone.ctl.Records {
-		if rec.Role == "capf" {
+		if rec.Role != "capf" {
+			continue
+		}
+		params.CAPF = rec.FQDN // a phone resolves it too
+		if rec.FQDN == "" {
 			params.CAPF = rec.Addr.String()
+		} else if addr, ok := a.plan().service.trust.Load().address(rec.FQDN); ok {
+			params.CAPF = addr.String()
 		}
 	}
 	if s := pp.ProxyServer; s != nil {

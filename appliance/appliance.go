@@ -21,6 +21,7 @@ import (
 
 	"patchbay/appliance/config"
 	"patchbay/appliance/dns"
+	"patchbay/appliance/logging"
 	"patchbay/appliance/pki"
 	"patchbay/inspect"
 	"patchbay/nat"
@@ -51,9 +52,21 @@ type Options struct {
 
 	Store *pki.Store // key pairs and trustpoints on flash
 
+	// Lookup resolves the names in a configuration; nil: by its "name" lines and
+	// the DNS, through the box's own interfaces. It is not called before Run.
+	Lookup LookupFunc
+
 	Now  func() time.Time // nil: time.Now
 	Rand io.Reader        // keys of media, ports, sequence numbers; nil: crypto/rand
-	Log  *slog.Logger     // nil: nothing is logged
+
+	// Log hears everything that is logged, whatever the configuration's logging
+	// lines say, but for the ASA's messages about single connections; nil: nobody
+	// does.
+	Log *slog.Logger
+	// Console is where "logging console" goes, with messages of ConsoleLevel and
+	// more severe in any case (0: none); nil: nowhere.
+	Console      io.Writer
+	ConsoleLevel int
 
 	// OnDrop sees each packet that is dropped; nil: nobody does.
 	OnDrop func(*stack.Packet, stack.Verdict)
@@ -89,10 +102,13 @@ type Appliance struct {
 
 	started  time.Time
 	captures captures
+	syslog   *logging.Log
 
 	mu      sync.Mutex
 	life    *life // nil: nothing is served
 	cleared aspCleared
+
+	expiryTold time.Time // when certificates' ends were last warned of; guarded by mu
 }
 
 // New makes the box that r describes. r must have passed Validate. On error
@@ -104,20 +120,32 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	if opt.Rand == nil {
 		opt.Rand = rand.Reader
 	}
-	if opt.Log == nil {
-		opt.Log = slog.New(slog.DiscardHandler)
-	}
 	if err := unused(r, opt.Links); err != nil {
 		return nil, err
 	}
-	a := &Appliance{opt: opt, started: opt.Now(), links: make(map[linkKey]stack.Link)}
+	a := &Appliance{started: opt.Now(), links: make(map[linkKey]stack.Link)}
+	cfg := logging.Config{Now: opt.Now, Console: opt.Console, ConsoleLevel: opt.ConsoleLevel, Dial: a.dialSyslog, TLS: a.syslogTLS}
+	if opt.Log != nil {
+		cfg.Also = opt.Log.Handler()
+	}
+	a.syslog = logging.New(cfg)
+	defer func() {
+		if err != nil {
+			a.syslog.Close()
+		}
+	}()
+	opt.Log = slog.New(a.syslog.Handler())
+	a.opt = opt
 	pat := nat.NewPAT(opt.Rand)
+	report := &reporter{a.syslog, nil, opt.Now}
+	pat.SetNotice(report.translated)
 	a.table, err = nat.NewTable(nat.TableConfig{
 		Timeouts: timeouts(r.Timeouts), Rand: opt.Rand, MaxEmbryonic: maxEmbryonic, PAT: pat,
 		Route: a.facing,
 		Treat: func(p *stack.Packet, real stack.Flow, out *stack.Interface) *nat.Treatment {
 			return a.plan().treat(p.In, out, real, p.Time)
 		},
+		Opened: report.opened, Closed: report.closed,
 		Reset: a.told,
 	})
 	if err != nil {
@@ -135,7 +163,8 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 		}
 	}()
 	a.identity = &stack.Interface{Name: stack.IdentityName, Level: 100, Link: a.host.Link()}
-	a.data = newDataplane(a.table, pat, a.identity, opt.Log)
+	report.identity = a.identity
+	a.data = newDataplane(a.table, pat, a.identity, opt.Log, report)
 	a.forward = stack.NewForwarder(a.identity)
 	a.forward.SetPolicy(a.data)
 	if opt.OnDrop != nil {
@@ -143,11 +172,20 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	}
 	a.host.HandleTCP(a.serve)
 	a.names = a.newNames()
+	if a.opt.Lookup == nil {
+		a.opt.Lookup = a.lookup
+	}
 	if err = a.Configure(r); err != nil {
 		return nil, err
 	}
 	return a, nil
 }
+
+// Log returns what the box logs to, by its configuration.
+func (a *Appliance) Log() *slog.Logger { return a.opt.Log }
+
+// Syslog returns where the box logs to, for sessions that watch.
+func (a *Appliance) Syslog() *logging.Log { return a.syslog }
 
 // plan returns what the box goes by now.
 func (a *Appliance) plan() *plan { return a.data.plan.Load() }
@@ -198,6 +236,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 	stopServing()
 	services.Wait()
 	a.conns.Wait()
+	a.syslog.Stop()
 	a.Close()
 	a.reading.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -227,6 +266,7 @@ func (a *Appliance) begin(l *life) {
 	if s := a.plan().service; s != nil {
 		s.listen(a.plan())
 	}
+	a.syslog.Start()
 }
 
 // refuse has no more connections served.
@@ -282,6 +322,7 @@ func (a *Appliance) expire(ctx context.Context) {
 			return
 		case <-t.C:
 			a.Expire(a.opt.Now())
+			a.warnOfExpiry(a.opt.Now())
 		}
 	}
 }
@@ -324,6 +365,7 @@ func (a *Appliance) Close() error {
 		for _, l := range a.links {
 			l.Close()
 		}
+		a.syslog.Close()
 	})
 	return nil
 }

@@ -20,6 +20,9 @@ func (a *Appliance) Configure(r *config.Running) error {
 	defer a.configuring.Unlock()
 	old := a.plan()
 
+	if old == nil { // what New does is logged as r says
+		a.syslog.Configure(r.LogSettings())
+	}
 	// All that can fail comes first, and is undone.
 	links, opened, needed, err := a.linksFor(r)
 	if err != nil {
@@ -38,6 +41,7 @@ func (a *Appliance) Configure(r *config.Running) error {
 	}
 
 	// From here on there is no way back, and none is needed.
+	a.syslog.Configure(r.LogSettings())
 	a.host.SetMTU(pl.hostMTU())
 	a.data.install(pl, a.opt.Now)
 	a.names.Set(nameSettings(pl))

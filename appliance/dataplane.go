@@ -37,6 +37,7 @@ type Dataplane struct {
 	plan     atomic.Pointer[plan]
 	nat      *inspect.NAT // of plain inspection
 	log      *slog.Logger
+	report   *reporter
 	pings    echoes       // that no inspection watches
 	ended    terminations // whose conversations the box ends itself
 
@@ -50,8 +51,8 @@ type aclLog struct {
 }
 
 // newDataplane returns a dataplane that has no plan yet.
-func newDataplane(table *nat.Table, pat *nat.PAT, identity *stack.Interface, log *slog.Logger) *Dataplane {
-	d := &Dataplane{table: table, pat: pat, identity: identity, log: log}
+func newDataplane(table *nat.Table, pat *nat.PAT, identity *stack.Interface, log *slog.Logger, report *reporter) *Dataplane {
+	d := &Dataplane{table: table, pat: pat, identity: identity, log: log, report: report}
 	d.pings.data = d
 	d.nat = &inspect.NAT{
 		Table: table, PAT: pat, Terminate: identity,
@@ -85,6 +86,7 @@ func (d *Dataplane) Admit(p *stack.Packet) stack.Verdict {
 		if c == nil {
 			var v stack.Verdict
 			if round == 0 && d.spoofed(p) {
+				d.report.denied(p, &decision{flow: p.Flow()}, stack.DropReversePath, nil)
 				return stack.DropReversePath
 			}
 			if c, from, v = d.open(p); c == nil {
@@ -167,16 +169,23 @@ func (d *Dataplane) open(p *stack.Packet) (*nat.Conn, nat.End, stack.Verdict) {
 	var x decision
 	pl.decide(&x, p, d.identity, d.pat)
 	d.count(&x, p)
-	if x.verdict != stack.Forward {
-		return nil, nat.Client, x.verdict
-	}
-	switch x.fate {
-	case fateAnswered:
+	c, from, v := (*nat.Conn)(nil), nat.Client, x.verdict
+	switch {
+	case v != stack.Forward:
+	case x.fate == fateAnswered:
 		return nil, nat.Client, d.answer(p, pl)
-	case fateEnded:
-		return d.end(p, &x)
+	case p.In != d.identity && d.report.log.HostDown():
+		x.source.Lease.Cancel()
+		v = stack.DropLogHost
+	case x.fate == fateEnded:
+		c, from, v = d.end(p, &x)
+	default:
+		c, from, v = d.through(p, &x)
 	}
-	return d.through(p, &x)
+	if c == nil {
+		d.report.denied(p, &x, v, pl)
+	}
+	return c, from, v
 }
 
 // opening returns the connection that a decision comes to, without its Handler.
@@ -277,13 +286,8 @@ func (d *Dataplane) logEntry(a *asked, x *decision, p *stack.Packet) {
 	}
 	d.mu.Unlock()
 	if due {
-		verb := "denied"
-		if a.entry.Permit {
-			verb = "permitted"
-		}
-		d.log.Log(context.Background(), severity(a.entry.LogLevel),
-			fmt.Sprintf("%%ASA-%d-106100: access-list %s %s", a.entry.LogLevel, a.list.Name, verb),
-			"flow", x.real, "interface", p.In.Name, "hits", hits-last.hits)
+		d.log.Log(context.Background(), severity(a.entry.LogLevel), fmt.Sprintf("%%ASA-%d-106100: %s", a.entry.LogLevel,
+			hit(x, p, a, d.plan.Load().noteOf(a.entry), hits-last.hits, last.next.IsZero())))
 	}
 }
 

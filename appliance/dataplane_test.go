@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"patchbay/appliance/config"
+	"patchbay/appliance/logging"
 	"patchbay/appliance/media"
 	"patchbay/nat"
 	"patchbay/stack"
@@ -60,7 +61,7 @@ func newPlane(t testing.TB, edit func(string) string) *plane {
 	}
 	q := &plane{t: t, pl: pl, now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC), p: stack.NewPacket(2048)}
 	identity := &stack.Interface{Name: stack.IdentityName, Level: 100, Link: wire{}}
-	q.d = newDataplane(table, nat.NewPAT(rnd), identity, slog.New(slog.NewTextHandler(&q.log, nil)))
+	q.d = newDataplane(table, nat.NewPAT(rnd), identity, slog.New(slog.NewTextHandler(&q.log, nil)), &reporter{logging.New(logging.Config{}), identity, func() time.Time { return q.now }})
 	q.d.install(pl, func() time.Time { return q.now })
 	return q
 }
@@ -271,7 +272,7 @@ func TestAccessListLog(t *testing.T) {
 	}
 	q.now = q.now.Add(300 * time.Second)
 	q.admit("outside", packet(flow(stack.TCP, phone, mapped+":22")))
-	if !strings.Contains(q.log.String(), "hits=100") {
+	if !strings.Contains(q.log.String(), " hit-cnt 100 300-second interval [") {
 		t.Errorf("the second line does not count the hits since the first:\n%s", &q.log)
 	}
 }

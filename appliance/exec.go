@@ -28,11 +28,12 @@ type execution struct {
 	*bufio.Writer                 // what it shows; its first error stays
 	plan          *plan           // as the command began
 	running       *config.Running // the same
+	pasted        []byte          // what follows the command, or nil
 }
 
 // part returns an execution like x that shows on w.
 func (x *execution) part(w io.Writer) *execution {
-	return &execution{x.Appliance, x.ctx, bufio.NewWriter(w), x.plan, x.running}
+	return &execution{x.Appliance, x.ctx, bufio.NewWriter(w), x.plan, x.running, x.pasted}
 }
 
 func (x *execution) printf(format string, args ...any) { fmt.Fprintf(x.Writer, format, args...) }
@@ -63,13 +64,19 @@ func (r *Refusal) Error() string {
 // errors are of w and of files. The output depends on the box, its clock and the
 // command only, but for what asks others: ping, traceroute. Any number of goroutines
 // may call it, while the box runs.
-func (a *Appliance) Exec(w io.Writer, line string) error {
-	return a.ExecContext(context.Background(), w, line)
+//
+// A command that a text must follow, such as a certificate, is a *NeedText error:
+// ask for it, and call ExecText.
+func (a *Appliance) Exec(w io.Writer, line string) error { return a.ExecText(w, line, nil) }
+
+// ExecText is Exec for a command and the text pasted after it.
+func (a *Appliance) ExecText(w io.Writer, line string, pasted []byte) error {
+	return a.ExecContext(context.Background(), w, line, pasted)
 }
 
-// ExecContext is Exec for a caller who may not wait for the end: when ctx does, a
-// command that takes time stops.
-func (a *Appliance) ExecContext(ctx context.Context, w io.Writer, line string) error {
+// ExecContext is ExecText for a caller who may not wait for the end: when ctx does,
+// a command that takes time stops. pasted may be nil.
+func (a *Appliance) ExecContext(ctx context.Context, w io.Writer, line string, pasted []byte) error {
 	if len(line) > maxExecLine {
 		return &Refusal{Text: fmt.Sprintf("%% Command of %d bytes is too long: %d at most", len(line), maxExecLine)}
 	}
@@ -77,10 +84,10 @@ func (a *Appliance) ExecContext(ctx context.Context, w io.Writer, line string) e
 		return &Refusal{Text: fmt.Sprintf("%% Command has the control character %q", line[i])}
 	}
 	pl := a.plan()
-	x := &execution{a, ctx, bufio.NewWriter(w), pl, pl.running}
+	x := &execution{a, ctx, bufio.NewWriter(w), pl, pl.running, pasted}
 	m, err := execGrammar.Match(line, x.checkWord)
 	if err != nil {
-		return &Refusal{Line: line, Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
+		return &Refusal{Line: hideSecrets(line), Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
 	}
 	if err := m.Rule.Do(x, m.Args); err != nil {
 		x.Flush()
@@ -98,7 +105,8 @@ func refuse(format string, args ...any) error {
 // (reference/asa-cli-show-debug.md, section 1.)
 var execGrammar = cli.MustCompile(slices.Concat(
 	showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
-	clearCommands, captureCommands, traceCommands, dnsCommands, pingCommands,
+	showLoggingCommands, clearCommands, captureCommands, traceCommands, cryptoCommands, showCryptoCommands, ctlCommands,
+	dnsCommands, pingCommands,
 ))
 
 // checkWord is the cli.Check of EXEC mode.
@@ -140,6 +148,15 @@ func (x *execution) checkWord(kind, word string) (err error) {
 		if _, ok := dropNamed(word); !ok {
 			err = fmt.Errorf("%.80s is no reason for a drop; \"show asp drop\" has their names", word)
 		}
+	case "trustpoint":
+		if !x.hasTrustpoint(word) {
+			err = fmt.Errorf("there is no trustpoint %.80s", word)
+		}
+	case "ctl":
+		if x.running.CTL(word) == nil {
+			err = fmt.Errorf("there is no ctl-file %.80s", word)
+		}
+	case "label", "secret", "hex":
 	case "name":
 		if len(word) > maxCaptureName || strings.ContainsAny(word, "/\\:\"'()?") {
 			err = fmt.Errorf("%.80s is no name", word)

@@ -507,6 +507,7 @@ func FuzzExec(f *testing.F) {
 		"show capture a dump", "no capture a", "copy /pcap capture:a disk0:/a.pcap", "show access-list outside_in", "sh nat det",
 		"packet-tracer input outside tcp 192.0.2.5 80 203.0.113.10 sip detailed", "packet-tracer input inside icmp 10.20.0.5 8 0 7 192.0.2.5",
 		"packet-tracer input lab rawip 10.40.0.5 255 255.255.255.255", "show service-policy interface outside police", "capture b type asp-drop all\x00",
+		"crypto ca import x pkcs12 y", "show crypto ca certificates", "show ctl-file", "crypto ca authenticate x fingerprint 00",
 	} {
 		f.Add(s)
 	}
@@ -521,8 +522,9 @@ func FuzzExec(f *testing.F) {
 			t.Errorf("%q shows %d bytes", line, out.Len())
 		}
 		var refusal *Refusal
-		if err != nil && !errors.As(err, &refusal) {
-			t.Errorf("%q: %v is no Refusal", line, err)
+		var need *NeedText
+		if err != nil && !errors.As(err, &refusal) && !errors.As(err, &need) {
+			t.Errorf("%q: %v is neither Refusal nor NeedText", line, err)
 		}
 		for _, c := range b.captures.list() { // bounded above all commands
 			if len(b.captures.list()) > 4 {

@@ -31,13 +31,25 @@ var execVocabulary = cli.Vocabulary{
 	"<ports>": "Port, or first-last", "<proto>": "IP protocol: 0 to 255 or its name", "<icmptype>": "ICMP type: 0 to 255 or its name",
 	"<reason>": "Name of a drop, as show asp drop has it", "<src>": "Source address", "<dst>": "Destination address", "<sport>": "Source port", "<dport>": "Destination port",
 	"<code>": "ICMP code", "<ident>": "ICMP identifier", "<from>": "Capture, as in capture:NAME", "<to>": "File, as in disk0:/NAME.pcap", "<number>": "Number",
+	"<first>": "Number of a packet, or the first hop", "<bytes>": "Bytes", "<real>": "Real address", "<mapped>": "Mapped address",
+
+	"show logging": "Log", "clear logging": "Log",
+	"crypto": "Keys, certificates and CTL tokens", "show crypto": "Keys and certificates", "key": "Key pairs", "generate": "Make a key pair", "zeroize": "Destroy key pairs",
+	"ca": "Certificates", "rsa": "RSA", "ecdsa": "ECDSA", "label": "Name of the key pair", "modulus": "Size of the key", "general-keys": "For signatures and encryption",
+	"noconfirm": "Do not ask", "nointeractive": "Do not ask", "default": "The key pair without a label", "elliptic-curve": "Size of the key",
+	"256": "P-256", "384": "P-384", "521": "P-521", "mypubkey": "Public halves", "authenticate": "Install the certificate of a CA", "enroll": "Get a certificate",
+	"import": "Install a certificate or a PKCS #12 file", "export": "Show a certificate or a PKCS #12 file", "fingerprint": "What the certificate's must be",
+	"certificate": "The certificate that a CA has made", "identity-certificate": "A certificate of the box", "pkcs12": "Key pair and certificates", "legacy": "As old ASAs can read it",
+	"certificates": "Certificates", "trustpoints": "Trustpoints", "crypto ctl-file": "Tokens of a CTL file", "ctl-file": "CTL files", "renew": "Replace a token",
+	"forget": "Remove tokens that were replaced", "sast": "Token", "<token>": "Number of a token, from 0", "<ctl>": "Name of a ctl-file", "<trustpoint>": "Name of a trustpoint",
+	"<label>": "Name", "<secret>": "Passphrase", "<hex>": "Fingerprint: MD5, SHA-1 or SHA-256 in hexadecimal", "<bits>": "Bits: 1024, 2048, 3072 or 4096",
+
 	"dns": "Names that were looked up", "show dns host": "One name", "clear dns host": "One name", "dns-hosts": "Names the box knows",
 	"ping": "Send echo messages", "repeat": "How many", "size": "Bytes of each packet", "timeout": "How long to wait for an answer", "validate": "Compare the data of the replies",
 	"data": "Two bytes that the packets are filled with", "traceroute": "Trace the route to a host", "source": "Where the packets come from", "numeric": "Addresses only",
 	"probe": "How many packets to each hop", "ttl": "The first and the last hop", "traceroute <host> port": "Port of the first packet", "use-icmp": "Echo messages in place of UDP",
 	"<host>": "Address, or a name", "<source>": "Interface, or its address", "<pattern>": "16 bits in hexadecimal, as 0xabcd", "<count>": "Number of packets", "<seconds>": "Seconds",
 	"<probes>": "Number of packets", "<last>": "The last hop", "<base>": "Port",
-	"<first>": "Number of a packet, or the first hop", "<bytes>": "Bytes", "<real>": "Real address", "<mapped>": "Mapped address",
 }
 
 // Help returns what "?" at the end of a line of the privileged EXEC mode shows:
@@ -52,7 +64,7 @@ func (a *Appliance) Help(line string) ([]config.HelpLine, error) {
 	x := &execution{Appliance: a, plan: pl, running: pl.running}
 	list, err := execGrammar.Help(line, x.checkWord, execVocabulary)
 	if err != nil {
-		return nil, &Refusal{Line: line, Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
+		return nil, &Refusal{Line: hideSecrets(line), Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
 	}
 	for i, c := range list {
 		if c.Help == "" {

@@ -31,6 +31,11 @@ func makeKeys(store *pki.Store, r *config.Running, now time.Time, log *slog.Logg
 				return fmt.Errorf("appliance: %s:%d: CA certificate of trustpoint %s: %w", r.File, tp.Line, tp.Name, err)
 			}
 		}
+		if tp.Certificate != nil {
+			if _, err := store.Identity(tp.Name); errors.Is(err, pki.ErrNotFound) {
+				log.Warn("certificate without its private key: import the trustpoint's PKCS #12 export", "trustpoint", tp.Name)
+			}
+		}
 		if tp.Enrollment != "self" || !r.Enrolled(tp.Name) {
 			continue
 		}
@@ -42,63 +47,34 @@ func makeKeys(store *pki.Store, r *config.Running, now time.Time, log *slog.Logg
 }
 
 func enroll(store *pki.Store, r *config.Running, tp *config.Trustpoint, now time.Time) error {
-	req := pki.EnrollRequest{Name: tp.Name, Subject: tp.Subject, FQDN: tp.FQDN, KeyPair: tp.KeyPair, Now: now}
+	if _, err := store.Enroll(enrollRequest(r, tp, now)); err != nil && !errors.Is(err, pki.ErrExists) {
+		return fmt.Errorf("appliance: %s:%d: enrolling trustpoint %s: %w", r.File, tp.Line, tp.Name, err)
+	}
+	return nil
+}
+
+// enrollRequest returns what tp says of its identity certificate.
+func enrollRequest(r *config.Running, tp *config.Trustpoint, now time.Time) pki.EnrollRequest {
+	req := pki.EnrollRequest{Name: tp.Name, Subject: tp.Subject, FQDN: tp.FQDN, KeyPair: tp.KeyPair, IP: tp.IP, Now: now}
 	if req.FQDN == "" && !tp.NoFQDN && r.Hostname != "" {
 		req.FQDN = r.Hostname // the ASA's default
 		if r.Domain != "" {
 			req.FQDN += "." + r.Domain
 		}
 	}
-	if _, err := store.Enroll(req); err != nil && !errors.Is(err, pki.ErrExists) {
-		return fmt.Errorf("appliance: %s:%d: enrolling trustpoint %s: %w", r.File, tp.Line, tp.Name, err)
+	if tp.SerialNumber {
+		req.Serial = deviceSerial(r)
 	}
-	return nil
+	return req
 }
 
-// A trustList is the CTL file as it is served, and what signs other files.
-type trustList struct {
-	file     []byte
-	internal *pki.Identity
-}
-
-// buildCTL makes the CTL file of c: its tokens and the internal trustpoint from
-// the store, made on the first "no shutdown" and kept for ever after, and its
-// records.
-func buildCTL(store *pki.Store, r *config.Running, c *config.CTLFile, now time.Time) (*trustList, error) {
-	where := fmt.Sprintf("appliance: %s:%d: ctl-file %s", r.File, c.Line, c.Name)
-	internal, sasts, err := ctl.Tokens(store, c.Name, c.SAST, r.Domain, now)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", where, err)
+// deviceSerial stands for the number that is on an ASA's label: the box has none
+// of its own, and the name of one is as unique to its owner.
+func deviceSerial(r *config.Running) string {
+	if r.Hostname != "" {
+		return r.Hostname
 	}
-	var entries []ctl.Entry
-	for _, rec := range c.Records {
-		role, err := ctl.RoleOf(rec.Role)
-		if err != nil {
-			return nil, fmt.Errorf("appliance: %s:%d: record-entry: %w", r.File, rec.Line, err)
-		}
-		cert, err := recordCertificate(store, rec, role)
-		if err != nil {
-			return nil, fmt.Errorf("appliance: %s:%d: record-entry %s: %w", r.File, rec.Line, rec.Role, err)
-		}
-		domain := rec.Domain
-		if domain == "" {
-			domain = r.Domain
-		}
-		entries = append(entries, ctl.Entry{Role: role, Cert: cert, Addr: rec.Addr, Domain: domain})
-	}
-	records, err := ctl.Assemble(entries, nil, internal)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", where, err)
-	}
-	p := ctl.Params{Records: records, Signer: sasts[0], Time: now}
-	for _, s := range sasts {
-		p.SASTs = append(p.SASTs, s.Cert)
-	}
-	file, err := ctl.Build(p)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", where, err)
-	}
-	return &trustList{file, internal}, nil
+	return "patchbay"
 }
 
 // recordCertificate returns what a record shows of its trustpoint: the box's
@@ -114,7 +90,7 @@ func recordCertificate(store *pki.Store, rec config.Record, role ctl.Role) (*x50
 	case role == ctl.CAPF:
 		return nil, fmt.Errorf("trustpoint %s has no CA certificate: import the call manager's CAPF certificate", rec.Trustpoint)
 	case tp.Identity == nil:
-		return nil, fmt.Errorf("trustpoint %s is not enrolled: add \"crypto ca enroll %s\"", rec.Trustpoint, rec.Trustpoint)
+		return nil, fmt.Errorf("trustpoint %s has no identity certificate: import its PKCS #12 export, or add \"crypto ca enroll %s\"", rec.Trustpoint, rec.Trustpoint)
 	}
 	return tp.Identity, nil
 }

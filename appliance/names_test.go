@@ -103,7 +103,7 @@ func (b *box) running() {
 func (b *box) do(line string) string {
 	b.t.Helper()
 	var out bytes.Buffer
-	if err := b.app.ExecContext(b.ctx, &out, line); err != nil {
+	if err := b.app.ExecContext(b.ctx, &out, line, nil); err != nil {
 		b.t.Fatalf("%s: %v", line, err)
 	}
 	return out.String()
@@ -157,6 +157,25 @@ func TestProxyByName(t *testing.T) {
 	}
 }
 
+// A record entry by name is in the CTL file with the address that the DNS gives,
+// and there is no CTL file before that is known.
+func TestRecordByDNS(t *testing.T) {
+	b := start(t, setup{config: append([]string{"trustpoint ucm_server address 203.0.113.10", "trustpoint ucm_server address ucm-outside.example.com"}, resolving...)})
+	s := b.nameServer(map[string]string{"ucm-outside.example.com.": "203.0.113.10"})
+	s.silence(true)
+	p := b.lab.Phone(lab.Remote, lab.SCCP)
+	if err := p.Boot(b.ctx); err == nil || p.Trust().CTL() != nil {
+		t.Errorf("there is a CTL file with an address that is not known: %v", err)
+	}
+	s.silence(false)
+	b.eventually("no CTL file with the DNS", func() bool {
+		b.do("clear dns")
+		return p.Boot(b.ctx) == nil
+	})
+	b.must(p.Register(b.ctx))
+	b.honest()
+}
+
 // With the DNS down the file comes as it is, and the log says so in the ASA's
 // words; with it up again the next one is right. What was known before stands.
 func TestNamesWithoutServer(t *testing.T) {
@@ -196,7 +215,7 @@ ucm.example.com          \(temp, OK\) 0   IP     10.20.0.11
 func (b *box) refuses(line, want string) {
 	b.t.Helper()
 	var out bytes.Buffer
-	err := b.app.ExecContext(b.ctx, &out, line)
+	err := b.app.ExecContext(b.ctx, &out, line, nil)
 	var r *appliance.Refusal
 	if !errors.As(err, &r) || err.Error() != want {
 		b.t.Errorf("%s: %v; want\n%s", line, err, want)
@@ -249,10 +268,10 @@ func TestPingStops(t *testing.T) {
 			var gone bool
 			go func() {
 				if how == "when nobody looks" {
-					done <- b.app.ExecContext(ctx, brokenWriter{}, "ping 10.20.0.11 repeat 2000000000")
+					done <- b.app.ExecContext(ctx, brokenWriter{}, "ping 10.20.0.11 repeat 2000000000", nil)
 					return
 				}
-				done <- b.app.ExecContext(ctx, w, "ping 10.20.0.99 timeout 3600")
+				done <- b.app.ExecContext(ctx, w, "ping 10.20.0.99 timeout 3600", nil)
 			}()
 			switch how {
 			case "when nobody looks":

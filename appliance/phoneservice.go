@@ -2,10 +2,12 @@ package appliance
 
 import (
 	"context"
+	"crypto/rsa"
 	"fmt"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"patchbay/appliance/config"
@@ -22,6 +24,7 @@ import (
 type phoneService struct {
 	box     *Appliance
 	made    phoneMade
+	trust   atomic.Pointer[trustList]
 	phones  *phoneproxy.Phones
 	relay   *media.Relay
 	proxy   *phoneproxy.Proxy
@@ -85,7 +88,7 @@ func phoneMadeOf(pl *plan) phoneMade {
 // does nothing until listen.
 func (a *Appliance) newPhoneService(pl *plan) (*phoneService, error) {
 	ph, r, opt := pl.phone, pl.running, a.opt
-	trust, err := buildCTL(opt.Store, r, ph.ctl, opt.Now())
+	trust, err := newTrustList(&opt, r, ph.ctl)
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +96,11 @@ func (a *Appliance) newPhoneService(pl *plan) (*phoneService, error) {
 	if err != nil {
 		return nil, fmt.Errorf("appliance: %s:%d: tls-proxy %s: server trust-point %s: %w", r.File, ph.tls.Line, ph.tls.Name, ph.tls.ServerTrustpoint, err)
 	}
-	if list, err := ctl.Parse(trust.file); err != nil {
-		return nil, fmt.Errorf("appliance: %w", err)
-	} else if !list.Trusts(shown.Cert, ctl.CCM, ctl.CCMTFTP) {
+	if _, ok := shown.Cert.PublicKey.(*rsa.PublicKey); !ok {
+		return nil, fmt.Errorf("appliance: %s:%d: tls-proxy %s shows the certificate of trustpoint %s, whose key is not RSA: phones know no other",
+			r.File, ph.tls.Line, ph.tls.Name, ph.tls.ServerTrustpoint)
+	}
+	if !trust.trusts(shown.Cert) {
 		return nil, fmt.Errorf("appliance: %s:%d: tls-proxy %s shows the certificate of trustpoint %s, which no cucm or cucm-tftp record of ctl-file %s holds: phones would refuse it; use \"server trust-point %s\"",
 			r.File, ph.tls.Line, ph.tls.Name, ph.tls.ServerTrustpoint, ph.ctl.Name, ctl.InternalName(ph.ctl.Name))
 	}
@@ -124,6 +129,7 @@ func (a *Appliance) newPhoneService(pl *plan) (*phoneService, error) {
 	}
 	s := &phoneService{box: a, made: phoneMadeOf(pl), at: make(map[netip.AddrPort]context.CancelFunc)}
 	s.over, s.end = context.WithCancel(context.Background())
+	s.trust.Store(trust)
 	s.phones = &phoneproxy.Phones{Timeout: ph.config.SecurePhones}
 	s.relay = media.New(media.Config{
 		Pinholes: a.table, Rand: opt.Rand,
@@ -137,7 +143,7 @@ func (a *Appliance) newPhoneService(pl *plan) (*phoneService, error) {
 	})
 	s.engines = services(r, ph.config, opt.Log)
 	s.files = &phoneproxy.Files{
-		CTL: func() ([]byte, error) { return trust.file, nil },
+		CTL: func() ([]byte, error) { return s.trust.Load().open(s.over) },
 		Sign: func(name string, payload []byte) ([]byte, error) {
 			return phoneproxy.Sign(nil, name, payload, trust.internal, opt.Now(), ctl.SHA1)
 		},

@@ -41,8 +41,8 @@ func pingPattern(word string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// once refuses a command in which a word is twice.
-func once(args cli.Args, words ...string) error {
+// eachOnce refuses a command in which a word is twice.
+func eachOnce(args cli.Args, words ...string) error {
 	for _, w := range words {
 		if n := len(args.All(w)); n > 1 {
 			return refuse("%% There are %d \"%s\" in one command", n, w)
@@ -134,7 +134,7 @@ type pinging struct {
 // reply, "." for none, "U" for unreachable, "Q" for source quench, "M" for a
 // packet too long, "?" for anything else.
 func ping(x *execution, args cli.Args) error {
-	if err := once(args, "repeat", "size", "timeout", "validate", "data"); err != nil {
+	if err := eachOnce(args, "repeat", "size", "timeout", "validate", "data"); err != nil {
 		return err
 	}
 	g := pinging{

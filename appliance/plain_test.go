@@ -65,6 +65,13 @@ func startPlain(t *testing.T) *plain { return startPlainWith(t, nil) }
 // startPlainWith is startPlain with a source of more links.
 func startPlainWith(t *testing.T, open func(*config.Interface) (stack.Link, error)) *plain {
 	t.Helper()
+	return startPlainBox(t, plainConfig, appliance.Options{Open: open})
+}
+
+// startPlainBox runs the box of a configuration with a host on each side. Of opt
+// the links, the store and, if there is none, the log are put in.
+func startPlainBox(t *testing.T, text string, opt appliance.Options) *plain {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	t.Cleanup(cancel)
 	b := &plain{t: t, ctx: ctx}
@@ -75,18 +82,22 @@ func startPlainWith(t *testing.T, open func(*config.Interface) (stack.Link, erro
 		}
 		*h = s
 	}
-	r, findings := config.Check("plain.cfg", strings.NewReader(plainConfig))
+	r, findings := config.Check("plain.cfg", strings.NewReader(text))
 	if config.Errors(findings) > 0 {
 		t.Fatal(findings)
 	}
-	store, err := pki.Open(t.TempDir(), pki.Options{})
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	if opt.Store == nil {
+		if opt.Store, err = pki.Open(t.TempDir(), pki.Options{}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	b.app, err = appliance.New(r, appliance.Options{
-		Store: store, Rand: rand.NewChaCha8([32]byte{3}), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Links: map[string]stack.Link{"inside": b.inside.Link(), "outside": b.outside.Link()}, Open: open,
-	})
+	opt.Rand = rand.NewChaCha8([32]byte{3})
+	opt.Links = map[string]stack.Link{"inside": b.inside.Link(), "outside": b.outside.Link()}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
+	b.app, err = appliance.New(r, opt)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"patchbay/appliance/config"
 	"patchbay/nat"
@@ -33,6 +34,7 @@ type plan struct {
 	guards      map[*stack.Interface]*guard  // of each interface
 	phone       *phonePlan
 	timeouts    nat.Timeouts
+	notes       func() map[*nat.Entry]entryNote // of lists, for the log; made once, when first asked for
 
 	leastMSS, mostMSS int // sysopt connection tcpmss, bytes; 0 is no limit
 }
@@ -103,6 +105,7 @@ func compile(r *config.Running, links map[string]stack.Link, old *plan) (*plan, 
 		return nil, err
 	}
 	p.compileLists(r, byName)
+	p.notes = sync.OnceValue(p.makeNotes)
 	p.compileGuards(r, byName)
 	for _, c := range r.ICMP {
 		if i := byName[c.Interface]; i != nil {

@@ -36,7 +36,7 @@ type tracing struct {
 // protocol that is unreachable or prohibited, "?" for anything else. A host has its
 // label of a "name" line, if there is one and numeric does not forbid it.
 func traceroute(x *execution, args cli.Args) error {
-	if err := once(args, "source", "numeric", "timeout", "probe", "ttl", "port", "use-icmp"); err != nil {
+	if err := eachOnce(args, "source", "numeric", "timeout", "probe", "ttl", "port", "use-icmp"); err != nil {
 		return err
 	}
 	first, last := args.Int("first", 1), args.Int("last", traceTTL)

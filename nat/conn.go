@@ -351,6 +351,7 @@ func (c *Conn) CloseFor(reason string) {
 	c.limit.Store(gone)
 	c.table.forget(c)
 	c.lease.Release()
+	c.table.cfg.PAT.told()
 	if h, ok := c.Handler.(Closer); ok {
 		h.ConnClosed(c)
 	}

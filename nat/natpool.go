@@ -89,7 +89,7 @@ func (t *PAT) takeOfLocked(k *taking, of span, avoid func(a netip.Addr) bool) (L
 		}
 		a.taken[m], a.xlates[key] = x, x
 		r.next = uint32((uint64(n) + 1) % size)
-		t.begun()
+		t.begun(x)
 		return Lease{t, x}, true
 	}
 	r.full = true
@@ -115,6 +115,7 @@ func (t *PAT) releaseAddr(x *xlate, unused bool) {
 	defer a.mu.Unlock()
 	if t.unusedLocked(x, t.wait.Load(), unused) {
 		a.freeLocked(x)
+		t.note(x, true)
 	} else if x.refs == 0 {
 		a.waiting = append(a.waiting, linger{x, x.until})
 	}

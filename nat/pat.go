@@ -27,7 +27,7 @@ var patRanges = [...]PortRange{{1, 511}, {512, 1023}, {1024, 65535}}
 // goroutines may use a PAT.
 //
 // Locks, in the order in which they are taken: rotor.mu, PAT.mu, pool.mu,
-// PAT.randMu; PAT.rotorMu and addresses.mu alone.
+// PAT.randMu; PAT.rotorMu and addresses.mu alone; notices.mu after any.
 type PAT struct {
 	mu    sync.RWMutex
 	pools map[poolKey]*pool
@@ -36,6 +36,7 @@ type PAT struct {
 	rotors  map[string]*rotor // by ranges.key
 
 	addresses addresses
+	notices   notices
 
 	now              atomic.Int64 // the latest time we know of, Unix time in ns
 	portWait, wait   atomic.Int64 // how long a port and an address linger, in ns
@@ -84,6 +85,7 @@ type xlate struct {
 	use  xlateUse
 	host *rotorHost // or nil
 
+	born  int64 // when it began, Unix time in ns
 	refs  int
 	until int64 // with no refs: when it ends, Unix time in ns
 }
@@ -148,6 +150,7 @@ func (t *PAT) Flush() int {
 		n++
 	})
 	t.reapAll()
+	t.told()
 	return n
 }
 
@@ -164,8 +167,10 @@ func (t *PAT) Len() (inUse, lingering int) {
 // ones included.
 func (t *PAT) Most() int { return int(t.most.Load()) }
 
-// begun counts a translation that did not exist.
-func (t *PAT) begun() {
+// begun counts a translation that did not exist. The lock of x is held.
+func (t *PAT) begun(x *xlate) {
+	x.born = t.now.Load()
+	t.note(x, false)
 	n := t.inUse.Add(1) + t.lingering.Load()
 	for {
 		most := t.most.Load()
@@ -225,6 +230,7 @@ func (t *PAT) releasePort(x *xlate, unused bool) {
 	defer p.mu.Unlock()
 	if t.unusedLocked(x, t.portWait.Load(), unused) {
 		p.freeLocked(x)
+		t.note(x, true)
 	} else if x.refs == 0 {
 		p.waiting = append(p.waiting, linger{x, x.until})
 	}
@@ -284,6 +290,7 @@ func (t *PAT) reap(waiting []linger, free func(*xlate)) []linger {
 		t.lingering.Add(-1)
 		l.x.until = 0
 		free(l.x)
+		t.note(l.x, true)
 	}
 	clear(waiting[:i])
 	return waiting[i:]
@@ -364,7 +371,7 @@ func (t *PAT) take(k *taking, mapped netip.Addr) (Lease, bool) {
 	if k.dry {
 		return Lease{t, x}, true
 	}
-	t.begun()
+	t.begun(x)
 	p.addLocked(x)
 	return Lease{t, x}, true
 }

@@ -249,6 +249,7 @@ func (t *Table) Open(p *stack.Packet, o Opening) (*Conn, End, stack.Verdict) {
 		return c, Client, v
 	}
 	o.Source.Lease.Cancel()
+	t.cfg.PAT.told()
 	if c != nil {
 		return c, c.endOf(p), stack.Forward
 	}
@@ -300,6 +301,7 @@ func (t *Table) open(p *stack.Packet, o Opening, h *Hole) (*Conn, stack.Verdict)
 		if old, from = t.enter(c); old == nil {
 			t.note()
 			c.count()
+			t.cfg.PAT.told()
 			if f := t.cfg.Opened; f != nil {
 				f(c)
 			}
@@ -456,6 +458,7 @@ func (t *Table) Expire(now time.Time) {
 	t.holes.expire(now.UnixNano())
 	if t.cfg.PAT != nil {
 		t.cfg.PAT.Expire(now)
+		t.cfg.PAT.told()
 	}
 	if !t.expiring.TryLock() {
 		return // another goroutine is at it

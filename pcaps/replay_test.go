@@ -151,6 +151,7 @@ var unreached = map[string]string{
 	"inspect-srtp-no-media-session":        "media of the phone proxy",
 	"media-source":                         "media of the phone proxy",
 	"loopback-count-exceeded":              "media of the phone proxy",
+	"syslog-host-down":                     "a syslog host that a replay cannot reach",
 	"conn-limit":                           "a million connections",
 	"host-limit":                           "the configuration sets none by default",
 }

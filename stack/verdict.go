@@ -55,6 +55,7 @@ const (
 	DropNoTranslation         // no-translation-group: nat-control, and no rule for the host (the ASA's message 305005)
 	DropRate                  // rate-exceeded: over the rate of a police command
 	DropICMPSequence          // inspect-icmp-seq-num-not-matched: an echo reply that no request waits for
+	DropLogHost               // syslog-host-down: a TCP syslog host does not answer, and no permit-hostdown
 	numVerdicts
 )
 
@@ -108,6 +109,7 @@ var verdictNames = [numVerdicts]string{
 	DropNoTranslation: "no-translation-group",
 	DropRate:          "rate-exceeded",
 	DropICMPSequence:  "inspect-icmp-seq-num-not-matched",
+	DropLogHost:       "syslog-host-down",
 }
 
 // String returns the name that "show asp drop" prints.
@@ -170,6 +172,7 @@ var verdictTexts = [numVerdicts]string{
 	DropNoTranslation: "No translation group found",
 	DropRate:          "Rate-limit exceeded",
 	DropICMPSequence:  "ICMP Inspect seq num not matched",
+	DropLogHost:       "Syslog server is down",
 }
 
 // Text returns the description that "show asp drop" prints before the name.

@@ -26,6 +26,7 @@ type ACE struct {
 	Srcs, Dsts  []AddrSpec
 	Services    []Service
 	Log         bool
+	LogDisabled bool   // log disable: nothing is logged of it
 	LogLevel    int    // syslog severity 0 to 7 if Log; 6 by default
 	LogInterval int    // seconds between two messages of one flow; 300 by default
 	TimeRange   string // the time-range in which it holds; "" is always
@@ -197,7 +198,7 @@ func parseACE(p *parser, a cli.Args) {
 		p.refuse(a.Token("service"), "", "object %s has its ports itself; write none after the addresses", n.service)
 		return
 	}
-	e.Log = a.Has("log") && !a.Has("disable")
+	e.Log, e.LogDisabled = a.Has("log") && !a.Has("disable"), a.Has("disable")
 	if a.Has("level") {
 		e.LogLevel, _ = parseLevel(a.Get("level"))
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -54,7 +55,7 @@ func actionCommands() []command {
 		"crypto ca authenticate <tp:name> [fingerprint {<hex>}...] [nointeractive]",
 		"crypto ca import <tp:name> certificate [nointeractive]",
 		"crypto ca import <name> pkcs12 <passphrase:word> [nointeractive]",
-		"crypto ca export <tp:name> {pkcs12 <passphrase:word>|identity-certificate}",
+		"crypto ca export <tp:name> {pkcs12 <passphrase:word> [legacy]|identity-certificate}",
 	} {
 		list = append(list, command{Syntax: syntax})
 	}
@@ -70,15 +71,20 @@ func trustpointCommands() []command {
 		cmd("no keypair", one, func(p *parser, a cli.Args) { p.tp().KeyPair = "" }),
 		cmd("fqdn {none|<name:word>}", one, parseFQDN),
 		cmd("subject-name <name:line>", one, parseSubject),
+		cmd("[no] serial-number", one, func(p *parser, a cli.Args) { p.tp().SerialNumber = !a.Has("no") }),
+		cmd("ip-address <addr>", one, func(p *parser, a cli.Args) { p.tp().IP, _ = p.addr(a.Get("addr")) }),
+		cmd("no ip-address [<addr>]", one, func(p *parser, a cli.Args) { p.tp().IP = netip.Addr{} }),
+		cmd("password <challenge:word>", one, func(p *parser, a cli.Args) { p.tp().Password = a.Get("challenge") }),
+		cmd("no password", one, func(p *parser, a cli.Args) { p.tp().Password = "" }),
 		cmd("{proxy-ldc-issuer|proxy_ldc_issuer}", by("proxy-ldc-issuer").spelled(spellHyphens), func(p *parser, a cli.Args) { p.tp().LDCIssuer = true }),
 	}
 	list = append(list, inert("revocation of phones' certificates is not checked, as by default", "crl configure", "no crl",
 		"revocation-check none", "crl nocheck")...)
 	list = append(list, inert("enrollment is asked for once", "enrollment retry {period|count} <n:0-100>")...)
-	list = append(list, inert("it is so by default", "id-usage ssl-ipsec", "no serial-number", "no email", "no ip-address", "no password",
+	list = append(list, inert("it is so by default", "id-usage ssl-ipsec", "no email",
 		"no fqdn", "validation-usage ipsec-client ssl-client", "no ignore-ipsec-keyusage", "no ignore-ssl-keyusage")...)
-	return append(list, notYet("this of a trustpoint", "revocation-check <rest:line>", "serial-number", "email <rest:line>", "ip-address <rest:line>",
-		"password <rest:line>", "id-usage <rest:line>", "validation-usage <rest:line>", "validation-policy <rest:line>",
+	return append(list, notYet("this of a trustpoint", "revocation-check <rest:line>", "email <rest:line>",
+		"id-usage <rest:line>", "validation-usage <rest:line>", "validation-policy <rest:line>",
 		"accept-subordinates", "id-cert-issuer", "ca-check", "no <rest:line>", "match <rest:line>",
 		"ocsp <rest:line>", "crl <rest:line>", "ignore-ipsec-keyusage", "ignore-ssl-keyusage", "auto-enroll <rest:line>",
 		"signature-key <rest:line>")...)
@@ -197,7 +203,7 @@ func parseEnroll(p *parser, a cli.Args) {
 	case "":
 		p.refuse(name, "V34", "trustpoint %s has no enrollment line; write enrollment self in it", name.Text)
 	default:
-		p.refuse(name, "V34", "%s", notSupported("enrolling with another CA than the box itself (enrollment self)"))
+		p.refuse(name, "V34", "%s", "another CA's certificate is asked for at the console, not in a file; remove the line")
 	}
 }
 

@@ -15,6 +15,7 @@ var defaultLines = [modeCount][]string{
 	global: {
 		"no logging enable", "no logging timestamp", "no logging buffered", "no logging console", "no logging monitor",
 		"no logging trap", "no logging history", "no logging asdm", "logging buffer-size 4096",
+		"logging facility 20", "logging queue 512", "no logging permit-hostdown",
 		"no same-security-traffic permit inter-interface", "no same-security-traffic permit intra-interface",
 		"no nat-control", "sysopt connection tcpmss 1380", "sysopt connection tcpmss minimum 0",
 	},
@@ -56,7 +57,7 @@ var parsedDefaults = sync.OnceValue(func() *[modeCount][]*line {
 // "no" of another value than the default.
 func isDefault(l *line) bool {
 	if l.in == global && strings.HasPrefix(l.key, "logging message ") {
-		return l.words[0].text != "no"
+		return l.words[0].text != "no" && len(l.words) == 3 // no level
 	}
 	d := defaultOf(l)
 	if d == nil {

@@ -267,9 +267,6 @@ var unsupportedFaults = []struct {
 }{
 	{"a mixed-mode cluster", "phone-proxy pp\n cluster-mode mixed\n", 2},
 	{"authenticated mode without encryption (null-sha1)", "phone-proxy pp\n cipc security-mode authenticated\n", 2},
-	{"building on an existing CTL file", "ctl-file c\n cluster-ctl-file disk0:/a.tlv\n", 2},
-	{"a record-entry by name", "interface g0/1\n nameif inside\ndns domain-lookup inside\ndns name-server 10.20.0.53\ncrypto ca trustpoint t\n" +
-		"ctl-file c\n record-entry cucm trustpoint t address ucm.example.com\n", 7},
 	{"phones without a certificate", "tls-proxy t\n no server authenticate-client\n", 2},
 	{"TLS toward the call manager", "tls-proxy t\n client cipher-suite aes128-sha1\n", 2},
 	{"NAT of answers of the DNS", twoInterfaces + "object network a\n host 10.20.0.9\n nat (inside,outside) static 203.0.113.10 dns\n", 9},

@@ -36,7 +36,7 @@ func TestHelp(t *testing.T) {
 		{config.Place{}, "clear ", "configure"},
 		{inPP, "t", "tftp tftp-server timeout tls-proxy"},
 		{inPP, "hostn", "hostname"},
-		{inIf, "", "clear description duplex end exit flowcontrol ip management-only nameif no quit security-level shutdown speed vlan"},
+		{inIf, "", "authentication channel-group clear delay description duplex end exit flowcontrol hello-interval hold-time ip lacp management-only member-interface nameif no ospf quit rip security-level shutdown speed split-horizon summary-address switchport vlan"},
 		{inIf, "security-level ", "<0-100>"},
 		{config.Place{}, "frobnicate ", "!% Invalid input detected at '^' marker."},
 		{config.Place{}, "route outside x ", "!% Invalid input detected at '^' marker. x is neither an IPv4 address nor a label from a name line"},

@@ -64,9 +64,9 @@ func interfaceCommands() []command {
 	}
 	list = append(list, inert("the driver's link is as the host made it", "speed <rest:line>", "duplex <rest:line>",
 		"no speed", "no duplex", "flowcontrol <rest:line>", "no flowcontrol <rest:line>")...)
+	list = append(list, idleInterfaceCommands()...)
 	return append(list, notYet("this of an interface", "ip address {dhcp|pppoe} [<rest:line>]", "ipv6 <rest:line>",
-		"channel-group <rest:line>", "switchport <rest:line>", "mac-address <rest:line>", "delay <n:word>", "ospf <rest:line>",
-		"no <rest:line>", "member-interface <rest:line>")...)
+		"mac-address <rest:line>", "no <rest:line>")...)
 }
 
 // iface returns the interface that the mode is about.

@@ -121,6 +121,8 @@ const (
 	inSkinnyParameters
 	inSkinnyMatch
 	inDNSParameters
+	inCallHome
+	inCallHomeProfile
 	modeCount
 )
 
@@ -159,8 +161,8 @@ var asa = sync.OnceValue(func() *language {
 	}
 	l.actions = cli.MustCompile(actionCommands())
 	add(global, "global configuration", "(config)", global,
-		systemCommands(), interfaceGlobals(), objectGlobals(), groupGlobals(), accessCommands(), twiceNATCommands(), legacyCommands(), cryptoCommands(), phoneProxyGlobals(), policyGlobals(),
-		inertCommands(), notYetCommands())
+		systemCommands(), loggingCommands(), interfaceGlobals(), objectGlobals(), groupGlobals(), accessCommands(), twiceNATCommands(), legacyCommands(), cryptoCommands(), phoneProxyGlobals(), policyGlobals(),
+		idleCommands(), inertCommands(), notYetCommands())
 	add(inInterface, "interface", "(config-if)", global, interfaceCommands())
 	add(inObject, "object network", "(config-network-object)", global, objectCommands())
 	add(inDNS, "dns server-group", "(config-dns-server-group)", global, dnsCommands())
@@ -187,5 +189,7 @@ var asa = sync.OnceValue(func() *language {
 	add(inSkinnyMap, "policy-map type inspect skinny", "(config-pmap)", global, skinnyMapCommands())
 	add(inSkinnyParameters, "parameters", "(config-pmap-p)", inSkinnyMap, skinnyParameterCommands())
 	add(inSkinnyMatch, "match", "(config-pmap-c)", inSkinnyMap, skinnyMatchCommands())
+	add(inCallHome, "call-home", "(cfg-call-home)", global, callHomeCommands())
+	add(inCallHomeProfile, "profile", "(cfg-call-home-profile)", inCallHome, callHomeProfileCommands())
 	return l
 })

@@ -17,6 +17,16 @@ import (
 // empty. A lenient Load leaves the lines out in which the errors are, and what
 // depends on them, and says so in warnings; the Text is then without error.
 func Load(file string, r io.Reader, lenient bool) (Text, []Finding) {
+	t, _, found := load(file, r, lenient)
+	return t, found
+}
+
+// LoadLines is a lenient Load that also returns the lines of the file, which
+// say what became of each; one that is left out is Refused, and so is what stands
+// below it.
+func LoadLines(file string, r io.Reader) (Text, []Line, []Finding) { return load(file, r, true) }
+
+func load(file string, r io.Reader, lenient bool) (Text, []Line, []Finding) {
 	p := newParser(file)
 	b := &builder{p: p, levels: make(map[string]*level)}
 	p.record, p.certify = b.add, b.certify
@@ -25,14 +35,14 @@ func Load(file string, r io.Reader, lenient bool) (Text, []Finding) {
 	sortFindings(found)
 	switch {
 	case Errors(found) == 0:
-		return newText(b.assemble(nil)), found
+		return newText(b.assemble(nil)), p.run.Lines, found
 	case !lenient:
-		return Text{}, found
+		return Text{}, p.run.Lines, found
 	}
 	for i := range found {
 		if found[i].Severity == Error {
 			found[i] = leftOut(found[i])
-			if n := found[i].Line; n <= len(p.run.Lines) {
+			if n := found[i].Line; n <= len(p.run.Lines) && p.run.Lines[n-1].Kind != Comment {
 				p.run.Lines[n-1].Kind = Refused // and told
 			}
 		}
@@ -40,7 +50,7 @@ func Load(file string, r io.Reader, lenient bool) (Text, []Finding) {
 	t, more := b.prune(p.run)
 	found = append(found, more...)
 	sortFindings(found)
-	return t, found
+	return t, p.run.Lines, found
 }
 
 // A builder makes the lines of a Text from what a parser reads. It does what put
@@ -273,6 +283,7 @@ func (b *builder) prune(run *Running) (Text, []Finding) {
 				if n := l.from; n > 0 && run.Lines[n-1].Kind != Refused {
 					run.Lines[n-1].Kind = Refused
 					found = append(found, leftOut(Finding{File: run.File, Line: n, Rule: f.Rule, Text: clean(run.Lines[n-1].Text), Msg: f.Msg}))
+					found = append(found, goesWith(l, run)...)
 				}
 			}
 		}
@@ -285,6 +296,20 @@ func (b *builder) prune(run *Running) (Text, []Finding) {
 			return t, found
 		}
 	}
+}
+
+// goesWith marks the lines below one that is left out, and tells of them.
+func goesWith(top *line, run *Running) []Finding {
+	var found []Finding
+	for _, l := range top.below {
+		if n := l.from; n > 0 && run.Lines[n-1].Kind != Refused {
+			run.Lines[n-1].Kind = Refused
+			found = append(found, Finding{File: run.File, Line: n, Text: clean(run.Lines[n-1].Text), LeftOut: true,
+				Msg: fmt.Sprintf("goes with the command left out in line %d", top.from)})
+		}
+		found = append(found, goesWith(l, run)...)
+	}
+	return found
 }
 
 // leftOut makes of an Error the Warning that its line is left out. That an entry

@@ -18,7 +18,7 @@ var sections = []string{
 	"same-security-traffic",
 	"object", "object-group", "time-range",
 	"access-list",
-	"pager", "logging enable", "logging timestamp", "logging", "mtu", "ip verify", "fragment", "failover", "monitor-interface",
+	"pager", "logging enable", "logging timestamp", "logging list", "logging", "mtu", "ip verify", "fragment", "failover", "monitor-interface",
 	"icmp unreachable", "icmp", "asdm", "arp timeout", "arp",
 	"nat-control", "global",
 	"nat", objectNAT, natAfterAuto, "static",

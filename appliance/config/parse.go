@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"patchbay/appliance/cli"
+	"patchbay/appliance/logging"
 )
 
 const (
@@ -118,8 +119,7 @@ func newParser(file string) *parser {
 			Timeouts: defaultTimeouts(),
 			Names:    make(map[string]netip.Addr),
 			DNS:      DNS{Timeout: defaultDNSTimeout, Retries: defaultDNSRetries},
-			Logging: Logging{Buffered: Off, Console: Off, Monitor: Off, Trap: Off, History: Off, ASDM: Off,
-				BufferSize: defaultLogBuffer},
+			Logging:  logging.Settings{BufferSize: logging.DefaultBuffer},
 		},
 	}
 }

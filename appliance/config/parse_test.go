@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"patchbay/appliance/config"
+	"patchbay/appliance/logging"
 )
 
 var compare = cmp.Options{
@@ -92,8 +93,8 @@ func TestCheck(t *testing.T) {
 			SCTP: 2 * time.Minute, Uauth: 5 * time.Minute, ConnHolddown: 15 * time.Second, IGPStale: 70 * time.Second},
 		TCPMSS: config.TCPMSS{Maximum: 1380},
 		Names:  map[string]netip.Addr{"resolver": addr("10.20.0.53")},
-		Logging: config.Logging{Enable: true, Timestamp: true, Buffered: 6, Console: config.Off, Monitor: config.Off, Trap: config.Off,
-			History: config.Off, ASDM: config.Off, BufferSize: 4096, Disabled: []int{302013}},
+		Logging: logging.Settings{Enable: true, Timestamp: true, Buffered: logging.AtLevel(6), BufferSize: 4096,
+			Messages: []logging.Change{{Number: 302013, Disabled: true}}},
 		DNS:      config.DNS{Lookup: []string{"inside"}, Servers: []netip.Addr{addr("10.20.0.53")}, Domain: "example.com", Timeout: 2 * time.Second, Retries: 2},
 		KeyPairs: []config.KeyPair{{Line: 82, Label: "ucm_keys", Modulus: 2048}},
 		Trustpoints: []config.Trustpoint{
@@ -200,6 +201,9 @@ func TestParse(t *testing.T) {
 			phone(func(p *config.PhoneProxy) {
 				p.ExpiredCertificates, p.Readmit, p.SCCPVersionMax, p.TFTPSinglePort = false, false, 22, true
 			})},
+		{"what an identity has", "crypto ca trustpoint t\n enrollment url http://ca.example.com/scep\n serial-number\n ip-address 203.0.113.2\n password sesame\n",
+			func(r *config.Running) any { return r.Trustpoints }, []config.Trustpoint{{Line: 1, Name: "t", Enrollment: "url", URL: "http://ca.example.com/scep",
+				SerialNumber: true, IP: addr("203.0.113.2"), Password: "sesame"}}},
 		{"underscores", "crypto ca trustpoint t\n enrollment self\n proxy_ldc_issuer\n", func(r *config.Running) any { return r.Trustpoints[0].LDCIssuer }, true},
 		{"carriage returns and a mark", "\xef\xbb\xbfhostname pb\r\n", func(r *config.Running) any { return r.Hostname }, "pb"},
 		{"traffic between equals", "same-security-traffic permit intra-interface\n", func(r *config.Running) any { return []bool{r.SameSecurityInter, r.SameSecurityIntra} }, []bool{false, true}},

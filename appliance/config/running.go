@@ -12,6 +12,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"patchbay/appliance/logging"
 )
 
 // A Running is what the text of a configuration says, in the text's order.
@@ -50,7 +52,7 @@ type Running struct {
 
 	Timeouts Timeouts
 	Names    map[string]netip.Addr // of "name" lines; already put in place in the other fields
-	Logging  Logging
+	Logging  logging.Settings
 	DNS      DNS
 
 	KeyPairs    []KeyPair
@@ -206,18 +208,6 @@ func defaultTimeouts() Timeouts {
 	}
 }
 
-// Off is the level of a log destination that gets nothing.
-const Off = -1
-
-// Logging is what is logged where. Levels are syslog severities, 0
-// (emergencies) to 7 (debugging), or Off.
-type Logging struct {
-	Enable, Timestamp                               bool
-	Buffered, Console, Monitor, Trap, History, ASDM int
-	BufferSize                                      int   // bytes, 4096 by default
-	Disabled                                        []int // message numbers of no logging message
-}
-
 // DNS is how the box finds addresses of names.
 type DNS struct {
 	Lookup  []string // interfaces of dns domain-lookup; none: no lookups at all
@@ -245,6 +235,10 @@ type Trustpoint struct {
 	Subject    string // X.500 name as written, "CN=cucm"
 	KeyPair    string // label
 	LDCIssuer  bool   // proxy-ldc-issuer: signs local dynamic certificates
+
+	SerialNumber bool       // serial-number: the subject has the device's
+	IP           netip.Addr // ip-address, in the certificate
+	Password     string     // challenge of the CA; a secret
 
 	// CACertificates and Certificate are DER, from crypto ca certificate
 	// chain and crypto ca authenticate.

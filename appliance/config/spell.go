@@ -53,7 +53,13 @@ func (p *parser) spelling(m *cli.Match[action], proto string) *placed {
 			if n, err := parseICMP(w.Text); err == nil {
 				x.text = ICMPTypeName(n)
 			}
-		case "level":
+		case "syslogport":
+			if t, n, err := parseSyslogPort(w.Text); err == nil {
+				x.text = t.String() + "/" + strconv.Itoa(int(n))
+			}
+		case "logclass":
+			x.text = strings.ToLower(w.Text)
+		case "level", "loglevel":
 			if n, err := parseLevel(w.Text); err == nil {
 				x.text = LevelName(n)
 			}

@@ -9,14 +9,12 @@ import (
 )
 
 const (
-	defaultLogBuffer = 4096 // bytes of logging buffer-size
-
 	defaultDNSTimeout = 2 * time.Second // of dns server-group
 	defaultDNSRetries = 2
 	maxDNSServers     = 6
 )
 
-// systemCommands are of the box itself: names, clocks, logs.
+// systemCommands are of the box itself: names, clocks.
 func systemCommands() []command {
 	return []command{
 		cmd("asa version <number:word> [<rest:line>]", one, parseVersion),
@@ -38,15 +36,6 @@ func systemCommands() []command {
 				p.refuse(a.Token("name"), "", "only the server group DefaultDNS is used; move its lines there")
 			}
 		}),
-
-		cmd("[no] logging enable", one, func(p *parser, a cli.Args) { p.run.Logging.Enable = !a.Has("no") }),
-		cmd("[no] logging timestamp", one, func(p *parser, a cli.Args) { p.run.Logging.Timestamp = !a.Has("no") }),
-		cmd("logging {buffered|console|monitor|trap|history|asdm} <level>", by("logging $2"), parseLogging),
-		cmd("no logging {buffered|console|monitor|trap|history|asdm}", by("logging $2"), parseLogging),
-		cmd("logging buffer-size <bytes:4096-1048576>", one, func(p *parser, a cli.Args) {
-			p.run.Logging.BufferSize = a.Int("bytes", defaultLogBuffer)
-		}),
-		cmd("[no] logging message <number:100000-999999>", by("logging message $number"), parseLogMessage),
 
 		cmd("timeout {xlate <t.xlate:time>|pat-xlate <t.pat-xlate:time>|conn <t.conn:time>|"+
 			"half-closed <t.half-closed:time>|udp <t.udp:time>|icmp <t.icmp:time>|sip <t.sip:time>|"+
@@ -102,29 +91,6 @@ func parseNameServer(p *parser, a cli.Args) {
 		default:
 			p.run.DNS.Servers = append(p.run.DNS.Servers, addr)
 		}
-	}
-}
-
-func parseLogging(p *parser, a cli.Args) {
-	level := Off
-	if a.Has("level") {
-		level, _ = parseLevel(a.Get("level"))
-	}
-	l := &p.run.Logging
-	for name, where := range map[string]*int{"buffered": &l.Buffered, "console": &l.Console, "monitor": &l.Monitor,
-		"trap": &l.Trap, "history": &l.History, "asdm": &l.ASDM} {
-		if a.Has(name) {
-			*where = level
-		}
-	}
-}
-
-func parseLogMessage(p *parser, a cli.Args) {
-	n := a.Int("number", 0)
-	l := &p.run.Logging
-	l.Disabled = slices.DeleteFunc(l.Disabled, func(m int) bool { return m == n })
-	if a.Has("no") {
-		l.Disabled = append(l.Disabled, n)
 	}
 }
 
@@ -224,9 +190,6 @@ func inertCommands() []command {
 	add("what it counts is not counted in this version", "[no] threat-detection <rest:line>", "access-list alert-interval <n:1-3600>",
 		"access-list deny-flow-max <n:1-4096>")
 	add("the box serves no SSL of its own but the TLS proxy's", "ssl trust-point <rest:line>", "[no] ssl certificate-authentication <rest:line>")
-	add("it concerns messages to other systems, and logging host is refused", "logging facility <n:16-23>",
-		"logging device-id <rest:line>", "logging queue <n:0-8192>", "[no] logging permit-hostdown", "no logging hide username",
-		"logging debug-trace", "logging asdm-buffer-size <n:100-512>", "logging rate-limit <rest:line>")
 	add("the box has no IPsec and its settings do nothing", "crypto ipsec security-association <rest:line>",
 		"crypto isakmp nat-traversal <rest:line>", "crypto ca trustpool policy", "no crypto isakmp nat-traversal",
 		"no sysopt connection permit-vpn")
@@ -238,8 +201,8 @@ func notYetCommands() []command {
 	var list []command
 	add := func(what string, syntax ...string) { list = append(list, notYet(what, syntax...)...) }
 	add("failover", "failover", "failover {lan|link|interface|key|replication|mac|standby} [<rest:line>]")
-	add("sending messages to a syslog server", "logging host <rest:line>", "logging mail <rest:line>", "logging list <rest:line>",
-		"logging class <rest:line>", "logging flow-export-syslogs <rest:line>", "logging from-address <rest:line>")
+	add("messages by mail or by class", "logging mail <rest:line>",
+		"logging class <rest:line>", "logging flow-export-syslogs <rest:line>", "logging from-address <rest:line>", "logging recipient-address <rest:line>")
 	add("another ssl version", "ssl server-version <v:word>", "ssl client-version <v:word>")
 	add("ssl cipher of 9.3(2) and later", "ssl cipher <rest:line>", "ssl dh-group <rest:line>", "ssl ecdh-group <rest:line>")
 	add("transparent firewall mode (V09)", "firewall transparent")
@@ -256,9 +219,9 @@ func notYetCommands() []command {
 		"dns-group <name>", "dns-guard")
 	add("a static ARP entry", "arp <if> <addr> <mac:word> [alias]")
 	add("this", "no ip verify <rest:line>", "ip audit <rest:line>", "uc-ime <rest:line>", "ctl-provider <rest:line>",
-		"threat-detection-rate <rest:line>", "service {resetinbound|resetoutbound|resetoutside|internal|call-home} [<rest:line>]",
+		"threat-detection-rate <rest:line>", "service {internal|call-home} [<rest:line>]",
 		"sla <rest:line>", "track <rest:line>", "regex <rest:line>", "tcp-map <name>", "flow-export <rest:line>",
-		"wccp <rest:line>", "url-server <rest:line>", "filter <rest:line>", "call-home", "cluster <rest:line>", "zone <rest:line>",
+		"wccp <rest:line>", "url-server <rest:line>", "filter <rest:line>", "cluster <rest:line>", "zone <rest:line>",
 		"mac-address <rest:line>", "established <rest:line>", "switch <rest:line>", "license <rest:line>",
 		"activation-key <rest:line>", "scansafe <rest:line>", "xlate <rest:line>")
 	add("taking this back with no", "no <rest:line>")

@@ -32,23 +32,6 @@ var unsupported = []feature{
 			}
 		}
 	}},
-	{name: "building on an existing CTL file", find: func(v *validator, hit func(int, string)) {
-		for _, c := range v.run.CTLs {
-			if c.ClusterFile != "" {
-				hit(v.below(c.Line, "cluster-ctl-file"), c.ClusterFile)
-			}
-		}
-	}},
-	{name: "a record-entry by name", text: "a record-entry by name: this version resolves no names; give the mapped address",
-		find: func(v *validator, hit func(int, string)) {
-			for _, c := range v.run.CTLs {
-				for _, rec := range c.Records {
-					if rec.FQDN != "" {
-						hit(rec.Line, rec.FQDN)
-					}
-				}
-			}
-		}},
 	{name: "phones without a certificate", text: "phones are always asked for a certificate here: remove the line",
 		find: func(v *validator, hit func(int, string)) {
 			for _, t := range v.run.TLSProxies {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"patchbay/appliance/cli"
+	"patchbay/appliance/logging"
 )
 
 const (
@@ -291,6 +292,18 @@ func (p *parser) check(kind, word string) (err error) {
 		_, err = parseICMP(word)
 	case "level":
 		_, err = parseLevel(word)
+	case "loglevel":
+		if _, no := parseLevel(word); no != nil && !slices.ContainsFunc(p.run.Logging.Lists, func(l logging.List) bool { return l.Name == word }) {
+			err = fmt.Errorf("%w; and there is no logging list %s", no, word)
+		}
+	case "logclass":
+		if !slices.ContainsFunc(logging.Classes, func(c logging.Class) bool { return strings.EqualFold(c.Name, word) }) {
+			err = fmt.Errorf("%s is no class of messages", word)
+		}
+	case "msgrange":
+		_, _, err = parseMessageRange(word)
+	case "syslogport":
+		_, _, err = parseSyslogPort(word)
 	case "pair":
 		_, _, err = parsePair(word)
 	case "paren":

@@ -17,6 +17,7 @@ type Entry struct {
 	// the CA certificate, which is the call manager's real one.
 	Cert   *x509.Certificate
 	Addr   netip.Addr // global: as the phones know the host
+	Host   string     // its name, where the address is not known yet: such a record has none
 	Domain string     // the entry's domain-name, or ""
 }
 
@@ -72,7 +73,11 @@ func Assemble(entries []Entry, cluster *File, internal *pki.Identity) ([]Record,
 			continue
 		}
 		where, dns := r.IP.String(), DNSName(internal.Cert, domain)
-		if !r.IP.IsValid() { // only in a cluster's file
+		switch {
+		case r.IP.IsValid():
+		case i < len(entries): // not resolved yet
+			where = entries[i].Host
+		default: // in a cluster's file
 			where, dns = r.DNSName, r.DNSName
 		}
 		if host[where] {
@@ -116,7 +121,7 @@ func (e Entry) record() (Record, error) {
 		return Record{}, fmt.Errorf("role %v", e.Role)
 	case e.Cert == nil:
 		return Record{}, errors.New("trustpoint has no certificate")
-	case !e.Addr.IsValid() || e.Addr.IsUnspecified():
+	case !e.Addr.IsValid() && e.Host == "", e.Addr.IsValid() && e.Addr.IsUnspecified():
 		return Record{}, fmt.Errorf("address %v", e.Addr)
 	}
 	return NewRecord(e.Role, e.Cert, DNSName(e.Cert, e.Domain), e.Addr)

@@ -63,6 +63,14 @@ func enroll(t testing.TB, s *pki.Store, req pki.EnrollRequest) *pki.Identity {
 	return id
 }
 
+func identities(set *TokenSet) []*pki.Identity {
+	var ids []*pki.Identity
+	for _, x := range set.SASTs {
+		ids = append(ids, x.Identity)
+	}
+	return ids
+}
+
 func certs(ids []*pki.Identity) []*x509.Certificate {
 	var list []*x509.Certificate
 	for _, id := range ids {
@@ -74,10 +82,11 @@ func certs(ids []*pki.Identity) []*x509.Certificate {
 func TestTokens(t *testing.T) {
 	dir := t.TempDir()
 	s := store(t, dir)
-	internal, sasts, err := Tokens(s, "myctl", 2, "example.com", now)
+	set, err := Tokens(s, "myctl", 2, "example.com", now)
 	if err != nil {
 		t.Fatal(err)
 	}
+	internal, sasts := set.Internal, identities(set)
 	var got []string
 	for _, id := range append([]*pki.Identity{internal}, sasts...) {
 		c := id.Cert
@@ -93,20 +102,21 @@ func TestTokens(t *testing.T) {
 	}
 
 	// After a restart, with one token more: the old ones stay.
-	internal2, sasts2, err := Tokens(store(t, dir), "myctl", 3, "other.example.com", now.AddDate(1, 0, 0))
+	set2, err := Tokens(store(t, dir), "myctl", 3, "other.example.com", now.AddDate(1, 0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
+	internal2, sasts2 := set2.Internal, identities(set2)
 	if !internal.Cert.Equal(internal2.Cert) || !sasts[0].Cert.Equal(sasts2[0].Cert) || !sasts[1].Cert.Equal(sasts2[1].Cert) || len(sasts2) != 3 {
 		t.Error("tokens were replaced")
 	}
 
 	for _, n := range []int{0, 6, -1} {
-		if _, _, err := Tokens(s, "myctl", n, "", now); err == nil {
+		if _, err := Tokens(s, "myctl", n, "", now); err == nil {
 			t.Errorf("%d tokens were accepted", n)
 		}
 	}
-	if _, _, err := Tokens(s, strings.Repeat("x", 60), 1, "", now); err == nil {
+	if _, err := Tokens(s, strings.Repeat("x", 60), 1, "", now); err == nil {
 		t.Error("a name that makes too long a trustpoint was accepted")
 	}
 
@@ -115,13 +125,14 @@ func TestTokens(t *testing.T) {
 	if err := os.Truncate(path, 100); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Tokens(store(t, dir), "myctl", 2, "", now); !errors.Is(err, pki.ErrDamaged) {
-		t.Errorf("damaged token: %v, want ErrDamaged", err)
+	set, err = Tokens(store(t, dir), "myctl", 2, "", now)
+	if err != nil || len(set.SASTs) != 1 || len(set.Lost) != 1 || !errors.Is(set.Lost[0], pki.ErrDamaged) {
+		t.Errorf("one token damaged: %+v, %v; want the other", set, err)
 	}
 	if err := os.Remove(filepath.Join(dir, "key-_internal_PP_myctl_SAST_0.pem")); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Tokens(store(t, dir), "myctl", 1, "", now); !errors.Is(err, pki.ErrNotFound) {
+	if _, err := Tokens(store(t, dir), "myctl", 1, "", now); !errors.Is(err, pki.ErrNotFound) {
 		t.Errorf("token without key: %v, want ErrNotFound", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "key-_internal_PP_myctl_SAST_0.pem")); err == nil {
@@ -131,18 +142,19 @@ func TestTokens(t *testing.T) {
 
 func TestBuild(t *testing.T) {
 	s := store(t, t.TempDir())
-	internal, sasts, err := Tokens(s, "myctl", 2, "example.com", now)
+	set, err := Tokens(s, "myctl", 2, "example.com", now)
 	if err != nil {
 		t.Fatal(err)
 	}
+	internal, sasts := set.Internal, identities(set)
 	ucm := enroll(t, s, pki.EnrollRequest{Name: "ucm", Subject: "CN=ucm,OU=Voice,O=Example,L=Berlin,ST=BE,C=DE"})
 	capf := enroll(t, s, pki.EnrollRequest{Name: "capf", Subject: "CN=CAPF-e41e7d87"})
 	a, b := netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("203.0.113.11")
 	records, err := Assemble([]Entry{
-		{CCM, ucm.Cert, a, "example.com"},
-		{TFTP, ucm.Cert, a, "example.com"},
-		{CCMTFTP, ucm.Cert, b, ""},
-		{CAPF, capf.Cert, netip.MustParseAddr("203.0.113.12"), ""},
+		{Role: CCM, Cert: ucm.Cert, Addr: a, Domain: "example.com"},
+		{Role: TFTP, Cert: ucm.Cert, Addr: a, Domain: "example.com"},
+		{Role: CCMTFTP, Cert: ucm.Cert, Addr: b},
+		{Role: CAPF, Cert: capf.Cert, Addr: netip.MustParseAddr("203.0.113.12")},
 	}, nil, internal)
 	if err != nil {
 		t.Fatal(err)
@@ -217,10 +229,11 @@ func TestBuild(t *testing.T) {
 func TestVerifyBy(t *testing.T) {
 	build := func(dir string, key, signer int) *File {
 		s := storeFrom(t, dir, key)
-		internal, sasts, err := Tokens(s, "c", 2, "", now)
+		set, err := Tokens(s, "c", 2, "", now)
 		if err != nil {
 			t.Fatal(err)
 		}
+		internal, sasts := set.Internal, identities(set)
 		r, err := NewRecord(CCMTFTP, internal.Cert, "", netip.Addr{})
 		if err != nil {
 			t.Fatal(err)
@@ -335,9 +348,9 @@ func TestAssemble(t *testing.T) {
 		cluster *File
 		want    []string // nil for an error
 	}{
-		{"the entry is the internal trustpoint's", []Entry{{CCM, internal.Cert, a, "example.com"}}, nil,
+		{"the entry is the internal trustpoint's", []Entry{{Role: CCM, Cert: internal.Cert, Addr: a, Domain: "example.com"}}, nil,
 			[]string{"CCM+TFTP|_internal_PP_c.example.com|CN=_internal_PP_c|203.0.113.10"}},
-		{"the same entry twice", []Entry{{CCM, ucm.Cert, a, ""}, {CCM, ucm.Cert, a, ""}}, nil, []string{
+		{"the same entry twice", []Entry{{Role: CCM, Cert: ucm.Cert, Addr: a}, {Role: CCM, Cert: ucm.Cert, Addr: a}}, nil, []string{
 			"CCM+TFTP|_internal_PP_c|CN=_internal_PP_c|203.0.113.10", "CCM|ucm.example.com|CN=ucm.example.com|203.0.113.10"}},
 		{"cluster's file", nil, vec, []string{
 			"CCM+TFTP|_internal_PP_c|CN=_internal_PP_c|203.0.113.10",
@@ -346,10 +359,10 @@ func TestAssemble(t *testing.T) {
 			"CCM+TFTP|_internal_PP_ctl1.example.com|CN=_internal_PP_c|invalid IP",
 			"CCM+TFTP|_internal_PP_ctl1.example.com|CN=_internal_PP_ctl1;OU=STG;O=Example|invalid IP"}},
 		{"nothing", nil, nil, nil},
-		{"CAPF alone", []Entry{{CAPF, ucm.Cert, a, ""}}, nil, nil},
-		{"no certificate", []Entry{{CCM, nil, a, ""}}, nil, nil},
-		{"no address", []Entry{{CCM, ucm.Cert, netip.Addr{}, ""}}, nil, nil},
-		{"token as entry", []Entry{{SAST, ucm.Cert, a, ""}}, nil, nil},
+		{"CAPF alone", []Entry{{Role: CAPF, Cert: ucm.Cert, Addr: a}}, nil, nil},
+		{"no certificate", []Entry{{Role: CCM, Addr: a}}, nil, nil},
+		{"no address", []Entry{{Role: CCM, Cert: ucm.Cert}}, nil, nil},
+		{"token as entry", []Entry{{Role: SAST, Cert: ucm.Cert, Addr: a}}, nil, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -28,21 +28,18 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	internal, sasts, err := ctl.Tokens(store, "myctl", 1, "example.com", now)
+	tokens, err := ctl.Tokens(store, "myctl", 1, "example.com", now)
 	if err != nil {
 		log.Fatal(err)
 	}
 	records, err := ctl.Assemble([]ctl.Entry{
 		{Role: ctl.CCMTFTP, Cert: ucm.Cert, Addr: netip.MustParseAddr("203.0.113.10"), Domain: "example.com"},
-	}, nil, internal)
+	}, nil, tokens.Internal)
 	if err != nil {
 		log.Fatal(err)
 	}
-	params := ctl.Params{Records: records, Signer: sasts[0], Time: now}
-	for _, id := range sasts {
-		params.SASTs = append(params.SASTs, id.Cert)
-	}
-	data, err := ctl.Build(params)
+	signer, _ := tokens.Signer(nil)
+	data, err := ctl.Build(ctl.Params{SASTs: tokens.Certs(), Records: records, Signer: signer, Time: now})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -54,7 +51,7 @@ func Example() {
 	for _, r := range file.Records {
 		fmt.Println(r.Role, r.SubjectName, r.IP)
 	}
-	sgn, err := ctl.BuildSigned("SEP001122334455.cnf.xml.sgn", []byte("<device/>"), internal, now, ctl.SHA1)
+	sgn, err := ctl.BuildSigned("SEP001122334455.cnf.xml.sgn", []byte("<device/>"), tokens.Internal, now, ctl.SHA1)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -144,7 +144,7 @@ func (p *Proxy) Serve(ctx context.Context, c net.Conn, svc Service, w Where) {
 	defer phone.Conn.Close()
 	log = log.With("phone", phone.Device)
 	if limit := p.enter(phone.Device); limit > 0 {
-		log.Warn("%ASA-4-446001: Maximum TLS Proxy session limit reached: connection refused", "limit", limit)
+		log.Warn(fmt.Sprintf("%%ASA-4-446001: Maximum TLS Proxy session limit of %d reached", limit))
 		return
 	}
 	defer p.leave(phone.Device)

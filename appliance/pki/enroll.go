@@ -1,7 +1,8 @@
 package pki
 
 import (
-	"crypto/rsa"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -9,9 +10,12 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 )
 
 const (
@@ -24,15 +28,17 @@ const (
 // An EnrollRequest asks for a self-signed identity certificate, which is what
 // "crypto ca enroll" makes of a trustpoint with "enrollment self".
 type EnrollRequest struct {
-	Name    string // the trustpoint's
-	Subject string // as subject-name takes it; "" for CN=FQDN
-	FQDN    string // goes into subjectAltName; "" for none
-	KeyPair string // label; made if there is none of that name; "" for Name
-	Bits    int    // of a key pair that is made; 0 for DefaultRSABits
+	Name    string     // the trustpoint's
+	Subject string     // as subject-name takes it; "" for CN=FQDN
+	FQDN    string     // goes into subjectAltName; "" for none
+	Serial  string     // of the device, goes into the subject; "" for none
+	IP      netip.Addr // goes into subjectAltName, if it is valid
+	KeyPair string     // label; made if there is none of that name; "" for Name
+	Bits    int        // of a key pair that is made; 0 for DefaultRSABits
 
 	// SignatureAlgorithm is SHA1WithRSA if zero: the certificate is compared
-	// by phones with their CTL file and old loads know no other.
-	// (reference/certificates.md, section 2.)
+	// by phones with their CTL file and old loads know no other. For an
+	// ECDSA key it is ECDSAWithSHA256. (reference/certificates.md, section 2.)
 	SignatureAlgorithm x509.SignatureAlgorithm
 
 	Now   time.Time // the certificate begins one day before
@@ -98,7 +104,7 @@ func (s *Store) setIdentity(name, keyPair string, cert *x509.Certificate, replac
 	if err != nil {
 		return nil, fmt.Errorf("pki: trustpoint %q: %w", name, err)
 	}
-	if !key.PublicKey.Equal(cert.PublicKey) {
+	if !samePublic(key.Public(), cert.PublicKey) {
 		return nil, fmt.Errorf("pki: trustpoint %q: certificate is not of key pair %q", name, keyPair)
 	}
 	tp.Identity, tp.KeyPair = cert, keyPair
@@ -116,6 +122,17 @@ func (s *Store) canEnroll(req EnrollRequest) error {
 		err = fmt.Errorf("pki: identity certificate of trustpoint %q: %w", req.Name, ErrExists)
 	}
 	return err
+}
+
+// altNames returns what subjectAltName shall hold.
+func (req EnrollRequest) altNames() (names []string, addrs []net.IP) {
+	if req.FQDN != "" {
+		names = []string{req.FQDN}
+	}
+	if req.IP.IsValid() {
+		addrs = []net.IP{req.IP.AsSlice()}
+	}
+	return names, addrs
 }
 
 func (req EnrollRequest) keyPair() string {
@@ -140,7 +157,13 @@ func (req EnrollRequest) subject() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return asn1.Marshal(pkix.RDNSequence(name))
+	if req.Serial != "" {
+		if len(req.Serial) > 64 || strings.ContainsFunc(req.Serial, unicode.IsControl) {
+			return nil, fmt.Errorf("device serial number %.64q", req.Serial)
+		}
+		name = append(name, pkix.RelativeDistinguishedNameSET{{Type: oidSerial, Value: req.Serial}})
+	}
+	return asn1.Marshal(name)
 }
 
 // validFQDN holds a name to letters, digits, '-', '_' and '.'. The underscore is
@@ -160,9 +183,9 @@ func validFQDN(s string) bool {
 }
 
 // keyFor returns the request's key pair, made if it does not exist.
-func (s *Store) keyFor(req EnrollRequest) (*rsa.PrivateKey, error) {
+func (s *Store) keyFor(req EnrollRequest) (crypto.Signer, error) {
 	label := req.keyPair()
-	find := func() (*rsa.PrivateKey, error) {
+	find := func() (crypto.Signer, error) {
 		s.mu.RLock()
 		defer s.mu.RUnlock()
 		return s.keyLocked(label)
@@ -177,7 +200,7 @@ func (s *Store) keyFor(req EnrollRequest) (*rsa.PrivateKey, error) {
 	return find()
 }
 
-func (s *Store) selfSign(req EnrollRequest, subject []byte, key *rsa.PrivateKey) ([]byte, error) {
+func (s *Store) selfSign(req EnrollRequest, subject []byte, key crypto.Signer) ([]byte, error) {
 	serial := make([]byte, serialLen)
 	if _, err := io.ReadFull(s.rand, serial); err != nil {
 		return nil, err
@@ -196,15 +219,17 @@ func (s *Store) selfSign(req EnrollRequest, subject []byte, key *rsa.PrivateKey)
 		years = validityYears
 	}
 	t.NotAfter = req.Now.AddDate(years, 0, 0).UTC().Truncate(time.Second)
-	if t.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
-		t.SignatureAlgorithm = x509.SHA1WithRSA
+	allowed := []x509.SignatureAlgorithm{x509.SHA1WithRSA, x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA}
+	if _, ok := key.(*ecdsa.PrivateKey); ok {
+		allowed = []x509.SignatureAlgorithm{x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512}
+		t.KeyUsage = x509.KeyUsageDigitalSignature
 	}
-	if !slices.Contains([]x509.SignatureAlgorithm{x509.SHA1WithRSA, x509.SHA256WithRSA,
-		x509.SHA384WithRSA, x509.SHA512WithRSA}, t.SignatureAlgorithm) {
+	if t.SignatureAlgorithm == x509.UnknownSignatureAlgorithm {
+		t.SignatureAlgorithm = allowed[0]
+	}
+	if !slices.Contains(allowed, t.SignatureAlgorithm) {
 		return nil, fmt.Errorf("signature algorithm %v", t.SignatureAlgorithm)
 	}
-	if req.FQDN != "" {
-		t.DNSNames = []string{req.FQDN}
-	}
-	return x509.CreateCertificate(s.rand, &t, &t, &key.PublicKey, key)
+	t.DNSNames, t.IPAddresses = req.altNames()
+	return x509.CreateCertificate(s.rand, &t, &t, key.Public(), key)
 }

@@ -2,6 +2,8 @@ package pki
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -89,10 +91,10 @@ func quoted(s string) (word, rest string, err error) {
 	return word, strings.TrimSpace(s[len(q):]), err
 }
 
-func formatKey(label string, key *rsa.PrivateKey) ([]byte, error) {
+func formatKey(label string, key crypto.Signer) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return nil, errors.New("RSA key cannot be encoded")
+		return nil, errors.New("key cannot be encoded")
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s%q\n", keyHead, label)
@@ -100,7 +102,7 @@ func formatKey(label string, key *rsa.PrivateKey) ([]byte, error) {
 	return seal(&b), nil
 }
 
-func parseKey(data []byte) (label string, key *rsa.PrivateKey, err error) {
+func parseKey(data []byte) (label string, key crypto.Signer, err error) {
 	words, body, err := unseal(data, keyHead)
 	if err != nil {
 		return "", nil, err
@@ -117,11 +119,13 @@ func parseKey(data []byte) (label string, key *rsa.PrivateKey, err error) {
 	if err != nil {
 		return "", nil, errors.New("private key does not parse") // the cause may quote it
 	}
-	key, ok := k.(*rsa.PrivateKey)
-	if !ok {
-		return "", nil, errors.New("private key is not RSA")
+	switch key := k.(type) {
+	case *rsa.PrivateKey:
+		return label, key, nil
+	case *ecdsa.PrivateKey:
+		return label, key, nil
 	}
-	return label, key, nil
+	return "", nil, errors.New("private key is neither RSA nor ECDSA")
 }
 
 func formatTrustpoint(tp Trustpoint) []byte {

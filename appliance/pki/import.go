@@ -23,14 +23,24 @@ func (s *Store) Authenticate(name string, data []byte) (*x509.Certificate, error
 	if err := checkName(name); err != nil {
 		return nil, fmt.Errorf("pki: trustpoint %q: %w", name, err)
 	}
-	certs, err := parseCertificates(data)
+	cert, err := ParseCertificate(data)
 	if err != nil {
 		return nil, fmt.Errorf("pki: trustpoint %q: %w", name, err)
 	}
-	if len(certs) != 1 {
-		return nil, fmt.Errorf("pki: trustpoint %q: %d certificates; a trustpoint takes one", name, len(certs))
+	return cert, s.setCA(name, cert)
+}
+
+// ParseCertificate reads one certificate: PEM, bare base64 (a last line "quit" is
+// not part of it) or DER.
+func ParseCertificate(data []byte) (*x509.Certificate, error) {
+	certs, err := parseCertificates(data)
+	if err == nil && len(certs) != 1 {
+		err = fmt.Errorf("%d certificates; a trustpoint takes one", len(certs))
 	}
-	return certs[0], s.setCA(name, certs[0])
+	if err != nil {
+		return nil, err
+	}
+	return certs[0], nil
 }
 
 func (s *Store) setCA(name string, cert *x509.Certificate) error {
@@ -150,15 +160,7 @@ func parseCertificates(data []byte) ([]*x509.Certificate, error) {
 	if len(data) > 0 && data[0] == 0x30 { // SEQUENCE; base64 of one begins with 'M'
 		return parseDER(data)
 	}
-	var text []byte
-	for _, line := range bytes.Split(data, []byte("\n")) {
-		line = bytes.TrimSpace(line)
-		if bytes.EqualFold(line, []byte("quit")) {
-			break
-		}
-		text = append(text, line...)
-	}
-	der, err := base64.StdEncoding.DecodeString(string(text))
+	der, err := base64.StdEncoding.DecodeString(string(pastedText(data)))
 	if err != nil || len(der) == 0 {
 		return nil, errors.New("neither PEM, base64 nor DER")
 	}

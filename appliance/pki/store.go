@@ -39,7 +39,7 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrExists: the name is taken; nothing was changed.
 	ErrExists = errors.New("already exists")
-	// ErrInUse: a trustpoint's identity certificate still needs the key pair.
+	// ErrInUse: a trustpoint still needs the key pair.
 	ErrInUse = errors.New("in use")
 	// ErrDamaged: the file on flash cannot be read. It stays as it is, and
 	// its name stays taken, until an operator restores or removes it.
@@ -68,16 +68,16 @@ type Store struct {
 	anchors atomic.Pointer[[]Anchor] // what Anchors returns; never written in place
 
 	mu          sync.RWMutex
-	keys        map[string]*rsa.PrivateKey // by label
-	trustpoints map[string]Trustpoint      // by name
-	damaged     map[string]error           // by file name
+	keys        map[string]crypto.Signer // by label; *rsa.PrivateKey or *ecdsa.PrivateKey
+	trustpoints map[string]Trustpoint    // by name
+	damaged     map[string]error         // by file name
 }
 
 // A Trustpoint is a named place for a CA certificate, an identity certificate,
 // or both. (reference/asa-cli.md, section 7.)
 type Trustpoint struct {
 	Name     string
-	KeyPair  string            // label of the identity certificate's key pair; "" without one
+	KeyPair  string            // label of the identity certificate's key pair, also of one asked for; "" without one
 	Identity *x509.Certificate // what the box shows; nil before enrollment
 	CA       *x509.Certificate // whom the box trusts; nil before authentication
 }
@@ -88,7 +88,7 @@ type Identity struct {
 	Trustpoint string
 	Cert       *x509.Certificate
 	DER        []byte        // Cert as it stands; not to be changed
-	Key        crypto.Signer // an *rsa.PrivateKey, so a crypto.Decrypter too
+	Key        crypto.Signer // an *rsa.PrivateKey, so a crypto.Decrypter too; or an *ecdsa.PrivateKey
 }
 
 // String returns the trustpoint and the subject.
@@ -102,13 +102,6 @@ func (id *Identity) String() string {
 // GoString is String, so that %#v hides the key too.
 func (id *Identity) GoString() string { return id.String() }
 
-// A KeyPair tells of a key pair without giving it away.
-type KeyPair struct {
-	Label  string
-	Bits   int // of the modulus
-	Public *rsa.PublicKey
-}
-
 // An Anchor is a CA certificate that an administrator installed.
 type Anchor struct {
 	Trustpoint string
@@ -121,7 +114,7 @@ type Anchor struct {
 func Open(dir string, opt Options) (*Store, error) {
 	s := &Store{
 		dir: dir, rand: opt.Rand, newKey: opt.NewKey,
-		keys:        make(map[string]*rsa.PrivateKey),
+		keys:        make(map[string]crypto.Signer),
 		trustpoints: make(map[string]Trustpoint),
 		damaged:     make(map[string]error),
 	}
@@ -202,7 +195,7 @@ func (s *Store) loadTrustpoint(file string, data []byte) error {
 	if fileName(trustPrefix, tp.Name) != file {
 		return fmt.Errorf("holds trustpoint %q", tp.Name)
 	}
-	if key := s.keys[tp.KeyPair]; key != nil && tp.Identity != nil && !key.PublicKey.Equal(tp.Identity.PublicKey) {
+	if key := s.keys[tp.KeyPair]; key != nil && tp.Identity != nil && !samePublic(key.Public(), tp.Identity.PublicKey) {
 		return fmt.Errorf("its certificate is not of key pair %q", tp.KeyPair)
 	}
 	s.trustpoints[tp.Name] = tp
@@ -264,28 +257,6 @@ func (s *Store) trustpointLocked(name string) (Trustpoint, error) {
 	return Trustpoint{}, fmt.Errorf("pki: trustpoint %q: %w", name, ErrNotFound)
 }
 
-// Keys returns every key pair that can be read, ordered by label.
-func (s *Store) Keys() []KeyPair {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	list := make([]KeyPair, 0, len(s.keys))
-	for _, label := range sortedKeys(s.keys) {
-		pub := &s.keys[label].PublicKey
-		list = append(list, KeyPair{label, pub.N.BitLen(), pub})
-	}
-	return list
-}
-
-func (s *Store) keyLocked(label string) (*rsa.PrivateKey, error) {
-	if key := s.keys[label]; key != nil {
-		return key, nil
-	}
-	if err := s.damaged[fileName(keyPrefix, label)]; err != nil {
-		return nil, err
-	}
-	return nil, fmt.Errorf("pki: key pair %q: %w", label, ErrNotFound)
-}
-
 // Identity returns the identity certificate of a trustpoint and its key, or an
 // error wrapping ErrNotFound or ErrDamaged.
 func (s *Store) Identity(name string) (*Identity, error) {
@@ -309,93 +280,6 @@ func (s *Store) identityLocked(tp Trustpoint) (*Identity, error) {
 	return &Identity{tp.Name, tp.Identity, tp.Identity.Raw, key}, nil
 }
 
-// GenerateRSA makes a key pair of 1024, 2048, 3072 or 4096 bits, 0 for
-// DefaultRSABits, and stores it. It may take seconds and holds no lock in them.
-func (s *Store) GenerateRSA(label string, bits int) error {
-	if bits == 0 {
-		bits = DefaultRSABits
-	}
-	switch bits {
-	case 1024, 2048, 3072, 4096:
-	default:
-		return fmt.Errorf("pki: key pair %q: modulus of %d bits: must be 1024, 2048, 3072 or 4096", label, bits)
-	}
-	if err := checkName(label); err != nil {
-		return fmt.Errorf("pki: key pair %q: %w", label, err)
-	}
-	if err := s.freeKey(label); err != nil {
-		return err
-	}
-	key, err := s.newKey(bits)
-	if err != nil {
-		return fmt.Errorf("pki: key pair %q: generating: %w", label, err)
-	}
-	if n := key.N.BitLen(); n != bits {
-		return fmt.Errorf("pki: key pair %q: generated %d bits, not %d", label, n, bits)
-	}
-	return s.ImportKey(label, key)
-}
-
-func (s *Store) freeKey(label string) error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.freeKeyLocked(label)
-}
-
-func (s *Store) freeKeyLocked(label string) error {
-	_, err := s.keyLocked(label)
-	switch {
-	case err == nil:
-		return fmt.Errorf("pki: key pair %q: %w", label, ErrExists)
-	case errors.Is(err, ErrNotFound):
-		return nil
-	}
-	return err
-}
-
-// ImportKey stores a key pair made elsewhere.
-func (s *Store) ImportKey(label string, key *rsa.PrivateKey) error {
-	if err := checkName(label); err != nil {
-		return fmt.Errorf("pki: key pair %q: %w", label, err)
-	}
-	if err := key.Validate(); err != nil {
-		return fmt.Errorf("pki: key pair %q: invalid RSA key", label) // the cause may quote the key
-	}
-	data, err := formatKey(label, key)
-	if err != nil {
-		return fmt.Errorf("pki: key pair %q: %w", label, err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.freeKeyLocked(label); err != nil {
-		return err
-	}
-	if err := createFile(s.dir, fileName(keyPrefix, label), data); err != nil {
-		return fmt.Errorf("pki: key pair %q: %w", label, err)
-	}
-	s.keys[label] = key
-	return nil
-}
-
-// RemoveKey deletes a key pair that no identity certificate uses.
-func (s *Store) RemoveKey(label string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, err := s.keyLocked(label); err != nil {
-		return err
-	}
-	for _, name := range sortedKeys(s.trustpoints) {
-		if tp := s.trustpoints[name]; tp.Identity != nil && tp.KeyPair == label {
-			return fmt.Errorf("pki: key pair %q: trustpoint %q: %w", label, name, ErrInUse)
-		}
-	}
-	if err := removeFile(s.dir, fileName(keyPrefix, label)); err != nil {
-		return fmt.Errorf("pki: key pair %q: %w", label, err)
-	}
-	delete(s.keys, label)
-	return nil
-}
-
 // RemoveTrustpoint deletes a trustpoint with its certificates; its key pair stays.
 func (s *Store) RemoveTrustpoint(name string) error {
 	s.mu.Lock()
@@ -403,6 +287,10 @@ func (s *Store) RemoveTrustpoint(name string) error {
 	if _, err := s.trustpointLocked(name); err != nil {
 		return err
 	}
+	return s.removeTrustpointLocked(name)
+}
+
+func (s *Store) removeTrustpointLocked(name string) error {
 	if err := removeFile(s.dir, fileName(trustPrefix, name)); err != nil {
 		return fmt.Errorf("pki: trustpoint %q: %w", name, err)
 	}

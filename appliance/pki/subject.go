@@ -25,7 +25,7 @@ var subjectTypes = []struct {
 }{
 	{"CN", asn1.ObjectIdentifier{2, 5, 4, 3}, 64},
 	{"SN", asn1.ObjectIdentifier{2, 5, 4, 4}, 64},
-	{"SER SERIALNUMBER", asn1.ObjectIdentifier{2, 5, 4, 5}, 64},
+	{"SER SERIALNUMBER", oidSerial, 64},
 	{"C", asn1.ObjectIdentifier{2, 5, 4, 6}, 2},
 	{"L", asn1.ObjectIdentifier{2, 5, 4, 7}, 128},
 	{"SP ST S", asn1.ObjectIdentifier{2, 5, 4, 8}, 128},
@@ -43,8 +43,9 @@ var subjectTypes = []struct {
 }
 
 var (
-	oidEmail = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}
-	oidDC    = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 25}
+	oidSerial = asn1.ObjectIdentifier{2, 5, 4, 5}
+	oidEmail  = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}
+	oidDC     = asn1.ObjectIdentifier{0, 9, 2342, 19200300, 100, 1, 25}
 )
 
 // ParseSubject reads a subject name as the ASA's subject-name command takes it,

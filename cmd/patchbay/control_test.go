@@ -79,7 +79,7 @@ func TestExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(flash, controlName)
-	c := serveControl(t, socket, a.ExecContext)
+	c := serveControl(t, socket, func(ctx context.Context, w io.Writer, line string) error { return a.ExecContext(ctx, w, line, nil) })
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error)
 	go func() { ran <- a.Run(ctx) }()

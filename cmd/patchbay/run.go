@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,9 @@ import (
 	"patchbay/stack"
 	"patchbay/stack/link"
 )
+
+// errorsLevel is what goes to standard error in any case: severity errors.
+const errorsLevel = 3
 
 func runCommand() *cobra.Command {
 	var file, flash, level, socket string
@@ -38,9 +42,10 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 			if err != nil {
 				return err
 			}
-			log := configured(r.Logging)
+			opt := appliance.Options{Console: os.Stderr, ConsoleLevel: errorsLevel}
 			if level != "" {
-				if log, err = logger(level); err != nil {
+				opt.Console = nil
+				if opt.Log, err = logger(level); err != nil {
 					return err
 				}
 			}
@@ -48,22 +53,24 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 			if err != nil {
 				return err
 			}
-			for _, err := range store.Damaged() {
-				log.Error("flash", "reason", err)
-			}
 			opened, err := openLinks(r, links)
 			if err != nil {
 				return err
 			}
-			a, err := appliance.New(r, appliance.Options{Links: opened, Store: store, Log: log})
+			opt.Links, opt.Store = opened, store
+			a, err := appliance.New(r, opt)
 			if err != nil {
 				closeLinks(opened)
 				return err
 			}
+			for _, err := range store.Damaged() {
+				a.Log().Error("flash", "reason", err)
+			}
 			if socket == "" {
 				socket = filepath.Join(flash, controlName)
 			}
-			control, err := listenControl(socket, a.ExecContext, log)
+			exec := func(ctx context.Context, w io.Writer, line string) error { return a.ExecContext(ctx, w, line, nil) }
+			control, err := listenControl(socket, exec, a.Log())
 			if err != nil {
 				return errors.Join(err, a.Close())
 			}
@@ -77,7 +84,7 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 	f.StringArrayVar(&links, "link", nil, "NAMEIF=DRIVER:DEVICE; once for each interface")
 	f.StringVar(&socket, "socket", "", "where \"patchbay exec\" reaches the box; default: "+controlName+" in the flash directory")
 	f.BoolVar(&lenient, "lenient", false, "leave out the lines that would be refused, and what depends on them")
-	f.StringVar(&level, "log-level", "", "debug, info, warn or error; default: as the configuration's logging lines say")
+	f.StringVar(&level, "log-level", "", "debug, info, warn or error: all that is logged goes to standard error; default: what \"logging console\" says, and errors")
 	for _, name := range []string{"config", "flash", "link"} {
 		if err := c.MarkFlagRequired(name); err != nil {
 			panic(err) // a flag of that name is defined above
