@@ -81,6 +81,7 @@ func (a *Appliance) accept(pl *plan, local, remote netip.AddrPort) (*phoneproxy.
 	if !ok || real.Port() <= svc.Offset {
 		return nil, w
 	}
+	svc.Count = x.count
 	src, v := pl.rules.Translate(in, ucm, f, rule, nil)
 	if v != stack.Forward {
 		return nil, w
@@ -117,6 +118,10 @@ func (a *Appliance) serve(local, remote netip.AddrPort, accept func() (net.Conn,
 		return
 	}
 	pl := a.plan()
+	if pl.isSSH(local) {
+		a.serveSSH(accept)
+		return
+	}
 	svc, w := a.accept(pl, local, remote)
 	if svc == nil {
 		return
@@ -162,6 +167,15 @@ func (a *Appliance) traceFile(e tftp.Event) {
 		level = slog.LevelInfo
 	}
 	a.opt.Log.Log(context.Background(), level, "TFTP: "+e.String(), "address", e.To)
+	iface, signer := "", func() string { return "nobody" }
+	pl := a.plan()
+	if i := pl.facing(e.From.Addr()); i != nil {
+		iface = i.Name
+	}
+	if pl.service != nil {
+		signer = pl.service.signer
+	}
+	a.stories.File(e, iface, signer, a.opt.Now())
 }
 
 // phoneConfig returns what a configuration file for device, a phone on iface, must

@@ -22,6 +22,7 @@ import (
 	"patchbay/appliance/config"
 	"patchbay/appliance/dns"
 	"patchbay/appliance/logging"
+	"patchbay/appliance/phoneproxy"
 	"patchbay/appliance/pki"
 	"patchbay/inspect"
 	"patchbay/nat"
@@ -103,9 +104,12 @@ type Appliance struct {
 	started  time.Time
 	captures captures
 	syslog   *logging.Log
+	stories  phoneproxy.Stories // of the phones; they outlive a configuration
+	debug    debugging
 
 	mu      sync.Mutex
 	life    *life // nil: nothing is served
+	ssh     func(context.Context, net.Conn)
 	cleared aspCleared
 
 	expiryTold time.Time // when certificates' ends were last warned of; guarded by mu
@@ -136,6 +140,8 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	}()
 	opt.Log = slog.New(a.syslog.Handler())
 	a.opt = opt
+	a.debug.now = opt.Now
+	a.stories.OnEvent = a.debug.event
 	pat := nat.NewPAT(opt.Rand)
 	report := &reporter{a.syslog, nil, opt.Now}
 	pat.SetNotice(report.translated)
@@ -165,6 +171,7 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	a.identity = &stack.Interface{Name: stack.IdentityName, Level: 100, Link: a.host.Link()}
 	report.identity = a.identity
 	a.data = newDataplane(a.table, pat, a.identity, opt.Log, report)
+	a.data.watch = a.watchPlain
 	a.forward = stack.NewForwarder(a.identity)
 	a.forward.SetPolicy(a.data)
 	if opt.OnDrop != nil {

@@ -156,6 +156,9 @@ func (c *class) inherit(old *class, sameTimeouts bool) {
 	}
 	for _, x := range c.inspects {
 		for _, o := range old.inspects {
+			if x.phoneProxy && o.phoneProxy && x.protocol == o.protocol {
+				x.count = o.count
+			}
 			if sameTimeouts && o.started && x.protocol == o.protocol && x.phoneProxy == o.phoneProxy && alike(x.sip, o.sip) && alike(x.skinny, o.skinny) {
 				x.takeOver(o)
 			}
@@ -215,6 +218,9 @@ func (pl *plan) keeps(c *nat.Conn, identity *stack.Interface, now time.Time) boo
 	x := decision{in: c.In, flow: f, real: stack.Flow{Proto: f.Proto, Src: f.Src, Dst: c.Server().Dst}, out: c.Out}
 	if c.Out == identity { // the box stands in for the server
 		real, un, ok := pl.rules.Untranslate(c.In, f)
+		if !ok && pl.isSSH(f.Dst) {
+			return pl.permitsSSH(c.In, f)
+		}
 		if ok {
 			x.real.Dst = real
 			x.out = un.Other(c.In)

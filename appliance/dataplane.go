@@ -41,6 +41,9 @@ type Dataplane struct {
 	pings    echoes       // that no inspection watches
 	ended    terminations // whose conversations the box ends itself
 
+	// watch hears of each message of plain inspection; nil for nobody.
+	watch func(x *inspection, client netip.AddrPort, msg []byte, from nat.End, err error)
+
 	mu     sync.Mutex
 	logged map[*nat.Entry]aclLog
 }
@@ -76,6 +79,14 @@ func (d *Dataplane) install(pl *plan, now func() time.Time) {
 	d.logged = make(map[*nat.Entry]aclLog) // its entries are of this plan
 	d.mu.Unlock()
 	d.plan.Store(pl)
+}
+
+// watchOf returns the Watch of the datagrams of x.
+func (d *Dataplane) watchOf(x *inspection) func(netip.AddrPort, []byte, nat.End, error) {
+	if d.watch == nil {
+		return nil
+	}
+	return func(client netip.AddrPort, msg []byte, from nat.End, err error) { d.watch(x, client, msg, from, err) }
 }
 
 // Admit decides what becomes of p. See stack.Policy.

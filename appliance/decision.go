@@ -82,11 +82,11 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 	real, un, mapped := pl.rules.Untranslate(p.In, x.flow)
 	if !mapped {
 		if i := pl.ownedBy(x.flow.Dst.Addr()); i != nil {
-			x.toBox(pl, p, i)
+			x.toBox(pl, p, i, identity)
 			return
 		}
 		if m := pl.isMTA(x.flow.Dst.Addr()); m != nil {
-			x.toBox(pl, p, m.on)
+			x.toBox(pl, p, m.on, identity)
 			return
 		}
 	}
@@ -163,11 +163,13 @@ func (x *decision) fromBox(pl *plan, p *stack.Packet) {
 }
 
 // toBox decides about a packet to an address of the box on i that no
-// connection, pinhole or NAT rule takes. Ping is answered; nothing else is
-// served there.
-func (x *decision) toBox(pl *plan, p *stack.Packet, i *stack.Interface) {
+// connection, pinhole or NAT rule takes. Ping is answered, and SSH ended where
+// it is permitted; nothing else is served there.
+func (x *decision) toBox(pl *plan, p *stack.Packet, i, identity *stack.Interface) {
 	typ, _ := p.ICMPType()
 	switch {
+	case pl.permitsSSH(p.In, x.flow):
+		x.verdict, x.fate, x.out = stack.Forward, fateEnded, identity
 	case x.flow.Proto != stack.ICMP || typ != stack.ICMPEcho:
 		x.verdict = stack.DropNoService
 	case i != nil && i != p.In || !pl.permitsICMP(p.In, x.flow.Src.Addr(), typ):

@@ -96,18 +96,37 @@ func (a *Appliance) ExecContext(ctx context.Context, w io.Writer, line string, p
 	return x.Flush()
 }
 
+// ExecSyntax returns the syntax of the commands that Exec does, and their help.
+func ExecSyntax() []cli.Rule[struct{}] {
+	var list []cli.Rule[struct{}]
+	for _, r := range execRules() {
+		list = append(list, cli.Rule[struct{}]{Syntax: r.Syntax, Help: r.Help})
+	}
+	return list
+}
+
+// CheckExec is the cli.Check for the syntax of ExecSyntax.
+func (a *Appliance) CheckExec(kind, word string) error {
+	pl := a.plan()
+	return (&execution{Appliance: a, plan: pl, running: pl.running}).checkWord(kind, word)
+}
+
 // refuse refuses a command that is well-formed.
 func refuse(format string, args ...any) error {
 	return &Refusal{Text: fmt.Sprintf(format, args...)}
 }
 
-// execCommands are the commands of EXEC mode, each in the file of its family.
+// execRules are the commands of EXEC mode, each in the file of its family.
 // (reference/asa-cli-show-debug.md, section 1.)
-var execGrammar = cli.MustCompile(slices.Concat(
-	showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
-	showLoggingCommands, clearCommands, captureCommands, traceCommands, cryptoCommands, showCryptoCommands, ctlCommands,
-	dnsCommands, pingCommands,
-))
+func execRules() []cli.Rule[execFunc] {
+	return slices.Concat(
+		showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
+		showLoggingCommands, clearCommands, captureCommands, traceCommands, cryptoCommands, showCryptoCommands, ctlCommands,
+		showPhoneCommands, debugCommands, dnsCommands, pingCommands,
+	)
+}
+
+var execGrammar = cli.MustCompile(execRules())
 
 // checkWord is the cli.Check of EXEC mode.
 func (x *execution) checkWord(kind, word string) (err error) {
@@ -144,6 +163,8 @@ func (x *execution) checkWord(kind, word string) (err error) {
 		if x.running.AccessList(word) == nil {
 			err = fmt.Errorf("there is no access-list %.80s", word)
 		}
+	case "phone":
+		err = x.checkPhone(word)
 	case "reason":
 		if _, ok := dropNamed(word); !ok {
 			err = fmt.Errorf("%.80s is no reason for a drop; \"show asp drop\" has their names", word)

@@ -25,6 +25,12 @@ var execVocabulary = cli.Vocabulary{
 	"lt": "Below a port", "gt": "Above a port", "neq": "Not a port", "range": "Ports of a range", "trace-count": "Packets that are traced", "headers-only": "Without payload",
 	"file-size": "Megabytes", "real-time": "Show them as they come", "trace detail": "In detail",
 
+	"debug": "Show what happens as it happens", "undebug": "Show it no more", "no debug": "Show it no more", "diagnose": "Say why something does not work",
+	"phone-proxy": "Phone proxy", "phone": "One phone", "secure-phones": "Phones that have fetched their CTL file here", "signaling-sessions": "Signaling of phones",
+	"media-sessions": "Media that the box carries", "signaling": "Connections and registrations of phones", "media": "Media of phones",
+	"tls-proxy": "TLS of phones", "session": "Phones' TLS", "media-termination": "Media termination",
+	"errors": "What goes wrong", "events": "What goes well", "logging": "Messages",
+	"<who>": "Device name, as SEP001122334455, or address", "<phone>": "Device name, as SEP001122334455, or address",
 	"conn": "Connections", "xlate": "Translations", "nat": "NAT rules", "any4": "Any IPv4 address", "<room>": "Bytes of the buffer", "<length>": "Bytes",
 	"<if>": "Name of an interface", "<anyif>": "Name of an interface, or identity for the box", "<acl>": "Name of an access list", "<name>": "Name",
 	"<addr>": "Address, or a name given to one", "<addrs>": "Address, or first-last", "<mask>": "Network mask", "<port>": "Port: 0 to 65535 or its name",
@@ -51,6 +57,10 @@ var execVocabulary = cli.Vocabulary{
 	"<host>": "Address, or a name", "<source>": "Interface, or its address", "<pattern>": "16 bits in hexadecimal, as 0xabcd", "<count>": "Number of packets", "<seconds>": "Seconds",
 	"<probes>": "Number of packets", "<last>": "The last hop", "<base>": "Port",
 }
+
+// ExecVocabulary returns the help of words of the commands that Exec does. It is
+// not to be changed.
+func ExecVocabulary() cli.Vocabulary { return execVocabulary }
 
 // Help returns what "?" at the end of a line of the privileged EXEC mode shows:
 // the words that begin with the last one, or all that may follow if the line ends

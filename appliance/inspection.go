@@ -52,6 +52,9 @@ func newInspection(r *config.Running, in *config.Inspect) *inspection {
 	default:
 		return nil
 	}
+	if x.phoneProxy {
+		x.count = new(inspect.Counters) // its engines are the phone proxy's
+	}
 	return x
 }
 
@@ -66,7 +69,7 @@ func (x *inspection) start(d *Dataplane, n *inspect.NAT, t config.Timeouts, now 
 		udp := sipEngine(x.sip, t, sip.UDP, log)
 		tcp := *udp // what the map limits to a rate it limits in both
 		tcp.Client, tcp.Server = sip.TCP, sip.TCP
-		x.datagrams = &inspect.Datagrams{Engine: udp, NAT: n, Options: x.options, Log: log, Count: x.count}
+		x.datagrams = &inspect.Datagrams{Engine: udp, NAT: n, Options: x.options, Log: log, Count: x.count, Watch: d.watchOf(x)}
 		x.engine = &tcp
 	case "skinny":
 		x.options, x.limits = skinnyOptions(x.skinny), skinnyLimits(x.skinny, t)

@@ -140,6 +140,8 @@ func (a *Appliance) newPhoneService(pl *plan) (*phoneService, error) {
 		Rand: opt.Rand, Now: opt.Now, Log: opt.Log, Readmit: ph.config.Readmit,
 		MaxSessions: r.MaxTLSSessions,
 		Limits:      limits,
+		Stories:     &a.stories,
+		Watch:       a.watchPhone,
 	})
 	s.engines = services(r, ph.config, opt.Log)
 	s.files = &phoneproxy.Files{

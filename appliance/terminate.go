@@ -223,6 +223,7 @@ func (a *Appliance) pass(ctx context.Context, t *termination, client, server net
 	s := &inspect.Stream{
 		Client: client, Server: server, Engine: t.inspect.engine, Binder: b,
 		Limits: t.inspect.limits, Log: log, Count: t.inspect.count,
+		Watch: func(msg []byte, from nat.End, err error) { a.data.watch(t.inspect, t.client.Src, msg, from, err) },
 	}
 	k := &talk{t, s}
 	a.talks.enter(k)

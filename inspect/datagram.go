@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,10 @@ type Datagrams struct {
 	Options Options      // Now and Handler are set by Datagrams
 	Count   *Counters    // or nil
 	Log     *slog.Logger // for what is dropped; nil for none
+
+	// Watch hears what a session said of each message, which is borrowed, in the
+	// conversation of client; nil for nobody. The packet waits for it.
+	Watch func(client netip.AddrPort, msg []byte, from nat.End, err error)
 
 	conns sync.Map // *nat.Conn to seat
 
@@ -119,6 +124,9 @@ func (d *Datagrams) inspect(s seat, p *stack.Packet, data []byte, from nat.End) 
 		}
 		used += n
 		next, err := s.session.Inspect(out, msg, from)
+		if d.Watch != nil {
+			d.Watch(s.binder.conv.Client.Src, msg, from, err)
+		}
 		if err != nil {
 			return err
 		}

@@ -57,6 +57,10 @@ type Stream struct {
 	Log    *slog.Logger // for dropped messages; nil for none
 	Count  *Counters    // or nil
 
+	// Watch hears what the session said of each message, which is borrowed; nil
+	// for nobody. The conversation waits for it.
+	Watch func(msg []byte, from nat.End, err error)
+
 	ends [2]endState
 
 	mu      sync.Mutex // one message at a time
@@ -278,6 +282,9 @@ func (s *Stream) inspect(dst, data []byte, from nat.End, atEOF bool) (int, []byt
 	state := &s.ends[from]
 	return Pass(s.Engine, s.session, dst, data, from, atEOF, func(msg []byte, err error) {
 		s.Count.Note(err)
+		if s.Watch != nil {
+			s.Watch(msg, from, err)
+		}
 		switch {
 		case err == nil:
 			state.messages.Add(1)

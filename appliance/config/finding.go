@@ -110,6 +110,17 @@ var secretAfter = map[string]bool{
 	"pre-shared-key": true, "passphrase": true,
 }
 
+// beforeSecret reports whether the word after before is a secret, in a line that
+// begins with first. Both may be abbreviated; where that leaves doubt it is one.
+func beforeSecret(first, before string) bool {
+	first, before = strings.ToLower(first), strings.ToLower(before)
+	if secretAfter[before] {
+		return true
+	}
+	login := strings.HasPrefix("enable", first) || strings.HasPrefix("username", first)
+	return (login || len(before) > 1) && (strings.HasPrefix("password", before) || strings.HasPrefix("passwd", before))
+}
+
 // notSecret are the words after "key" that are none: crypto key generate.
 var notSecret = map[string]bool{"generate": true, "zeroize": true, "import": true}
 
@@ -118,7 +129,7 @@ func clean(line string) string {
 	b := []byte(line)
 	words := cli.Split(line)
 	for i, w := range words {
-		if i == 0 || !secretAfter[strings.ToLower(words[i-1].Text)] || notSecret[strings.ToLower(w.Text)] {
+		if i == 0 || !beforeSecret(words[0].Text, words[i-1].Text) || notSecret[strings.ToLower(w.Text)] {
 			continue
 		}
 		for j := range len(w.Text) {

@@ -123,6 +123,7 @@ const (
 	inDNSParameters
 	inCallHome
 	inCallHomeProfile
+	inUser
 	modeCount
 )
 
@@ -162,7 +163,7 @@ var asa = sync.OnceValue(func() *language {
 	l.actions = cli.MustCompile(actionCommands())
 	add(global, "global configuration", "(config)", global,
 		systemCommands(), loggingCommands(), interfaceGlobals(), objectGlobals(), groupGlobals(), accessCommands(), twiceNATCommands(), legacyCommands(), cryptoCommands(), phoneProxyGlobals(), policyGlobals(),
-		idleCommands(), inertCommands(), notYetCommands())
+		loginCommands(), idleCommands(), inertCommands(), notYetCommands())
 	add(inInterface, "interface", "(config-if)", global, interfaceCommands())
 	add(inObject, "object network", "(config-network-object)", global, objectCommands())
 	add(inDNS, "dns server-group", "(config-dns-server-group)", global, dnsCommands())
@@ -183,6 +184,7 @@ var asa = sync.OnceValue(func() *language {
 	add(inProtocolGroup, "object-group protocol", "(config-protocol-object-group)", global, protocolGroupCommands())
 	add(inICMPGroup, "object-group icmp-type", "(config-icmp-object-group)", global, icmpGroupCommands())
 	add(inTimeRange, "time-range", "(config-time-range)", global, timeRangeCommands())
+	add(inUser, "username attributes", "(config-username)", global, userCommands())
 	add(inSIPMap, "policy-map type inspect sip", "(config-pmap)", global, sipMapCommands())
 	add(inSIPParameters, "parameters", "(config-pmap-p)", inSIPMap, sipParameterCommands())
 	add(inSIPMatch, "match", "(config-pmap-c)", inSIPMap, sipMatchCommands())

@@ -115,6 +115,7 @@ func newParser(file string) *parser {
 		run: &Running{
 			File:     file,
 			TCPMSS:   TCPMSS{Maximum: defaultTCPMSS},
+			Login:    loginDefaults(),
 			broken:   make(map[stanza]bool),
 			Timeouts: defaultTimeouts(),
 			Names:    make(map[string]netip.Addr),

@@ -95,6 +95,10 @@ func TestCheck(t *testing.T) {
 		Names:  map[string]netip.Addr{"resolver": addr("10.20.0.53")},
 		Logging: logging.Settings{Enable: true, Timestamp: true, Buffered: logging.AtLevel(6), BufferSize: 4096,
 			Messages: []logging.Change{{Number: 302013, Disabled: true}}},
+		Login: config.Login{
+			Enable:  [16]config.Password{15: {Text: "aaaaaaaaaaaaaaaa", Kind: config.Encrypted}},
+			SSHIdle: 5 * time.Minute, Pager: 24,
+		},
 		DNS:      config.DNS{Lookup: []string{"inside"}, Servers: []netip.Addr{addr("10.20.0.53")}, Domain: "example.com", Timeout: 2 * time.Second, Retries: 2},
 		KeyPairs: []config.KeyPair{{Line: 82, Label: "ucm_keys", Modulus: 2048}},
 		Trustpoints: []config.Trustpoint{
@@ -316,7 +320,7 @@ type failing struct{}
 func (failing) Read([]byte) (int, error) { return 0, fmt.Errorf("no more") }
 
 func TestInert(t *testing.T) {
-	r, found := config.Parse("pb.cfg", strings.NewReader("hostname a\npager lines 24\ntimeout h323 0:05:00\nCryptochecksum:00\n"))
+	r, found := config.Parse("pb.cfg", strings.NewReader("hostname a\ntelnet timeout 5\ntimeout h323 0:05:00\nCryptochecksum:00\n"))
 	if len(found) > 0 {
 		t.Errorf("findings: %v", found)
 	}

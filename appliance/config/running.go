@@ -54,6 +54,7 @@ type Running struct {
 	Names    map[string]netip.Addr // of "name" lines; already put in place in the other fields
 	Logging  logging.Settings
 	DNS      DNS
+	Login    Login
 
 	KeyPairs    []KeyPair
 	Trustpoints []Trustpoint

@@ -36,6 +36,10 @@ func (p *parser) spelling(m *cli.Match[action], proto string) *placed {
 			if w.Text == "tcp" || w.Text == "udp" {
 				proto = w.Text
 			}
+		case "mask":
+			if w.Text == "0" {
+				x.text = "0.0.0.0"
+			}
 		case "addr":
 			if a, err := p.addr(w.Text); err == nil {
 				x.text, x.addr = a.String(), a

@@ -166,12 +166,13 @@ func parseSSLEncryption(p *parser, a cli.Args) {
 func inertCommands() []command {
 	var list []command
 	add := func(why string, syntax ...string) { list = append(list, inert(why, syntax...)...) }
-	add("there is no console to log in to in this version",
-		"enable password <rest:line>", "passwd <rest:line>", "username <rest:line>", "[no] aaa authentication <rest:line>",
-		"[no] aaa authorization <rest:line>", "[no] aaa accounting <rest:line>", "[no] aaa local <rest:line>",
-		"[no] ssh <rest:line>", "[no] telnet <rest:line>", "console timeout <minutes:0-60>", "[no] management-access <if>",
-		"banner <rest:line>", "privilege <rest:line>", "[no] password-policy <rest:line>", "key config-key <rest:line>",
-		"terminal width <columns:0-511>", "[no] pager [lines] [<n:0-2147483647>]", "prompt <rest:line>",
+	add("the consoles work another way or do not need it",
+		"[no] aaa authentication {telnet|http} <rest:line>", "[no] aaa authorization {command|http} <rest:line>", "[no] aaa accounting <rest:line>",
+		"[no] aaa authentication login-history <rest:line>",
+		"[no] ssh {version|key-exchange|cipher|scopy|pubkey-chain} <rest:line>", "[no] ssh stricthostkeycheck",
+		"[no] telnet <rest:line>", "[no] management-access <if>",
+		"privilege <rest:line>", "[no] password-policy <rest:line>", "key config-key <rest:line>",
+		"terminal width <columns:0-511>", "prompt <rest:line>",
 		"[no] service password-recovery", "user-identity <rest:line>", "dynamic-access-policy-record <rest:line>",
 		"quota management-session <n:0-10000>")
 	add("there is no web server for ASDM", "[no] http server <rest:line>", "http <addr> <mask> <if>",

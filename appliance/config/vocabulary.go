@@ -261,4 +261,17 @@ var vocabulary = cli.Vocabulary{
 	"scanning-threat": "Hosts that scan", "shun": "Shut them out", "switchport": "Port of the switch", "channel-group": "Port channel of the port", "member-interface": "Port of a redundant interface",
 	"lacp": "Configure LACP", "ospf": "OSPF of the interface", "eigrp": "EIGRP", "hello-interval": "Hellos of EIGRP", "hold-time": "Hold time of EIGRP", "summary-address": "Summary of EIGRP",
 	"split-horizon": "Split horizon of EIGRP", "rip": "RIP of the interface", "delay": "Delay for EIGRP's metric", "<c>": "Character",
+
+	// Who logs in.
+	"<secret>": "Password, or its hash", "enable password <secret> level": "Privilege level that the password gives; 15 by default", "encrypted": "The password is an old MD5 hash",
+	"pbkdf2": "The password is a PBKDF2 hash", "mschap": "Hash for MS-CHAP", "nt-encrypted": "Hash for MS-CHAP", "nopassword": "The user needs no password",
+	"username <name> attributes": "Attributes of the user", "serial": "Serial console", "exec": "Sessions of administrators", "command": "Commands", "login-history": "Who logged in when",
+	"<server>": "LOCAL: the users of this configuration", "<fallback>": "LOCAL: the users of this configuration", "auto-enable": "Go to privileged mode by the privilege of the user",
+	"attempts": "Attempts to log in", "max-fail": "Failures in a row after which a user is locked out", "<fails>": "Failures: 1 to 16",
+	"motd": "Banner at each connection", "login": "Banner before the password", "banner exec": "Banner after login",
+	"key-exchange": "Key exchange", "cipher": "Ciphers", "scopy": "Secure copy", "pubkey-chain": "Keys of other hosts", "stricthostkeycheck": "Check the keys of other hosts",
+	"publickey": "Log in with this key", "<key>": "Key in base64, or its SHA-256 in hexadecimal", "hashed": "The key is its SHA-256",
+	"service-type": "What the user may do", "admin": "Log in to the consoles", "vpn-group-policy": "VPN", "vpn-filter": "VPN", "vpn-idle-timeout": "VPN", "vpn-session-timeout": "VPN",
+	"vpn-simultaneous-logins": "VPN", "vpn-tunnel-protocol": "VPN", "vpn-framed-ip-address": "VPN", "vpn-framed-ip-netmask": "VPN", "vpn-access-hours": "VPN",
+	"group-lock": "VPN", "password-storage": "VPN", "memberof": "Groups of the user", "webvpn": "VPN",
 }

@@ -112,7 +112,8 @@ func parseProto(word string) (int, error) { return number("protocol", word, prot
 func parseICMP(word string) (int, error)  { return number("ICMP type", word, icmpNames, 0, 255) }
 func parseLevel(word string) (int, error) { return number("logging level", word, levelNames, 0, 7) }
 
-// addr reads an IPv4 address or a label that a name line gave to one.
+// addr reads an IPv4 address or a label that a name line gave to one. 0 is
+// 0.0.0.0, as in "route outside 0 0 203.0.113.1".
 func (p *parser) addr(word string) (netip.Addr, error) {
 	if p.useNames {
 		if a, ok := p.run.Names[word]; ok {
@@ -121,6 +122,8 @@ func (p *parser) addr(word string) (netip.Addr, error) {
 	}
 	a, err := netip.ParseAddr(word)
 	switch {
+	case word == "0":
+		return netip.IPv4Unspecified(), nil
 	case err == nil && a.Is4():
 		return a, nil
 	case err == nil:
@@ -133,6 +136,9 @@ func (p *parser) addr(word string) (netip.Addr, error) {
 
 // parseMask reads a network mask as its length.
 func parseMask(word string) (int, error) {
+	if word == "0" {
+		return 0, nil
+	}
 	a, err := netip.ParseAddr(word)
 	if err != nil || !a.Is4() {
 		return 0, fmt.Errorf("%s is not a network mask", word)

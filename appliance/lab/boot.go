@@ -16,13 +16,16 @@ func (p *Phone) Boot(ctx context.Context) error {
 	if !p.config.TFTP.IsValid() {
 		return fail(errors.New("no TFTP server"))
 	}
+	var kept error // why the trust list on the server is not installed
 	if p.Secure() {
-		if err := p.fetchTrust(ctx); err != nil {
-			return fail(err)
+		if kept = p.fetchTrust(ctx); kept != nil && p.trust.CTL() == nil {
+			return fail(kept)
 		}
 	}
+	// A phone that refuses a CTL file keeps the one it has, and then fails at the
+	// configuration. (reference/tftp-boot-sequence.md, section 3.)
 	b, err := p.fetch(ctx, p.name+".cnf.xml")
-	if err != nil {
+	if err = errors.Join(kept, err); err != nil {
 		return fail(err)
 	}
 	d, err := ParseDeviceConfig(b)

@@ -287,6 +287,9 @@ type LegStats struct {
 	LastPacket      time.Time
 }
 
+// Legs returns what both legs have carried.
+func (s *Session) Legs() (client, server LegStats) { return s.Stats(nat.Client), s.Stats(nat.Server) }
+
 // Stats returns what the leg of end e has carried.
 func (s *Session) Stats(e nat.End) LegStats {
 	l := &s.legs[e]

@@ -57,6 +57,7 @@ type Relay struct {
 	mu       sync.Mutex
 	used     map[netip.AddrPort]bool // even RTP ports in use
 	sessions map[*Session]struct{}
+	most     int // sessions at once, ever
 }
 
 // New returns a Relay without sessions.
@@ -123,6 +124,7 @@ func (r *Relay) Open(name string, phone, ucm Side, now time.Time) (*Session, err
 		}
 	}
 	r.sessions[s] = struct{}{}
+	r.most = max(r.most, len(r.sessions))
 	return s, nil
 }
 
@@ -172,6 +174,13 @@ func (r *Relay) Sessions() []*Session {
 		all = append(all, s)
 	}
 	return all
+}
+
+// Most returns the largest number of sessions there has been at once.
+func (r *Relay) Most() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.most
 }
 
 // Close ends every session.

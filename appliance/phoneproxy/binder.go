@@ -45,6 +45,8 @@ type binder struct {
 	now     func() time.Time
 	seen    func(device string) error
 	log     *slog.Logger
+	stories *Stories
+	note    func(Event) // nil for nobody
 
 	streams map[streamKey]*stream
 }
@@ -135,6 +137,14 @@ func withPort(a netip.AddrPort, asked uint16) netip.AddrPort {
 
 // Media readies a stream. See inspect.Binder.
 func (b *binder) Media(m inspect.Media, from nat.End) (inspect.Media, error) {
+	out, err := b.media(m, from)
+	if err != nil && b.note != nil {
+		b.note(mediaFailed(err))
+	}
+	return out, err
+}
+
+func (b *binder) media(m inspect.Media, from nat.End) (inspect.Media, error) {
 	// Before a session is opened: what is refused takes no port.
 	switch {
 	case from == nat.Client && b.sdes && !m.Secure && m.Addr.IsValid():
@@ -229,6 +239,9 @@ func (b *binder) stream(call, name string) (*stream, error) {
 	if st != nil && !st.s.Closed() {
 		return st, nil
 	}
+	if st != nil {
+		b.told(k, st.s) // it idled away
+	}
 	if st == nil && len(b.streams) >= maxStreams {
 		return nil, fmt.Errorf("phone-proxy: %s: more than %d media streams: %w", b.device, maxStreams, inspect.ErrDrop)
 	}
@@ -253,6 +266,11 @@ func (b *binder) stream(call, name string) (*stream, error) {
 	}
 	if r := st.remote[nat.Client]; r.IsValid() {
 		s.SetRemote(nat.Client, r, r.Addr() == b.phone.Addr())
+	}
+	b.stories.opened(b.device, streamKey{call, name}, s)
+	if b.note != nil {
+		b.note(Event{Kind: MediaOpened, Text: fmt.Sprintf("call %s, stream %s: phone at %v, call manager's side at %v",
+			fit(call), fit(name), s.Local(nat.Client), s.Local(nat.Server))})
 	}
 	b.log.Debug("media session opened", "call", call, "stream", name,
 		"outside", s.Local(nat.Client), "inside", s.Local(nat.Server))
@@ -283,8 +301,18 @@ func (b *binder) Release(call, name string) {
 func (b *binder) end(k streamKey, st *stream) {
 	st.s.Close()
 	delete(b.streams, k)
+	b.told(k, st.s)
 	b.log.Debug("media session closed", "call", k.call, "stream", k.stream,
 		"outside", st.s.Local(nat.Client), "inside", st.s.Local(nat.Server))
+}
+
+// told has the phone's story say what a session that has ended carried.
+func (b *binder) told(k streamKey, s *media.Session) {
+	b.stories.closed(b.device, k, s)
+	if b.note != nil {
+		r := report(k, s)
+		b.note(Event{Kind: MediaClosed, Text: fmt.Sprintf("call %s, stream %s", r.Call, r.Stream), Stream: &r})
+	}
 }
 
 // Seen checks the phone's name against its certificate. See inspect.Binder.

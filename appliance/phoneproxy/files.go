@@ -18,6 +18,13 @@ import (
 // reference/signed-files.md, section 2.)
 const maxSigned = 4 << 20
 
+// Why a phone does not get a file.
+var (
+	errUnsigned = errors.New("phone requesting for unsigned config file")
+	errConfig   = errors.New("error parsing config file")
+	errCTL      = errors.New("no CTL file to serve")
+)
+
 // Files is what a phone gets for the name of a file: the CTL file made here,
 // configurations from the UCM's TFTP server made secure and signed, other
 // files signed or as they are. Its fields are set before first use; it may be
@@ -102,7 +109,7 @@ func (r *fileRequest) noAnswer(err error) error {
 func (r *fileRequest) ctl() (tftp.File, error) {
 	data, err := r.CTL()
 	if err != nil {
-		return tftp.File{}, r.noAnswer(err)
+		return tftp.File{}, r.noAnswer(fmt.Errorf("%w: %w", errCTL, err))
 	}
 	r.note()
 	r.log.Debug("phone requesting CTL file, retrieved CTL file", "bytes", len(data))
@@ -123,14 +130,14 @@ func (r *fileRequest) note() {
 func (r *fileRequest) config(ctx context.Context) (tftp.File, error) {
 	if !r.signed && !r.ServeUnsigned {
 		r.log.Warn("phone requesting for unsigned config file")
-		return tftp.File{}, r.notFound()
+		return tftp.File{}, fmt.Errorf("phoneproxy: %q: %w: %w", r.name, errUnsigned, tftp.NotFound())
 	}
 	data, err := r.whole(ctx, MaxConfig)
 	if err != nil {
 		return tftp.File{}, err
 	}
 	if isSigned(data) {
-		return tftp.File{}, r.noAnswer(fmt.Errorf("config file from %v is signed already", r.server))
+		return tftp.File{}, r.noAnswer(fmt.Errorf("%w: that of %v is signed already", errConfig, r.server))
 	}
 	var p ConfigParams
 	if r.Config != nil {
@@ -139,7 +146,7 @@ func (r *fileRequest) config(ctx context.Context) (tftp.File, error) {
 	secure, orig, err := secureConfig(data, p)
 	if err != nil {
 		r.log.Error("error parsing config file", "tftp-server", r.server)
-		return tftp.File{}, r.noAnswer(err)
+		return tftp.File{}, r.noAnswer(fmt.Errorf("%w: %w", errConfig, err))
 	}
 	if r.signed {
 		if secure, err = r.Sign(r.name, secure); err != nil {

@@ -16,6 +16,7 @@ import (
 	"patchbay/appliance/media"
 	"patchbay/appliance/tlsproxy"
 	"patchbay/inspect"
+	"patchbay/nat"
 	"patchbay/stack/host"
 )
 
@@ -39,6 +40,8 @@ type Service struct {
 	Engine inspect.Engine // how its conversations are read
 	Offset uint16         // secure port - nonsecure port: 443 for Skinny, 1 for SIP
 	SDES   bool           // the phone chooses the key it transmits with (SIP)
+
+	Count *inspect.Counters // what its inspection did; or nil
 }
 
 // A Dialer opens the leg to the call manager from any address.
@@ -61,6 +64,11 @@ type Config struct {
 	// whose certificate is good, and enters it again. The ASA refused it.
 	Readmit bool
 
+	Stories *Stories // what happens is told there; or nil
+	// Watch hears of each message of the phones' signaling, which is borrowed;
+	// nil for nobody. The conversation waits for it.
+	Watch func(s *Session, msg []byte, from nat.End, err error)
+
 	MaxSessions int // phones connected at once; 0: DefaultMaxSessions ("tls-proxy maximum-sessions")
 	Limits      inspect.Limits
 }
@@ -73,7 +81,9 @@ type Proxy struct {
 	nextID atomic.Uint64
 
 	mu       sync.Mutex
-	sessions map[uint64]*Session
+	sessions map[uint64]*session
+	count    map[string]int // of sessions by service, and of all as ""
+	most     map[string]int // at once, ever
 	open     int            // phones let in, those that wait for the call manager included
 	devices  map[string]int // of them by name
 }
@@ -83,7 +93,8 @@ func New(c Config) *Proxy {
 	if c.MaxSessions == 0 {
 		c.MaxSessions = DefaultMaxSessions
 	}
-	return &Proxy{c: c, sessions: make(map[uint64]*Session), devices: make(map[string]int)}
+	return &Proxy{c: c, sessions: make(map[uint64]*session), devices: make(map[string]int),
+		count: make(map[string]int), most: make(map[string]int)}
 }
 
 // Where says what one connection is about, in addresses.
@@ -107,8 +118,42 @@ type Session struct {
 	Phone   netip.AddrPort // as it came
 	AsUCM   netip.AddrPort // as the call manager sees it
 	UCM     netip.AddrPort
+	Secure  uint16 // the UCM's port for phones that speak TLS
+	Version string // of TLS
 	Cipher  string
 	Since   time.Time
+
+	Interface, Toward string // where the phone is, and the call manager
+	Certificate       Certificate
+
+	Last       time.Time // its last message, either way
+	Registered bool      // the call manager took its registration
+	Bytes      uint64    // that either end sent
+}
+
+// session is a Session while it lasts.
+type session struct {
+	Session // does not change
+	stream  *inspect.Stream
+
+	last       atomic.Int64 // ns since 1970
+	registered atomic.Bool
+}
+
+// now returns how it stands.
+func (s *session) now() Session {
+	c := s.Session
+	c.Last, c.Registered = time.Unix(0, s.last.Load()), s.registered.Load()
+	c.Bytes = s.stream.Stats(nat.Client).In + s.stream.Stats(nat.Server).In
+	return c
+}
+
+// Most returns the largest number of sessions of a service, "" for all, that
+// there has been at once.
+func (p *Proxy) Most(service string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.most[service]
 }
 
 // Sessions returns the phones that are connected, in no order.
@@ -117,7 +162,7 @@ func (p *Proxy) Sessions() []Session {
 	defer p.mu.Unlock()
 	all := make([]Session, 0, len(p.sessions))
 	for _, s := range p.sessions {
-		all = append(all, *s)
+		all = append(all, s.now())
 	}
 	return all
 }
@@ -136,41 +181,53 @@ func (p *Proxy) Serve(ctx context.Context, c net.Conn, svc Service, w Where) {
 	defer c.Close()
 	remote := addrPortOf(c.RemoteAddr())
 	log := p.c.Log.With("phone-proxy", p.c.Name, "service", svc.Name, "interface", w.Interface, "from", remote)
+	tell := func(e Event) {
+		e.Time, e.From, e.Iface, e.Service = p.c.Now(), remote, w.Interface, svc.Name
+		p.c.Stories.Note(e)
+	}
 	phone, err := p.c.TLS.Handshake(ctx, c)
 	if err != nil {
+		tell(tlsFailed(err))
 		return // tlsproxy has logged which and why
+	}
+	tell(tlsDone(phone))
+	note := func(e Event) {
+		e.Device = phone.Device
+		tell(e)
 	}
 	// From here on by the TLS connection, so that the phone is told of the end.
 	defer phone.Conn.Close()
 	log = log.With("phone", phone.Device)
 	if limit := p.enter(phone.Device); limit > 0 {
 		log.Warn(fmt.Sprintf("%%ASA-4-446001: Maximum TLS Proxy session limit of %d reached", limit))
+		note(Event{Kind: TurnedAway, Fault: FaultBusy, Text: fmt.Sprintf("session limit of %d reached", limit)})
 		return
 	}
 	defer p.leave(phone.Device)
 	if err := p.admit(phone.Device, remote, w.Interface); err != nil {
 		log.Warn("phone refused", "reason", err)
+		note(Event{Kind: TurnedAway, Fault: FaultEntry, Text: err.Error()})
 		return
 	}
 	ucm, err := p.dial(ctx, w, remote)
 	if err != nil {
 		log.Error("call manager does not answer", "ucm", w.UCM, "reason", err)
+		note(ucmFailed(w.UCM, err))
 		return
 	}
 	defer ucm.Close()
 
-	s := &Session{
+	s := &session{Session: Session{
 		ID: p.nextID.Add(1), Device: phone.Device, Service: svc.Name, Phone: remote,
-		AsUCM: addrPortOf(ucm.LocalAddr()), UCM: w.UCM, Cipher: phone.Cipher(), Since: p.c.Now(),
+		AsUCM: addrPortOf(ucm.LocalAddr()), UCM: w.UCM, Secure: w.UCM.Port() + svc.Offset,
+		Version: phone.Version(), Cipher: phone.Cipher(), Since: p.c.Now(),
+		Interface: w.Interface, Toward: w.Toward,
+	}}
+	if e := tlsDone(phone); e.Certificate != nil {
+		s.Certificate = *e.Certificate
 	}
-	p.mu.Lock()
-	p.sessions[s.ID] = s
-	p.mu.Unlock()
-	defer func() {
-		p.mu.Lock()
-		delete(p.sessions, s.ID)
-		p.mu.Unlock()
-	}()
+	s.last.Store(s.Since.UnixNano())
+	note(Event{Kind: Connected, Text: fmt.Sprintf("to call manager %v as %v", s.UCM, s.AsUCM)})
 	log.Info("phone connected", "as", s.AsUCM, "ucm", w.UCM, "cipher", s.Cipher)
 
 	b := &binder{
@@ -180,21 +237,63 @@ func (p *Proxy) Serve(ctx context.Context, c net.Conn, svc Service, w Where) {
 		book: w.Book, relay: p.c.Relay, outside: w.Outside, inside: w.Inside,
 		rand: p.c.Rand, now: p.c.Now, log: log,
 		streams: make(map[streamKey]*stream),
+		stories: p.c.Stories, note: note,
 		seen: func(device string) error {
 			if device != "" && !strings.EqualFold(device, phone.Device) {
-				return fmt.Errorf("phone-proxy: %w: says %.*q, certificate %s", errName, maxQuoted, device, phone.Device)
+				err := fmt.Errorf("phone-proxy: %w: says %.*q, certificate %s", errName, maxQuoted, device, phone.Device)
+				note(Event{Kind: TurnedAway, Fault: FaultName, Text: err.Error()})
+				return err
 			}
 			p.c.Phones.Seen(phone.Device, p.c.Now())
 			return nil
 		},
 	}
 	defer b.close()
-	st := inspect.Stream{
+	s.stream = &inspect.Stream{
 		Client: phone.Conn, Server: ucm, Engine: svc.Engine, Binder: b,
-		Limits: p.c.Limits, Log: log,
+		Limits: p.c.Limits, Log: log, Count: svc.Count,
+		Watch: func(msg []byte, from nat.End, err error) {
+			s.last.Store(p.c.Now().UnixNano())
+			p.watch(s, msg, from, err, note)
+		},
 	}
-	err = st.Run(ctx)
+	p.list(s)
+	defer p.unlist(s)
+	err = s.stream.Run(ctx)
+	note(Event{Kind: Disconnected, Text: reason(err)})
 	log.Info("phone disconnected", "reason", reason(err))
+}
+
+// watch takes note of a message that the engine has seen.
+func (p *Proxy) watch(s *session, msg []byte, from nat.End, err error, note func(Event)) {
+	if k, why, ok := registration(s.Service, msg, from); ok && s.registered.Swap(k == Registered) != (k == Registered) || ok && k == Rejected {
+		e := Event{Kind: k, Text: "with " + s.UCM.String()}
+		if k == Rejected {
+			e.Fault, e.Text = FaultRejected, fmt.Sprintf("by %v: %s", s.UCM, why)
+		}
+		note(e)
+	}
+	if p.c.Watch != nil {
+		p.c.Watch(&s.Session, msg, from, err)
+	}
+}
+
+func (p *Proxy) list(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sessions[s.ID] = s
+	for _, service := range [...]string{"", s.Service} {
+		p.count[service]++
+		p.most[service] = max(p.most[service], p.count[service])
+	}
+}
+
+func (p *Proxy) unlist(s *session) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.sessions, s.ID)
+	p.count[""]--
+	p.count[s.Service]--
 }
 
 // enter takes a place among the sessions for device. It returns 0, or the

@@ -128,6 +128,7 @@ func (h *handshake) fail(err error, cs tls.ConnectionState) error {
 		h.log(7, 725014, "SSL lib error. Function: SSL3_GET_CLIENT_CERTIFICATE Reason: certificate verify failed", nil)
 	case h.noCipher:
 		h.log(7, 725014, "SSL lib error. Function: SSL3_GET_CLIENT_HELLO Reason: no shared cipher", nil)
+		err = fmt.Errorf("%w: %w", ErrCipher, err)
 	default:
 		h.log(7, 725014, fmt.Sprintf("SSL lib error. Function: %s Reason: %s", h.stage(), plain(err.Error())), nil)
 	}

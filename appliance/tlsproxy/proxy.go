@@ -38,6 +38,9 @@ const (
 // in all or from its address. Phones try again by themselves.
 var ErrBusy = errors.New("too many handshakes")
 
+// ErrCipher is a phone that offered no cipher suite of ours.
+var ErrCipher = errors.New("no shared cipher")
+
 // Config is what a Proxy works with.
 type Config struct {
 	// Certificate is what the box shows: the certificate that phones find in
@@ -102,6 +105,9 @@ type Phone struct {
 // Cipher returns the cipher suite by the name the ASA prints, such as AES128-SHA.
 func (p *Phone) Cipher() string { return suiteName(p.State.CipherSuite) }
 
+// Version returns the version of TLS as the ASA prints it, such as TLSv1.
+func (p *Phone) Version() string { return versionName(p.State.Version) }
+
 // New returns a Proxy. Words of CipherWords that this version does not support
 // are logged and left out; it is an error if none is left.
 func New(c Config) (*Proxy, error) {
@@ -157,7 +163,7 @@ func (p *Proxy) Stats() Stats {
 // Handshake takes a phone's connection through the TLS handshake and verifies its
 // certificate. On any error conn is closed, and what went wrong has been logged
 // with the phone's address; the error then wraps a *pki.VerifyError if it was the
-// certificate, ErrBusy, or the context's error. It returns within HandshakeTimeout.
+// certificate, ErrBusy, ErrCipher, or the context's error. It returns within HandshakeTimeout.
 func (p *Proxy) Handshake(ctx context.Context, conn net.Conn) (*Phone, error) {
 	h := &handshake{p: p, remote: addrPort(conn.RemoteAddr()), local: addrPort(conn.LocalAddr())}
 	if err := p.enter(h); err != nil {

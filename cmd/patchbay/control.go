@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -48,6 +49,11 @@ type control struct {
 	path string
 	exec execFunc
 	log  *slog.Logger
+
+	// watch has show called with what debug shows, until stop is; nil: there is
+	// no debug.
+	watch func(show func(line string)) (stop func())
+
 	ln   *net.UnixListener
 	ctx  context.Context // of commands; Close ends it
 	stop context.CancelFunc
@@ -60,7 +66,7 @@ type control struct {
 
 // listenControl makes the socket at path, which its owner only may use. One that
 // a box left behind is replaced, one that a box listens on is not.
-func listenControl(path string, exec execFunc, log *slog.Logger) (*control, error) {
+func listenControl(path string, exec execFunc, watch func(func(string)) func(), log *slog.Logger) (*control, error) {
 	if err := replaceStale(path); err != nil {
 		return nil, fmt.Errorf("--socket %s: %w", path, err)
 	}
@@ -76,7 +82,7 @@ func listenControl(path string, exec execFunc, log *slog.Logger) (*control, erro
 		ln.Close()
 		return nil, fmt.Errorf("--socket: %w", err)
 	}
-	c := &control{path: path, exec: exec, log: log, ln: ln, busy: make(chan struct{}, maxControl), conns: make(map[net.Conn]struct{})}
+	c := &control{path: path, exec: exec, watch: watch, log: log, ln: ln, busy: make(chan struct{}, maxControl), conns: make(map[net.Conn]struct{})}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.wg.Add(1)
 	go c.serve()
@@ -194,7 +200,30 @@ func (c *control) answer(conn net.Conn) {
 		w.frame(frameRefused, []byte(err.Error()))
 		return
 	}
+	if c.watch != nil && isDebug(line) {
+		c.follow(ctx, conn, w)
+		return
+	}
 	w.frame(frameDone, nil)
+}
+
+// isDebug reports whether a command that the box has done has debug show
+// something.
+func isDebug(line string) bool {
+	f := strings.Fields(line)
+	return len(f) > 1 && strings.HasPrefix("debug", strings.ToLower(f[0]))
+}
+
+// follow shows a client what debug shows, until it leaves or takes no more. What
+// is on stays on.
+func (c *control) follow(ctx context.Context, conn net.Conn, w *frameWriter) {
+	stop := c.watch(func(line string) {
+		if _, err := io.WriteString(w, line+"\n"); err != nil {
+			conn.Close()
+		}
+	})
+	defer stop()
+	<-ctx.Done()
 }
 
 // A frameWriter writes output as frames.

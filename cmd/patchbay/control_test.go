@@ -37,7 +37,7 @@ func runExec(t *testing.T, args ...string) (out, said string, err error) {
 // serveControl listens for the test's time.
 func serveControl(t *testing.T, path string, do execFunc) *control {
 	t.Helper()
-	c, err := listenControl(path, do, slog.New(slog.DiscardHandler))
+	c, err := listenControl(path, do, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestControlStale(t *testing.T) {
 	ln.SetUnlinkOnClose(false)
 	ln.Close()
 	c := serveControl(t, path, do)
-	if _, err := listenControl(path, do, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := listenControl(path, do, nil, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a socket in use was taken")
 	}
 	if err := askControl(t.Context(), path, "x", io.Discard); err != nil {
@@ -247,13 +247,13 @@ func TestControlStale(t *testing.T) {
 	if err := os.WriteFile(file, []byte("keys"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenControl(file, do, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := listenControl(file, do, nil, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a file was taken for a socket")
 	}
 	if b, _ := os.ReadFile(file); string(b) != "keys" {
 		t.Errorf("the file is now %q", b)
 	}
-	if _, err := listenControl(filepath.Join(dir, "none", "s"), do, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := listenControl(filepath.Join(dir, "none", "s"), do, nil, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a socket in no directory")
 	}
 }

@@ -16,7 +16,9 @@ func execCommand() *cobra.Command {
 		Short: "Have a running box do a command of EXEC mode",
 		Long: `Has the box that "patchbay run" made do a command of the ASA's privileged EXEC
 mode, and prints what it shows: show, clear, capture, copy, packet-tracer, ping,
-traceroute. Keywords may be abbreviated. Exits 1 if the box refused the command.`,
+traceroute. Keywords may be abbreviated. After a debug command it goes on with what debug shows until it
+is interrupted; "undebug all" ends debug itself. Exits 1 if the box refused the
+command.`,
 		Example: `  patchbay exec --flash /var/lib/patchbay show conn detail
   patchbay exec --flash /var/lib/patchbay packet-tracer input outside tcp 198.51.100.7 4000 203.0.113.10 2443`,
 		Args: cobra.MinimumNArgs(1),
@@ -36,6 +38,9 @@ traceroute. Keywords may be abbreviated. Exits 1 if the box refused the command.
 			if errors.As(err, &refused) {
 				fmt.Fprintln(cmd.ErrOrStderr(), refused)
 				return errReported
+			}
+			if cmd.Context().Err() != nil && isDebug(line) {
+				return nil // it was interrupted
 			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", socket, err)

@@ -41,6 +41,7 @@ var kept = []struct {
 	{"github.com/micromdm", nil}, // in tests alone
 	{"github.com/spf13/cobra", []string{"cmd/patchbay"}},
 	{"golang.org/x/net/dns", []string{"appliance/dns"}},
+	{"golang.org/x/crypto/ssh", []string{"appliance/console"}},
 }
 
 // strangers are packages that must not know each other: a test's peers prove

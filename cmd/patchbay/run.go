@@ -1,96 +1,200 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"patchbay/appliance"
 	"patchbay/appliance/config"
+	"patchbay/appliance/console"
 	"patchbay/appliance/pki"
 	"patchbay/stack"
 	"patchbay/stack/link"
 )
 
+// runFlags are what "patchbay run" is told.
+type runFlags struct {
+	file, flash, level, socket, ssh string
+	links                           []string
+	lenient, console                bool
+}
+
+// errReload ends a box that is to begin anew.
+var errReload = errors.New("reload")
+
 // errorsLevel is what goes to standard error in any case: severity errors.
 const errorsLevel = 3
 
 func runCommand() *cobra.Command {
-	var file, flash, level, socket string
-	var links []string
-	var lenient bool
+	var fl runFlags
 	c := &cobra.Command{
-		Use:   "run --config FILE --flash DIR --link NAMEIF=DRIVER:DEVICE ...",
+		Use:   "run [--config FILE] --flash DIR --link NAMEIF=DRIVER:DEVICE ...",
 		Short: "Be the box that a configuration describes",
 		Long: `Brings up the interfaces of an ASA running configuration and serves phones until
-SIGINT or SIGTERM. Each interface with a nameif needs a link:
+SIGINT or SIGTERM. Each interface with a nameif needs a link, by its nameif or by
+the name of the interface:
 
   outside=packet:eth0   the NIC or veth itself, by AF_PACKET; the kernel must have
                         no address on it and is kept from answering there
   inside=tun:pb0        a TUN device, made if it is not there
+  GigabitEthernet0/2=packet:eth2   for an interface that is yet to be configured
+
+Without --config the box begins with what "write memory" has put into the flash
+directory, and if there is nothing with an empty configuration. "reload" does too.
+
+On a terminal the box has its console there; Ctrl-\ ends the box. SSH is served on
+the box's own addresses as its "ssh" lines say, and with --ssh on one of the host.
 
 The flash directory holds the keys. Back it up: phones trust them. A socket there
 takes the commands of "patchbay exec" from the user that runs the box.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := load(cmd, file, lenient)
+			term, err := openTerminal(os.Stdin, fl.console)
 			if err != nil {
-				return err
+				return fmt.Errorf("--console: %w", err)
 			}
-			opt := appliance.Options{Console: os.Stderr, ConsoleLevel: errorsLevel}
-			if level != "" {
-				opt.Console = nil
-				if opt.Log, err = logger(level); err != nil {
+			defer term.Close()
+			ctx, stop := term.stopped(cmd.Context())
+			defer stop()
+			for {
+				err := fl.run(ctx, cmd, term)
+				if !errors.Is(err, errReload) {
 					return err
 				}
+				if _, err := console.OpenStartup(fl.flash).Read(); err == nil {
+					fl.file = "" // what was written since is what it begins with
+				}
 			}
-			store, err := pki.Open(flash, pki.Options{})
-			if err != nil {
-				return err
-			}
-			opened, err := openLinks(r, links)
-			if err != nil {
-				return err
-			}
-			opt.Links, opt.Store = opened, store
-			a, err := appliance.New(r, opt)
-			if err != nil {
-				closeLinks(opened)
-				return err
-			}
-			for _, err := range store.Damaged() {
-				a.Log().Error("flash", "reason", err)
-			}
-			if socket == "" {
-				socket = filepath.Join(flash, controlName)
-			}
-			exec := func(ctx context.Context, w io.Writer, line string) error { return a.ExecContext(ctx, w, line, nil) }
-			control, err := listenControl(socket, exec, a.Log())
-			if err != nil {
-				return errors.Join(err, a.Close())
-			}
-			err = a.Run(cmd.Context())
-			return errors.Join(err, control.Close())
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&file, "config", "", "ASA running configuration")
-	f.StringVar(&flash, "flash", "", "directory for keys and certificates; made if it is not there")
-	f.StringArrayVar(&links, "link", nil, "NAMEIF=DRIVER:DEVICE; once for each interface")
-	f.StringVar(&socket, "socket", "", "where \"patchbay exec\" reaches the box; default: "+controlName+" in the flash directory")
-	f.BoolVar(&lenient, "lenient", false, "leave out the lines that would be refused, and what depends on them")
-	f.StringVar(&level, "log-level", "", "debug, info, warn or error: all that is logged goes to standard error; default: what \"logging console\" says, and errors")
-	for _, name := range []string{"config", "flash", "link"} {
-		if err := c.MarkFlagRequired(name); err != nil {
-			panic(err) // a flag of that name is defined above
-		}
+	f.StringVar(&fl.file, "config", "", "ASA running configuration; default: the startup configuration in the flash directory")
+	f.StringVar(&fl.flash, "flash", "", "directory for keys and certificates; made if it is not there")
+	f.StringArrayVar(&fl.links, "link", nil, "NAMEIF=DRIVER:DEVICE; once for each interface")
+	f.StringVar(&fl.socket, "socket", "", "where \"patchbay exec\" reaches the box; default: "+controlName+" in the flash directory")
+	f.StringVar(&fl.ssh, "ssh", "", "also serve SSH on ADDRESS:PORT of the host")
+	f.BoolVar(&fl.console, "console", true, "the console is on standard input, if that is a terminal")
+	f.BoolVar(&fl.lenient, "lenient", false, "leave out the lines that would be refused, and what depends on them")
+	f.StringVar(&fl.level, "log-level", "", "debug, info, warn or error: all that is logged goes to standard error; default: what \"logging console\" says, and errors")
+	if err := c.MarkFlagRequired("flash"); err != nil {
+		panic(err) // a flag of that name is defined above
 	}
 	return c
+}
+
+// run is one life of the box. It is errReload that it is to begin another.
+func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTerminal) error {
+	store, err := pki.Open(fl.flash, pki.Options{})
+	if err != nil {
+		return err
+	}
+	startup := console.OpenStartup(fl.flash)
+	text, err := fl.text(cmd, startup)
+	if err != nil {
+		return err
+	}
+	r, _ := text.Running()
+	links, err := newLinks(fl.links)
+	if err != nil {
+		return err
+	}
+	opt := appliance.Options{Open: links.open, Store: store, Console: os.Stderr, ConsoleLevel: errorsLevel}
+	if fl.level != "" {
+		opt.Console = nil
+		if opt.Log, err = logger(fl.level); err != nil {
+			return err
+		}
+	}
+	a, err := appliance.New(r, opt)
+	if err != nil {
+		return err
+	}
+	log := a.Log()
+	for _, err := range store.Damaged() {
+		log.Error("flash", "reason", err)
+	}
+	links.tell(r, log)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	box, err := console.NewBox(console.Options{App: a, Text: text, Startup: startup, Store: store, Log: log, Reload: func() { cancel(errReload) }})
+	if err != nil {
+		return errors.Join(err, a.Close())
+	}
+	if fl.socket == "" {
+		fl.socket = filepath.Join(fl.flash, controlName)
+	}
+	control, err := listenControl(fl.socket, box.Exec, a.WatchDebug, log)
+	if err != nil {
+		return errors.Join(err, a.Close())
+	}
+	stop, err := fl.consoles(ctx, a, box, term)
+	if err != nil {
+		return errors.Join(err, control.Close(), a.Close())
+	}
+	err = a.Run(ctx)
+	if errors.Is(context.Cause(ctx), errReload) {
+		err = errReload
+	}
+	cancel(nil)
+	return errors.Join(err, control.Close(), stop())
+}
+
+// consoles serves who commands the box, until ctx ends and stop has returned.
+func (fl *runFlags) consoles(ctx context.Context, a *appliance.Appliance, box *console.Box, term *hostTerminal) (stop func() error, err error) {
+	server, err := box.SSH()
+	if err != nil {
+		return nil, err
+	}
+	a.HandleSSH(server.ServeConn)
+	ended := make(chan error, 2)
+	serving := 0
+	if fl.ssh != "" {
+		ln, err := net.Listen("tcp", fl.ssh)
+		if err != nil {
+			return nil, fmt.Errorf("--ssh: %w", err)
+		}
+		serving++
+		go func() { ended <- server.Serve(ctx, ln) }()
+	}
+	if term.in != nil {
+		serving++
+		go func() { ended <- box.Console(ctx, term.transport()) }()
+	}
+	return func() error {
+		var errs []error
+		for range serving {
+			errs = append(errs, <-ended)
+		}
+		return errors.Join(errs...)
+	}, nil
+}
+
+// text is the configuration that the box begins with.
+func (fl *runFlags) text(cmd *cobra.Command, startup *console.Startup) (config.Text, error) {
+	name, read := fl.file, func() ([]byte, error) { return os.ReadFile(fl.file) }
+	if fl.file == "" {
+		name, read = filepath.Join(fl.flash, "startup-config"), startup.Read
+	}
+	data, err := read()
+	if fl.file == "" && errors.Is(err, fs.ErrNotExist) {
+		return config.Text{}, nil
+	}
+	if err != nil {
+		return config.Text{}, err
+	}
+	text, findings := config.Load(name, bytes.NewReader(data), fl.lenient)
+	return text, tell(cmd, name, findings)
 }
 
 // load reads a configuration and prints what is wrong with it. One with errors
@@ -102,15 +206,23 @@ func load(cmd *cobra.Command, file string, lenient bool) (*config.Running, error
 	}
 	defer f.Close()
 	r, findings := check(file, f, lenient)
+	if err := tell(cmd, file, findings); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// tell prints what is wrong with a configuration; errors are the error.
+func tell(cmd *cobra.Command, file string, findings []config.Finding) error {
 	for _, x := range findings {
 		if x.Severity >= config.Warning {
 			fmt.Fprintln(cmd.ErrOrStderr(), x)
 		}
 	}
 	if n := config.Errors(findings); n > 0 {
-		return nil, fmt.Errorf("%s: %d errors: the configuration is refused as a whole", file, n)
+		return fmt.Errorf("%s: %d errors: the configuration is refused as a whole", file, n)
 	}
-	return r, nil
+	return nil
 }
 
 // check is config.Check, or with lenient what it says of the configuration that
@@ -124,35 +236,52 @@ func check(file string, r io.Reader, lenient bool) (*config.Running, []config.Fi
 	return running, findings
 }
 
-func openLinks(r *config.Running, args []string) (map[string]stack.Link, error) {
-	opened := make(map[string]stack.Link)
-	var devices link.Devices // sub-interfaces share one
-	for _, arg := range args {
-		name, device, err := pair(arg)
-		if err == nil && opened[name] != nil {
-			err = fmt.Errorf("two links for %q", name)
-		}
-		var l stack.Link
-		if err == nil {
-			opt := link.Options{}
-			if i := r.Interface(name); i != nil {
-				opt.MTU, opt.VLAN = i.MTU, uint16(i.VLAN)
-			}
-			l, err = devices.Open(device, opt)
-		}
-		if err != nil {
-			closeLinks(opened)
-			return nil, fmt.Errorf("--link %s: %w", arg, err)
-		}
-		opened[name] = l
-	}
-	return opened, nil
+// hostLinks opens the links that --link names, as interfaces come to need them.
+type hostLinks struct {
+	of      map[string]string // by nameif or hardware, "DRIVER:DEVICE"
+	devices link.Devices      // sub-interfaces share one
 }
 
-func closeLinks(links map[string]stack.Link) {
-	for _, l := range links {
-		l.Close()
+// newLinks reads the flags.
+func newLinks(args []string) (*hostLinks, error) {
+	l := &hostLinks{of: make(map[string]string)}
+	for _, arg := range args {
+		name, device, err := pair(arg)
+		if err == nil && l.of[name] != "" {
+			err = fmt.Errorf("two links for %q", name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--link %s: %w", arg, err)
+		}
+		l.of[name] = device
 	}
+	return l, nil
+}
+
+// tell logs the links of interfaces that r does not have: they may be configured
+// yet, or their names be written wrong.
+func (l *hostLinks) tell(r *config.Running, log *slog.Logger) {
+	for name, device := range l.of {
+		if r.Interface(name) == nil && !slices.ContainsFunc(r.Interfaces, func(i config.Interface) bool { return i.Hardware == name }) {
+			log.Warn("--link is for an interface that the configuration does not have", "link", name+"="+device)
+		}
+	}
+}
+
+// open opens the link of an interface.
+func (l *hostLinks) open(i *config.Interface) (stack.Link, error) {
+	device := l.of[i.Name]
+	if device == "" {
+		device = l.of[i.Hardware]
+	}
+	if device == "" {
+		return nil, fmt.Errorf("there is no link for it: run the box with --link %s=DRIVER:DEVICE", i.Name)
+	}
+	opened, err := l.devices.Open(device, link.Options{MTU: i.MTU, VLAN: uint16(i.VLAN)})
+	if err != nil {
+		return nil, fmt.Errorf("--link %s: %w", device, err)
+	}
+	return opened, nil
 }
 
 func checkCommand() *cobra.Command {

@@ -27,6 +27,12 @@ func name(id uint32) string {
 	return ""
 }
 
+// How the call manager answers Register.
+const (
+	RegisterAck    = idRegisterAck
+	RegisterReject = 0x009d
+)
+
 // The messages that the engine knows more of than the name.
 const (
 	idKeepAlive              = 0x0000

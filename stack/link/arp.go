@@ -228,13 +228,20 @@ func (e *Ethernet) takeARP(b []byte, dst MAC, now time.Time) {
 		return
 	}
 	a := e.addrs.Load()
-	if !a.own.IsValid() || sender == target {
-		return // nobody yet, or an announcement
+	if !a.own.IsValid() {
+		return // nobody yet
+	}
+	if sender == target { // an announcement
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.disputeLocked(sender, senderMAC, a, now)
+		return
 	}
 	onLink := a.onLink(sender) && !a.answers(sender)
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.disputeLocked(sender, senderMAC, a, now)
 	switch {
 	case op == arpReply && dst == e.mac && targetMAC == e.mac && target == a.own.Addr() && onLink:
 		n := e.neighbours.m[sender]

@@ -58,6 +58,7 @@ type Ethernet struct {
 
 	mu         sync.Mutex
 	neighbours neighbours
+	conflicts  map[netip.Addr]*conflict
 	frames     [][]byte // to be written
 }
 

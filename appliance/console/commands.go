@@ -1,0 +1,251 @@
+package console
+
+import (
+	"fmt"
+	"io"
+	"sync"
+
+	"patchbay/appliance"
+	"patchbay/appliance/cli"
+	"patchbay/appliance/config"
+)
+
+// A command is one of EXEC mode. One without do is the appliance's.
+type command struct {
+	level int // the privilege it needs
+	do    func(s *Session, w io.Writer, a cli.Args) error
+}
+
+const viewPrivilege = 2 // of commands that show and change nothing
+
+// userCommands are those of user EXEC mode, which privileged mode has too. The
+// appliance's are by the first words of their syntax.
+var (
+	userCommands = []cli.Rule[command]{
+		{Syntax: "enable [<level:0-15>]", Help: "Turn on privileged commands", Do: command{0, enable}},
+		{Syntax: "{exit|quit|logout}", Help: "Exit from the EXEC", Do: command{0, exit}},
+		{Syntax: "login", Help: "Log in as a particular user", Do: command{0, login}},
+		{Syntax: "help", Help: "Interactive help for commands", Do: command{0, help}},
+		{Syntax: "show curpriv", Help: "Show the current privilege level", Do: command{0, showCurpriv}},
+		{Syntax: "show history", Help: "Show the commands of this session", Do: command{0, showHistory}},
+		{Syntax: "terminal pager [lines] <n:0-2147483647>", Help: "Set terminal line parameters", Do: command{0, terminalPager}},
+		{Syntax: "terminal no pager", Help: "Set terminal line parameters", Do: command{0, terminalPager}},
+	}
+	userAppliance = map[string]bool{"show version": true, "show clock": true}
+
+	privilegedCommands = []cli.Rule[command]{
+		{Syntax: "disable", Help: "Exit from privileged mode", Do: command{0, disable}},
+		{Syntax: "configure terminal", Help: "Configure from the terminal", Do: command{maxPrivilege, configureTerminal}},
+		{Syntax: "configure memory", Help: "Merge the configuration on flash into the running one", Do: command{maxPrivilege, configureMemory}},
+		{Syntax: "configure replace startup-config [noconfirm]", Help: "Replace the running configuration as a whole", Do: command{maxPrivilege, configureReplace}},
+		{Syntax: "write [memory]", Help: "Write the running configuration to flash", Do: command{maxPrivilege, writeMemory}},
+		{Syntax: "write terminal", Help: "Show the running configuration", Do: command{maxPrivilege, showRunning}},
+		{Syntax: "write erase", Help: "Erase the configuration on flash", Do: command{maxPrivilege, writeErase}},
+		{Syntax: "copy [/noconfirm] running-config startup-config", Help: "Copy from one file to another", Do: command{maxPrivilege, writeMemory}},
+		{Syntax: "copy [/noconfirm] startup-config running-config", Help: "Copy from one file to another", Do: command{maxPrivilege, configureMemory}},
+		{Syntax: "reload [in <when:reloadtime>] [noconfirm|save-config|quick]... [reason <text:line>]", Help: "Halt and start again", Do: command{maxPrivilege, reload}},
+		{Syntax: "reload cancel", Help: "Halt and start again", Do: command{maxPrivilege, reloadCancel}},
+		{Syntax: "show reload", Help: "Show when the box starts again", Do: command{viewPrivilege, showReload}},
+		{Syntax: "show running-config [all] [<section:line>]", Help: "Current operating configuration", Do: command{maxPrivilege, showRunning}},
+		{Syntax: "show running-config diff", Help: "What is not as on flash", Do: command{maxPrivilege, showDiff}},
+		{Syntax: "show startup-config", Help: "Configuration that the box starts with", Do: command{maxPrivilege, showStartup}},
+		{Syntax: "show privilege", Help: "Show the current privilege level", Do: command{0, showPrivilege}},
+		{Syntax: "show ssh sessions", Help: "Sessions by SSH", Do: command{viewPrivilege, showSessions}},
+		{Syntax: "show users", Help: "Sessions there are", Do: command{viewPrivilege, showSessions}},
+		{Syntax: "show pager", Help: "Lines of a page", Do: command{0, showPager}},
+		{Syntax: "show aaa local user", Help: "Failures of local users to log in", Do: command{viewPrivilege, showLocalUsers}},
+		{Syntax: "clear aaa local user lockout {all|username <who:word>}", Help: "Clear", Do: command{maxPrivilege, clearLockout}},
+		{Syntax: "clear history", Help: "Clear", Do: command{0, clearHistory}},
+	}
+)
+
+// grammars are compiled once: of user EXEC mode and of privileged EXEC mode.
+var grammars = sync.OnceValue(func() (g [2]*cli.Grammar[command]) {
+	var user, all []cli.Rule[command]
+	for _, r := range appliance.ExecSyntax() {
+		c := cli.Rule[command]{Syntax: r.Syntax, Help: r.Help, Do: command{level: maxPrivilege}}
+		if firstWord(r.Syntax) == "show" {
+			c.Do.level = viewPrivilege
+		}
+		if userAppliance[r.Syntax] {
+			c.Do.level = 0
+			user = append(user, c)
+		}
+		all = append(all, c)
+	}
+	for _, list := range []*[]cli.Rule[command]{&user, &all} {
+		*list = append(*list, userCommands...)
+	}
+	all = append(all, privilegedCommands...)
+	return [2]*cli.Grammar[command]{cli.MustCompile(user), cli.MustCompile(all)}
+})
+
+func firstWord(syntax string) string { return cli.Split(syntax)[0].Text }
+
+func grammar(privileged bool) *cli.Grammar[command] {
+	if privileged {
+		return grammars()[1]
+	}
+	return grammars()[0]
+}
+
+// checkWord is the cli.Check of all commands.
+func (s *Session) checkWord(kind, word string) error {
+	if kind == "reloadtime" {
+		_, err := parseDelay(word)
+		return err
+	}
+	return s.box.opt.App.CheckExec(kind, word)
+}
+
+// enable asks for the password of a level.
+func enable(s *Session, _ io.Writer, a cli.Args) error {
+	level := a.Int("level", maxPrivilege)
+	if level <= userPrivilege {
+		s.become(s.who.User, level)
+		return nil
+	}
+	for range 3 {
+		password, err := s.t.ask("Password: ", true)
+		if err != nil {
+			return err
+		}
+		got, err := s.box.checkEnable(s.who.User, password, s.who.From, level)
+		if err == nil {
+			s.box.log(5, 502103, "User priv level changed: Uname: %s From: %d To: %d", s.name(), s.level, got)
+			s.become(s.who.User, got)
+			return nil
+		}
+		fmt.Fprintln(s.t, "Invalid password")
+	}
+	if s.who.From != fromConsole && s.box.login().Enable[level].Kind == config.NoPassword && !s.box.login().EnableLocal {
+		fmt.Fprintln(s.t, "No enable password is set: set one at the console, or \"aaa authentication enable console LOCAL\"")
+	}
+	s.box.log(6, 308001, "console enable password incorrect for 3 tries (from %s)", s.address())
+	fmt.Fprintln(s.t, "Access denied.")
+	return nil
+}
+
+// become makes the session that of a user with a privilege. Who may not configure
+// leaves configuration mode.
+func (s *Session) become(user string, level int) {
+	s.box.mu.Lock()
+	s.who.User = user // others are shown it
+	s.box.mu.Unlock()
+	s.level = max(level, userPrivilege)
+	if s.level < maxPrivilege {
+		s.config, s.at = false, config.Place{}
+	}
+}
+
+func disable(s *Session, _ io.Writer, _ cli.Args) error {
+	s.box.log(5, 502103, "User priv level changed: Uname: %s From: %d To: %d", s.name(), s.level, userPrivilege)
+	s.become(s.who.User, userPrivilege)
+	return nil
+}
+
+func exit(s *Session, _ io.Writer, _ cli.Args) error {
+	fmt.Fprintf(s.t, "\nLogoff\n\n")
+	s.left = true
+	return nil
+}
+
+// login makes the session that of another user.
+func login(s *Session, _ io.Writer, _ cli.Args) error {
+	u, err := s.box.askLogin(s.t, s.who.From)
+	if err != nil {
+		return err
+	}
+	if u == nil {
+		return nil
+	}
+	s.become(u.Name, u.Privilege)
+	return nil
+}
+
+// askLogin asks for a local user, up to three times; nil is that there is none.
+func (b *Box) askLogin(t *terminal, from string) (*config.User, error) {
+	for range 3 {
+		name, err := t.ask("Username: ", false)
+		if err != nil {
+			return nil, err
+		}
+		password, err := t.ask("Password: ", true)
+		if err != nil {
+			return nil, err
+		}
+		u, err := b.check(name, password, from)
+		if err == nil {
+			b.log(6, 611101, "User authentication succeeded: IP address: %s, Uname: %s", from, u.Name)
+			return u, nil
+		}
+		b.log(6, 611102, "User authentication failed: IP address: %s, Uname: %s", from, shown(name))
+		fmt.Fprintln(t, "Login incorrect")
+	}
+	return nil, nil
+}
+
+// shown is the name of somebody who may be nobody, for a message: it may be a
+// password that was typed too early.
+func shown(string) string { return "*****" }
+
+func help(s *Session, w io.Writer, _ cli.Args) error {
+	_, err := io.WriteString(w, `Help may be asked for at any point of a command by typing "?".
+A word that is followed by "?" shows the words that begin like it; a space and
+"?" shows what may follow. Tab completes a word. If nothing matches, nothing is shown.
+What is shown may be filtered: "show conn | include 2443".
+`)
+	return err
+}
+
+func showCurpriv(s *Session, w io.Writer, _ cli.Args) error {
+	modes := "P_PRIV"
+	switch {
+	case s.config:
+		modes = "P_PRIV P_CONF"
+	case s.level <= userPrivilege:
+		modes = "P_UNPR"
+	}
+	_, err := fmt.Fprintf(w, "Username : %s\nCurrent privilege level : %d\nCurrent Mode/s : %s\n", s.name(), s.level, modes)
+	return err
+}
+
+func showPrivilege(s *Session, w io.Writer, _ cli.Args) error {
+	_, err := fmt.Fprintf(w, "Current privilege level is %d\n", s.level)
+	return err
+}
+
+func showHistory(s *Session, w io.Writer, _ cli.Args) error {
+	for _, line := range s.t.edit.history {
+		if _, err := fmt.Fprintf(w, "  %s\n", line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func clearHistory(s *Session, _ io.Writer, _ cli.Args) error {
+	s.t.edit.history = nil
+	return nil
+}
+
+func terminalPager(s *Session, _ io.Writer, a cli.Args) error {
+	s.t.page = a.Int("n", 0)
+	return nil
+}
+
+func showPager(s *Session, w io.Writer, _ cli.Args) error {
+	text := fmt.Sprintf("pager lines %d\n", s.t.page)
+	if s.t.page == 0 {
+		text = "no pager\n"
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+func showLocalUsers(s *Session, w io.Writer, _ cli.Args) error { return s.box.showUsers(w) }
+
+func clearLockout(s *Session, _ io.Writer, a cli.Args) error {
+	s.box.keeper.unlock(a.Get("who"))
+	return nil
+}

@@ -1,0 +1,398 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"patchbay/appliance"
+	"patchbay/appliance/cli"
+	"patchbay/appliance/config"
+)
+
+// A Who is whose session it is.
+type Who struct {
+	User  string // "" where nobody had to log in
+	From  string // an address, or "console"
+	Level int    // of privilege, to begin with; 0 is that of user EXEC mode
+}
+
+// A Session is one conversation with the box. It is for one goroutine.
+type Session struct {
+	box   *Box
+	t     *terminal
+	who   Who
+	began time.Time
+
+	level  int // privilege now: 1 in user EXEC mode
+	config bool
+	at     config.Place // where configuration is typed
+	left   bool         // it is over
+}
+
+// Console serves the one console that the box has, session after session, until
+// there is nothing more to read or ctx ends.
+func (b *Box) Console(ctx context.Context, tr Transport) error {
+	t := newTerminal(ctx, tr, func() time.Duration { return 0 })
+	for first := true; ; first = false {
+		if !first {
+			fmt.Fprintf(rawWriter{t}, "Press Enter to get started\n")
+			if _, err := t.edit.key(); err != nil {
+				return ended(ctx, err)
+			}
+		}
+		who := Who{From: fromConsole}
+		if l := b.login(); l.SerialLocal {
+			u, err := b.askLogin(t, fromConsole)
+			if err != nil && !errors.Is(err, errInterrupt) && !errors.Is(err, errLeave) {
+				return ended(ctx, err)
+			}
+			if u == nil {
+				continue
+			}
+			who.User = u.Name
+			if l.AutoEnable {
+				who.Level = u.Privilege
+			}
+		}
+		if err := b.Serve(ctx, tr, who); err != nil {
+			return ended(ctx, err)
+		}
+	}
+}
+
+// ended is what is wrong with the end of a console: nothing if its input or ctx
+// has ended.
+func ended(ctx context.Context, err error) error {
+	if errors.Is(err, io.EOF) || ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// Exec does one command of the privileged EXEC mode for a program: it shows on w
+// and asks nothing. What is refused is the error. See
+// appliance.Appliance.ExecContext.
+func (b *Box) Exec(ctx context.Context, w io.Writer, line string) error {
+	in := NewInput(strings.NewReader(""))
+	defer in.Close()
+	s := b.session(ctx, Transport{In: in, Out: w}, Who{From: fromProgram, Level: maxPrivilege})
+	defer b.leave(s)
+	text, pipe, filtered := splitFilter(line)
+	m, bad := grammar(true).Match(text, s.checkWord)
+	if bad != nil {
+		return &appliance.Refusal{Line: text, Col: bad.Token.Col, Text: bad.Error(), Why: bad.Reason}
+	}
+	s.logCommand(m, line)
+	err := s.perform(m, text, pipe, filtered)
+	switch {
+	case errors.Is(err, io.EOF):
+		return errors.New("ERROR: % The command asks for an answer, and there is nobody to give one; log in to the box")
+	case err == nil && (s.config || s.left):
+		return errors.New("ERROR: % The command is for who has logged in to the box")
+	}
+	return err
+}
+
+// Serve talks until the user leaves, is idle for too long or ctx ends. It is
+// io.EOF that there was nothing more to read.
+func (b *Box) Serve(ctx context.Context, tr Transport, who Who) error {
+	s := b.session(ctx, tr, who)
+	defer b.leave(s)
+	s.banner(config.BannerExec)
+	if tr.Terminal {
+		fmt.Fprintf(s.t, "Type help or '?' for a list of available commands.\n")
+	}
+	return s.run()
+}
+
+// Do does one command, as "ssh box COMMAND" wants it. It reports whether the
+// command was done.
+func (b *Box) Do(ctx context.Context, tr Transport, who Who, line string) bool {
+	s := b.session(ctx, tr, who)
+	defer b.leave(s)
+	return s.do(line)
+}
+
+func (b *Box) session(ctx context.Context, tr Transport, who Who) *Session {
+	s := &Session{box: b, who: who, began: b.opt.Now(), level: max(who.Level, userPrivilege)}
+	s.t = newTerminal(ctx, tr, s.idle)
+	s.t.page = b.login().Pager
+	s.t.edit.help, s.t.edit.complete = s.help, s.complete
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sessions[s] = struct{}{}
+	return s
+}
+
+func (b *Box) leave(s *Session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.sessions, s)
+}
+
+// idle is how long the session may wait for a key.
+func (s *Session) idle() time.Duration {
+	if s.who.From == fromConsole {
+		return s.box.login().ConsoleIdle
+	}
+	return s.box.login().SSHIdle
+}
+
+// run reads commands and does them.
+func (s *Session) run() error {
+	for !s.left {
+		line, err := s.t.line(s.prompt(), "")
+		switch {
+		case errors.Is(err, errInterrupt):
+			continue
+		case errors.Is(err, errLeave):
+			s.config, s.at = false, config.Place{}
+			continue
+		case errors.Is(err, errIdle):
+			fmt.Fprintf(rawWriter{s.t}, "\n\n%s\n", "Session idle for too long: logged out")
+			return nil
+		case errors.Is(err, io.EOF):
+			fmt.Fprintf(rawWriter{s.t}, "\n")
+			return io.EOF
+		case err != nil:
+			return err
+		}
+		if !s.t.Terminal && strings.HasSuffix(strings.TrimRight(line, " "), "?") {
+			s.help(strings.TrimSuffix(strings.TrimRight(line, " "), "?"))
+			continue
+		}
+		s.do(line)
+	}
+	return s.t.err
+}
+
+// prompt is what stands before what is typed.
+func (s *Session) prompt() string {
+	switch {
+	case s.config:
+		mode := s.at.Prompt()
+		if mode == "" {
+			return "" // of a certificate's lines
+		}
+		return s.box.hostname() + mode + "# "
+	case s.level > userPrivilege:
+		return s.box.hostname() + "# "
+	}
+	return s.box.hostname() + "> "
+}
+
+// do does one line. It reports whether it was obeyed.
+func (s *Session) do(line string) bool {
+	s.t.begin()
+	if strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f || r == utf8.RuneError }) || len(line) > maxLine {
+		return s.refuse("%% The line has control characters, is not UTF-8 or is longer than %d bytes", maxLine)
+	}
+	if text := strings.TrimSpace(line); text == "" || text[0] == '!' || text[0] == ':' {
+		if !s.config || s.at.Prompt() != "" {
+			return true
+		}
+	}
+	if !s.config || s.at.Prompt() != "" { // else it is a certificate's
+		s.t.edit.remember(clean(line))
+	}
+	if s.config {
+		return s.configure(line)
+	}
+	return s.exec(line)
+}
+
+// refuse says why a command is not done.
+func (s *Session) refuse(format string, args ...any) bool {
+	fmt.Fprintf(s.t, "ERROR: "+format+"\n", args...)
+	return false
+}
+
+// caret says which word of a line is wrong.
+func (s *Session) caret(line string, col int, text, why string) bool {
+	if col > 0 && strings.Contains(text, "'^'") {
+		before := utf8.RuneCountInString(s.prompt())
+		if !s.t.Terminal {
+			fmt.Fprintln(s.t, line)
+			before = 0
+		}
+		fmt.Fprintln(s.t, cli.Caret(strings.Repeat(" ", before)+line, before+col))
+	}
+	if why != "" {
+		text += "\n" + why
+	}
+	return s.refuse("%s", text)
+}
+
+// exec does a command of user or privileged EXEC mode.
+func (s *Session) exec(line string) bool {
+	command, pipe, filtered := splitFilter(line)
+	m, err := grammar(s.level > userPrivilege).Match(command, s.checkWord)
+	if err != nil {
+		return s.caret(command, err.Token.Col, err.Error(), err.Reason)
+	}
+	return s.command(m, line, command, pipe, filtered)
+}
+
+// command does a command that is known.
+func (s *Session) command(m *cli.Match[command], line, text, pipe string, filtered bool) bool {
+	c := m.Rule.Do
+	if s.level < c.level {
+		return s.refuse("%% Command authorization failed: it needs privilege %d and this session has %d", c.level, s.level)
+	}
+	s.logCommand(m, line)
+	return s.outcome(text, s.perform(m, text, pipe, filtered))
+}
+
+// perform does a command and shows what passes the filter.
+func (s *Session) perform(m *cli.Match[command], text, pipe string, filtered bool) (err error) {
+	var w io.Writer = s.t
+	var f *filter
+	if filtered {
+		if f, err = newFilter(pipe, s.t); err != nil {
+			return err
+		}
+		w = f
+	}
+	if do := m.Rule.Do.do; do == nil {
+		err = s.ask(w, strings.TrimSpace(text))
+	} else {
+		err = do(s, w, m.Args)
+	}
+	if f != nil && err == nil {
+		err = f.close()
+	}
+	return err
+}
+
+// maxPasted bounds a certificate or a PKCS #12 file in base64, in bytes.
+const maxPasted = 256 * 1024
+
+// ask has the appliance do a command, with the text that must follow some. What it
+// puts into trustpoints becomes part of the configuration.
+func (s *Session) ask(w io.Writer, line string) error {
+	err := s.box.opt.App.ExecContext(s.t.ctx, w, line, nil)
+	var need *appliance.NeedText
+	if errors.As(err, &need) {
+		fmt.Fprintln(w, need.Prompt)
+		var pasted strings.Builder
+		for {
+			row, err := s.t.ask("", false)
+			if err != nil {
+				return err
+			}
+			if strings.EqualFold(strings.TrimSpace(row), "quit") {
+				break
+			}
+			if pasted.Len()+len(row) > maxPasted {
+				return fmt.Errorf("%% The text is longer than %d bytes", maxPasted)
+			}
+			pasted.WriteString(row + "\n")
+		}
+		err = s.box.opt.App.ExecContext(s.t.ctx, w, line, []byte(pasted.String()))
+	}
+	if err == nil && strings.HasPrefix(line, "cr") {
+		err = s.box.certify()
+	}
+	return err
+}
+
+// outcome says what went wrong with a command, if anything.
+func (s *Session) outcome(line string, err error) bool {
+	var refusal *appliance.Refusal
+	switch {
+	case err == nil, errors.Is(err, errQuit):
+		return true
+	case errors.Is(err, errInterrupt), errors.Is(err, errLeave):
+		return false
+	case errors.Is(err, errIdle), errors.Is(err, io.EOF), s.t.ctx.Err() != nil, s.t.err != nil:
+		s.left = true // nobody answers any more
+		return false
+	case errors.As(err, &refusal):
+		return s.caret(line, refusal.Col, refusal.Text, refusal.Why)
+	}
+	return s.refuse("%v", err)
+}
+
+// configure obeys a line of configuration. As on the ASA commands of EXEC mode
+// may be typed in configuration mode too, where nothing there is like them.
+func (s *Session) configure(line string) bool {
+	at := s.at
+	e := s.box.Enter(at, line)
+	if config.Errors(e.Findings) > 0 && at.Prompt() != "" {
+		command, pipe, filtered := splitFilter(line)
+		m, err := grammar(true).Match(command, s.checkWord)
+		switch {
+		case err == nil:
+			return s.command(m, line, command, pipe, filtered)
+		case err.Words > 0 && e.Findings[0].Column == cli.Split(line)[0].Col:
+			return s.caret(command, err.Token.Col, err.Error(), err.Reason)
+		}
+	}
+	before := utf8.RuneCountInString(s.prompt())
+	for _, f := range e.Findings {
+		if !s.t.Terminal && f.Column > 0 {
+			fmt.Fprintf(s.t, "%s\n%s\n", f.Text, f.Reply(0))
+			continue
+		}
+		fmt.Fprintln(s.t, f.Reply(before))
+	}
+	s.at = e.At
+	if e.Done {
+		s.config, s.at = false, config.Place{}
+	}
+	if config.Errors(e.Findings) > 0 {
+		return false
+	}
+	if at.Prompt() != "" {
+		s.box.log(5, 111008, "User '%s' executed the '%s' command.", s.name(), clean(line))
+		s.box.log(5, 111010, "User '%s', running 'CLI' from IP %s, executed '%s'", s.name(), s.address(), clean(line))
+	}
+	if e.Action != nil {
+		return s.outcome(line, s.ask(s.t, e.Action.Line))
+	}
+	return true
+}
+
+// name is the user's, or the ASA's name for who has not logged in.
+func (s *Session) name() string {
+	switch {
+	case s.who.User != "":
+		return s.who.User
+	case s.level > userPrivilege:
+		return fmt.Sprintf("enable_%d", s.level)
+	}
+	return "enable_1"
+}
+
+// address is where the session comes from, as messages name it.
+func (s *Session) address() string {
+	if s.who.From == fromConsole || s.who.From == fromProgram {
+		return "0.0.0.0"
+	}
+	return s.who.From
+}
+
+// clean makes a command fit to log and to remember: secrets become stars.
+func clean(line string) string { return config.Clean(appliance.Redact(line)) }
+
+// logCommand logs a command that is about to be done.
+func (s *Session) logCommand(m *cli.Match[command], line string) {
+	line = clean(strings.TrimSpace(line))
+	if words := m.Args.Words(); words[0].Text == "show" {
+		s.box.log(7, 111009, "User '%s' executed cmd: %s", s.name(), line)
+		return
+	}
+	s.box.log(5, 111008, "User '%s' executed the '%s' command.", s.name(), line)
+}
+
+// banner shows a banner of the configuration.
+func (s *Session) banner(k config.BannerKind) {
+	if lines := s.box.login().Banner[k]; len(lines) > 0 && s.t.Terminal {
+		fmt.Fprintf(rawWriter{s.t}, "\n%s\n", strings.Join(lines, "\n"))
+	}
+}

@@ -1,0 +1,183 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"time"
+)
+
+// errQuit is what a command gets that writes on after its reader has had enough.
+var errQuit = errors.New("console: the rest is not wanted")
+
+// A Transport is what a session talks through.
+type Transport struct {
+	In  *Input
+	Out io.Writer
+
+	// Terminal says that there is one, which echoes nothing: the session does,
+	// edits lines, and pages. Without it what is typed is a stream of lines and
+	// only what is shown comes back.
+	Terminal bool
+	Size     func() (cols, rows int) // of the terminal, 0 is not known; may be nil
+}
+
+// more is shown where a page is full.
+const more = "<--- More --->"
+
+// A terminal is what a session writes to and reads from.
+type terminal struct {
+	Transport
+	ctx  context.Context
+	idle func() time.Duration // how long to wait for a key; 0: for ever
+	edit editor
+
+	page int  // lines of a page; 0: no paging
+	row  int  // lines written since the last wait
+	quit bool // the reader has had enough
+	err  error
+}
+
+func newTerminal(ctx context.Context, t Transport, idle func() time.Duration) *terminal {
+	x := &terminal{Transport: t, ctx: ctx, idle: idle}
+	x.edit = editor{w: rawWriter{x}, next: x.next}
+	return x
+}
+
+func (t *terminal) next() (byte, error) { return t.In.read(t.ctx, t.idle()) }
+
+// begin is called before each command: a page begins.
+func (t *terminal) begin() { t.row, t.quit = 0, false }
+
+// rawWriter writes without paging.
+type rawWriter struct{ t *terminal }
+
+func (w rawWriter) Write(b []byte) (int, error) {
+	if w.t.err == nil {
+		if w.t.Terminal {
+			b = bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n"))
+		}
+		_, w.t.err = w.t.Out.Write(b)
+	}
+	return len(b), w.t.err
+}
+
+// Write shows what a command has to show, a page at a time.
+func (t *terminal) Write(b []byte) (int, error) {
+	if !t.Terminal || t.page == 0 {
+		return rawWriter{t}.Write(b)
+	}
+	n := len(b)
+	for len(b) > 0 {
+		if t.quit {
+			return 0, errQuit
+		}
+		if t.row >= t.page-1 {
+			if err := t.wait(); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		i := bytes.IndexByte(b, '\n') + 1
+		if i == 0 {
+			i = len(b)
+		} else {
+			t.row++
+		}
+		if _, err := (rawWriter{t}).Write(b[:i]); err != nil {
+			return 0, err
+		}
+		b = b[i:]
+	}
+	return n, nil
+}
+
+// wait shows that there is more, until a key says how much: space for a page,
+// Enter for a line, q for nothing.
+func (t *terminal) wait() error {
+	w := rawWriter{t}
+	io.WriteString(w, more)
+	for {
+		k, err := t.edit.key()
+		if err != nil {
+			return err
+		}
+		switch k {
+		case ' ', 'f', ctrl('f'):
+			t.row = 0
+		case '\r', '\n':
+			t.row--
+		case 'q', 'Q', ctrl('c'), ctrl('z'):
+			t.quit = true
+		default:
+			continue
+		}
+		blank := bytes.Repeat([]byte(" "), len(more))
+		w.Write([]byte("\r" + string(blank) + "\r"))
+		return t.err
+	}
+}
+
+// line reads a line after a prompt. On what is no terminal the prompt is written
+// all the same: scripts wait for it.
+func (t *terminal) line(prompt, prefill string) (string, error) {
+	if t.Terminal {
+		if t.Size != nil {
+			t.edit.cols, _ = t.Size()
+		}
+		return t.edit.edit(prompt, prefill)
+	}
+	io.WriteString(rawWriter{t}, prompt)
+	var line []byte
+	for {
+		b, err := t.next()
+		switch {
+		case err == io.EOF && len(line) > 0:
+			return string(line), nil // its last line has no end
+		case err != nil:
+			return "", err
+		case b == '\n':
+			return string(bytes.TrimRight(line, "\r")), t.err
+		case len(line) <= maxLine:
+			line = append(line, b)
+		}
+	}
+}
+
+// ask reads an answer that is no command: it is not in the history and "?" is a
+// character. A secret is shown as stars.
+func (t *terminal) ask(prompt string, secret bool) (string, error) {
+	help, complete, history := t.edit.help, t.edit.complete, t.edit.history
+	t.edit.help, t.edit.complete, t.edit.history, t.edit.secret = nil, nil, nil, secret
+	defer func() {
+		t.edit.help, t.edit.complete, t.edit.history, t.edit.secret = help, complete, history, false
+	}()
+	return t.line(prompt, "")
+}
+
+// confirm asks whether to go on. Enter and "y" are yes.
+func (t *terminal) confirm(question string) (bool, error) {
+	if !t.Terminal {
+		s, err := t.line(question+" [confirm]", "")
+		return err == nil && (s == "" || s[0]|0x20 == 'y'), err
+	}
+	io.WriteString(rawWriter{t}, question+" [confirm]")
+	for {
+		k, err := t.edit.key()
+		if err != nil {
+			return false, err
+		}
+		switch k {
+		case '\r', '\n', ' ':
+			io.WriteString(rawWriter{t}, "\n")
+			return true, nil
+		case 'y', 'Y', 'n', 'N':
+			io.WriteString(rawWriter{t}, string(k)+"\n")
+			return k|0x20 == 'y', nil
+		case 'q', ctrl('c'), ctrl('z'):
+			io.WriteString(rawWriter{t}, "\n")
+			return false, nil
+		}
+	}
+}
