@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 
 	"patchbay/appliance/cli"
 	"patchbay/appliance/config"
+	"patchbay/appliance/dns"
 )
 
 // maxExecLine bounds a command, in bytes. The ASA's own limit is 510.
@@ -22,6 +24,7 @@ type execFunc func(x *execution, a cli.Args) error
 // An execution is one command being done.
 type execution struct {
 	*Appliance
+	ctx           context.Context // ends a command that takes time
 	*bufio.Writer                 // what it shows; its first error stays
 	plan          *plan           // as the command began
 	running       *config.Running // the same
@@ -30,7 +33,7 @@ type execution struct {
 
 // part returns an execution like x that shows on w.
 func (x *execution) part(w io.Writer) *execution {
-	return &execution{x.Appliance, bufio.NewWriter(w), x.plan, x.running, x.pasted}
+	return &execution{x.Appliance, x.ctx, bufio.NewWriter(w), x.plan, x.running, x.pasted}
 }
 
 func (x *execution) printf(format string, args ...any) { fmt.Fprintf(x.Writer, format, args...) }
@@ -59,7 +62,8 @@ func (r *Refusal) Error() string {
 // Exec does one command of the privileged EXEC mode and writes what it shows to
 // w. Keywords may be abbreviated. What the ASA would refuse is a *Refusal; other
 // errors are of w and of files. The output depends on the box, its clock and the
-// command only. Any number of goroutines may call it, while the box runs.
+// command only, but for what asks others: ping, traceroute. Any number of goroutines
+// may call it, while the box runs.
 //
 // A command that a text must follow, such as a certificate, is a *NeedText error:
 // ask for it, and call ExecText.
@@ -67,6 +71,12 @@ func (a *Appliance) Exec(w io.Writer, line string) error { return a.ExecText(w, 
 
 // ExecText is Exec for a command and the text pasted after it.
 func (a *Appliance) ExecText(w io.Writer, line string, pasted []byte) error {
+	return a.ExecContext(context.Background(), w, line, pasted)
+}
+
+// ExecContext is ExecText for a caller who may not wait for the end: when ctx does,
+// a command that takes time stops. pasted may be nil.
+func (a *Appliance) ExecContext(ctx context.Context, w io.Writer, line string, pasted []byte) error {
 	if len(line) > maxExecLine {
 		return &Refusal{Text: fmt.Sprintf("%% Command of %d bytes is too long: %d at most", len(line), maxExecLine)}
 	}
@@ -74,7 +84,7 @@ func (a *Appliance) ExecText(w io.Writer, line string, pasted []byte) error {
 		return &Refusal{Text: fmt.Sprintf("%% Command has the control character %q", line[i])}
 	}
 	pl := a.plan()
-	x := &execution{a, bufio.NewWriter(w), pl, pl.running, pasted}
+	x := &execution{a, ctx, bufio.NewWriter(w), pl, pl.running, pasted}
 	m, err := execGrammar.Match(line, x.checkWord)
 	if err != nil {
 		return &Refusal{Line: hideSecrets(line), Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
@@ -112,7 +122,7 @@ func execRules() []cli.Rule[execFunc] {
 	return slices.Concat(
 		showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
 		showLoggingCommands, clearCommands, captureCommands, traceCommands, cryptoCommands, showCryptoCommands, ctlCommands,
-		showPhoneCommands, debugCommands,
+		showPhoneCommands, debugCommands, dnsCommands, pingCommands,
 	)
 }
 
@@ -125,6 +135,16 @@ func (x *execution) checkWord(kind, word string) (err error) {
 		_, err = x.execAddr(word)
 	case "addrs":
 		_, _, err = x.execAddrs(word)
+	case "host":
+		if _, bad := x.execAddr(word); bad != nil && !dns.ValidName(word) {
+			err = fmt.Errorf("%.80s is neither an IPv4 address nor a name", word)
+		}
+	case "source":
+		if x.plan.named(word) == nil {
+			_, err = x.execAddr(word)
+		}
+	case "pattern":
+		_, err = pingPattern(word)
 	case "mask":
 		_, err = config.ParseMask(word)
 	case "port":

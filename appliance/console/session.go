@@ -75,11 +75,12 @@ func ended(ctx context.Context, err error) error {
 }
 
 // Exec does one command of the privileged EXEC mode for a program: it shows on w
-// and asks nothing. What is refused is the error. See appliance.Appliance.Exec.
-func (b *Box) Exec(w io.Writer, line string) error {
+// and asks nothing. What is refused is the error. See
+// appliance.Appliance.ExecContext.
+func (b *Box) Exec(ctx context.Context, w io.Writer, line string) error {
 	in := NewInput(strings.NewReader(""))
 	defer in.Close()
-	s := b.session(context.Background(), Transport{In: in, Out: w}, Who{From: fromProgram, Level: maxPrivilege})
+	s := b.session(ctx, Transport{In: in, Out: w}, Who{From: fromProgram, Level: maxPrivilege})
 	defer b.leave(s)
 	text, pipe, filtered := splitFilter(line)
 	m, bad := grammar(true).Match(text, s.checkWord)
@@ -274,7 +275,7 @@ const maxPasted = 256 * 1024
 // ask has the appliance do a command, with the text that must follow some. What it
 // puts into trustpoints becomes part of the configuration.
 func (s *Session) ask(w io.Writer, line string) error {
-	err := s.box.opt.App.Exec(w, line)
+	err := s.box.opt.App.ExecContext(s.t.ctx, w, line, nil)
 	var need *appliance.NeedText
 	if errors.As(err, &need) {
 		fmt.Fprintln(w, need.Prompt)
@@ -292,7 +293,7 @@ func (s *Session) ask(w io.Writer, line string) error {
 			}
 			pasted.WriteString(row + "\n")
 		}
-		err = s.box.opt.App.ExecText(w, line, []byte(pasted.String()))
+		err = s.box.opt.App.ExecContext(s.t.ctx, w, line, []byte(pasted.String()))
 	}
 	if err == nil && strings.HasPrefix(line, "cr") {
 		err = s.box.certify()
