@@ -11,6 +11,7 @@ import (
 
 	"patchbay/appliance/cli"
 	"patchbay/appliance/config"
+	"patchbay/appliance/dns"
 )
 
 // maxExecLine bounds a command, in bytes. The ASA's own limit is 510.
@@ -61,7 +62,8 @@ func (r *Refusal) Error() string {
 // Exec does one command of the privileged EXEC mode and writes what it shows to
 // w. Keywords may be abbreviated. What the ASA would refuse is a *Refusal; other
 // errors are of w and of files. The output depends on the box, its clock and the
-// command only. Any number of goroutines may call it, while the box runs.
+// command only, but for what asks others: ping, traceroute. Any number of goroutines
+// may call it, while the box runs.
 //
 // A command that a text must follow, such as a certificate, is a *NeedText error:
 // ask for it, and call ExecText.
@@ -120,7 +122,7 @@ func execRules() []cli.Rule[execFunc] {
 	return slices.Concat(
 		showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
 		showLoggingCommands, clearCommands, captureCommands, traceCommands, cryptoCommands, showCryptoCommands, ctlCommands,
-		showPhoneCommands, debugCommands,
+		showPhoneCommands, debugCommands, dnsCommands, pingCommands,
 	)
 }
 
@@ -133,6 +135,16 @@ func (x *execution) checkWord(kind, word string) (err error) {
 		_, err = x.execAddr(word)
 	case "addrs":
 		_, _, err = x.execAddrs(word)
+	case "host":
+		if _, bad := x.execAddr(word); bad != nil && !dns.ValidName(word) {
+			err = fmt.Errorf("%.80s is neither an IPv4 address nor a name", word)
+		}
+	case "source":
+		if x.plan.named(word) == nil {
+			_, err = x.execAddr(word)
+		}
+	case "pattern":
+		_, err = pingPattern(word)
 	case "mask":
 		_, err = config.ParseMask(word)
 	case "port":
@@ -145,7 +157,11 @@ func (x *execution) checkWord(kind, word string) (err error) {
 		_, err = config.ParseICMPType(word)
 	case "if", "anyif":
 		if x.plan.named(word) == nil && (kind == "if" || word != x.identity.Name) {
-			err = fmt.Errorf("there is no interface %.80s; there are %s", word, strings.Join(x.interfaceNames(), ", "))
+			if names := x.interfaceNames(); len(names) > 0 {
+				err = fmt.Errorf("there is no interface %.80s; there are %s", word, strings.Join(names, ", "))
+			} else {
+				err = fmt.Errorf("there is no interface %.80s; none is up yet that has a name and an address", word)
+			}
 		}
 	case "acl":
 		if x.running.AccessList(word) == nil {

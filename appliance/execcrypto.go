@@ -369,9 +369,6 @@ func (a *Appliance) dial(ctx context.Context, _, to string) (net.Conn, error) {
 	}
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
-		if a.opt.Lookup == nil {
-			return nil, fmt.Errorf("%.80s cannot be resolved: there is no resolver here; give the address", host)
-		}
 		addrs, err := a.opt.Lookup(ctx, host)
 		if err != nil {
 			return nil, err

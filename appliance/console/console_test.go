@@ -25,7 +25,7 @@ func TestExec(t *testing.T) {
 		{"show running-config | include (", "", "% Invalid regular expression: missing closing ): `(`"},
 	} {
 		var out bytes.Buffer
-		err := b.Exec(&out, tt.line)
+		err := b.Exec(t.Context(), &out, tt.line)
 		if tt.err == "" && err != nil || tt.err != "" && (err == nil || err.Error() != tt.err) || !strings.HasPrefix(out.String(), tt.out) {
 			t.Errorf("Exec(%q) = %q, %v; want %q, %q", tt.line, out.String(), err, tt.out, tt.err)
 		}

@@ -78,11 +78,12 @@ func ended(ctx context.Context, err error) error {
 }
 
 // Exec does one command of the privileged EXEC mode for a program: it shows on w
-// and asks nothing. What is refused is the error. See appliance.Appliance.Exec.
-func (b *Box) Exec(w io.Writer, line string) error {
+// and asks nothing. What is refused is the error. See
+// appliance.Appliance.ExecContext.
+func (b *Box) Exec(ctx context.Context, w io.Writer, line string) error {
 	in := NewInput(strings.NewReader(""))
 	defer in.Close()
-	s := b.session(context.Background(), Transport{In: in, Out: w}, Who{From: fromProgram, Level: maxPrivilege})
+	s := b.session(ctx, Transport{In: in, Out: w}, Who{From: fromProgram, Level: maxPrivilege})
 	defer b.leave(s)
 	text, pipe, filtered := splitFilter(line)
 	m, bad := grammar(true).Match(text, s.checkWord)
