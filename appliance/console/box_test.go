@@ -109,6 +109,8 @@ type typist struct {
 	typed int       // bytes
 	over  bool      // the session is; guarded by input.mu
 
+	screen interface{ take() string } // what is shown; nil: out
+
 	mu  sync.Mutex
 	out []byte
 }
@@ -145,6 +147,9 @@ func (y *typist) pause() string {
 
 // take returns what has been shown since it was asked last.
 func (y *typist) take() string {
+	if y.screen != nil {
+		return y.screen.take()
+	}
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	out := string(y.out)
@@ -173,11 +178,12 @@ func (y *typist) talk(t testing.TB, b *Box, r io.Reader, w io.Writer, who Who, t
 	y.input = newInput()
 	y.input.change = sync.NewCond(&y.input.mu)
 	go y.input.fill(r)
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		tr := Transport{In: y.input, Out: w, Terminal: terminal, Size: func() (int, int) { return cols, 24 }}
-		if err := b.Serve(context.Background(), tr, who); err != nil && err != io.EOF {
+		if err := b.Serve(ctx, tr, who); err != nil && err != io.EOF && ctx.Err() == nil {
 			t.Errorf("Serve: %v", err)
 		}
 		y.input.mu.Lock()
@@ -186,6 +192,7 @@ func (y *typist) talk(t testing.TB, b *Box, r io.Reader, w io.Writer, who Who, t
 		y.input.mu.Unlock()
 	}()
 	t.Cleanup(func() {
+		cancel()
 		<-done
 		y.input.Close()
 	})
