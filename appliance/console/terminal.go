@@ -33,28 +33,70 @@ type terminal struct {
 	idle func() time.Duration // how long to wait for a key; 0: for ever
 	edit editor
 
+	notes  *notes
+	typing bool // a line is being typed, in whose place notes may be shown
+
+	running context.Context // of the command that runs, else ctx
+
 	page int  // lines of a page; 0: no paging
 	row  int  // lines written since the last wait
 	quit bool // the reader has had enough
+	part bool // the line that was written last has no end yet
 	err  error
 }
 
 func newTerminal(ctx context.Context, t Transport, idle func() time.Duration) *terminal {
-	x := &terminal{Transport: t, ctx: ctx, idle: idle}
+	x := &terminal{Transport: t, ctx: ctx, running: ctx, idle: idle, notes: newNotes()}
 	x.edit = editor{w: rawWriter{x}, next: x.next}
 	return x
 }
 
-func (t *terminal) next() (byte, error) { return t.In.read(t.ctx, t.idle()) }
+func (t *terminal) next() (byte, error) {
+	var told <-chan struct{}
+	if t.typing {
+		told = t.notes.wake
+	}
+	return t.In.read(t.running, t.idle(), told, t.tell)
+}
 
 // begin is called before each command: a page begins.
 func (t *terminal) begin() { t.row, t.quit = 0, false }
+
+// breakable has Ctrl-C end t.running, with errInterrupt for its cause, until end is
+// called. Without a terminal Ctrl-C is a byte like any other.
+func (t *terminal) breakable() (end func()) {
+	ctx, cancel := context.WithCancelCause(t.ctx)
+	t.running = ctx
+	if t.Terminal {
+		t.In.onBreak(func() { cancel(errInterrupt) })
+	}
+	return func() {
+		t.In.onBreak(nil)
+		t.running = t.ctx
+		cancel(nil)
+	}
+}
+
+// An untilWriter writes until ctx ends, and then fails with its cause: who shows
+// much finds out, whatever a filter lets through.
+type untilWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (u untilWriter) Write(b []byte) (int, error) {
+	if u.ctx.Err() != nil {
+		return 0, context.Cause(u.ctx)
+	}
+	return u.w.Write(b)
+}
 
 // rawWriter writes without paging.
 type rawWriter struct{ t *terminal }
 
 func (w rawWriter) Write(b []byte) (int, error) {
-	if w.t.err == nil {
+	if w.t.err == nil && len(b) > 0 {
+		w.t.part = b[len(b)-1] != '\n'
 		if w.t.Terminal {
 			b = bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n"))
 		}
@@ -96,6 +138,8 @@ func (t *terminal) Write(b []byte) (int, error) {
 // wait shows that there is more, until a key says how much: space for a page,
 // Enter for a line, q for nothing.
 func (t *terminal) wait() error {
+	defer func(typing bool) { t.typing = typing }(t.typing)
+	t.typing = false
 	w := rawWriter{t}
 	io.WriteString(w, more)
 	for {
@@ -122,12 +166,16 @@ func (t *terminal) wait() error {
 // line reads a line after a prompt. On what is no terminal the prompt is written
 // all the same: scripts wait for it.
 func (t *terminal) line(prompt, prefill string) (string, error) {
+	t.tell()
+	t.typing = true
+	defer func() { t.typing = false }()
 	if t.Terminal {
 		if t.Size != nil {
 			t.edit.cols, _ = t.Size()
 		}
 		return t.edit.edit(prompt, prefill)
 	}
+	t.edit.prompt = prompt
 	io.WriteString(rawWriter{t}, prompt)
 	var line []byte
 	for {
