@@ -39,13 +39,19 @@ func slowly(t *testing.T, b *testBox) *typist {
 // Ctrl-C breaks off a command, with what was typed ahead of it; what is typed
 // after it is read.
 func TestCtrlC(t *testing.T) {
-	b := newTestBox(t, "")
-	y := slowly(t, b)
-	y.push("show clock\r\x03show curpriv\r")
+	for _, key := range []string{"\x03", "\x1e"} {
+		testBreak(t, key)
+	}
+}
+
+func testBreak(t *testing.T, key string) {
+	t.Helper()
+	y := slowly(t, newTestBox(t, ""))
+	y.push("show clock\r" + key + "show curpriv\r")
 	got := plain(y.pause())
 	want := "pb# show curpriv\nUsername : enable_15\nCurrent privilege level : 15\nCurrent Mode/s : P_PRIV\npb# "
 	if !strings.HasSuffix(got, "far nointeractive\n"+want) {
-		t.Errorf("Ctrl-C gives\n%s\nwant\n%s", got, want)
+		t.Errorf("the key %q gives\n%s\nwant\n%s", key, got, want)
 	}
 }
 
@@ -107,5 +113,26 @@ func TestHangUp(t *testing.T) {
 		}
 	case <-time.After(time.Minute):
 		t.Error("the command goes on for nobody")
+	}
+}
+
+// What is shown after a command was broken off is its last words, not a table.
+func TestLastWords(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var out strings.Builder
+	w := &untilWriter{ctx: ctx, w: &out}
+	rows := strings.Repeat("x", 4*lastWords)
+	if _, err := io.WriteString(w, rows); err != nil {
+		t.Error(err)
+	}
+	cancel(errInterrupt)
+	if _, err := io.WriteString(w, "Success rate"); err != nil {
+		t.Errorf("last words: %v", err)
+	}
+	if _, err := io.WriteString(w, rows); err != errInterrupt {
+		t.Errorf("the rest: %v, want %v", err, errInterrupt)
+	}
+	if got, want := out.String(), rows+"Success rate"; got != want {
+		t.Errorf("%d bytes are shown, want %d", len(got), len(want))
 	}
 }

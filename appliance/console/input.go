@@ -82,10 +82,14 @@ func (in *Input) fill(r io.Reader) {
 	}
 }
 
+// breaks reports whether a byte is Ctrl-C or the "escape sequence" that a ping
+// speaks of, Ctrl-Shift-6.
+func breaks(b byte) bool { return b == 'c'&0x1f || b == '^'&0x1f }
+
 // typed takes one byte. A Ctrl-C that breaks off a command takes with it what was
 // typed before it, as on any terminal.
 func (in *Input) typed(b byte) {
-	if b == 'c'&0x1f && in.broken != nil && !in.waiting {
+	if breaks(b) && in.broken != nil && !in.waiting {
 		in.taken += len(in.ahead) + 1
 		in.ahead = nil
 		in.broken()

@@ -262,13 +262,13 @@ func (s *Session) command(m *cli.Match[command], line, text, pipe string, filter
 // perform does a command and shows what passes the filter.
 func (s *Session) perform(m *cli.Match[command], text, pipe string, filtered bool) (err error) {
 	defer s.t.breakable()()
-	w := io.Writer(untilWriter{s.t.running, s.t})
+	w := io.Writer(&untilWriter{ctx: s.t.running, w: s.t})
 	var f *filter
 	if filtered {
 		if f, err = newFilter(pipe, s.t); err != nil {
 			return err
 		}
-		w = untilWriter{s.t.running, f}
+		w = &untilWriter{ctx: s.t.running, w: f}
 	}
 	if do := m.Rule.Do.do; do == nil {
 		err = s.ask(w, strings.TrimSpace(text))
@@ -372,7 +372,7 @@ func (s *Session) configure(line string) bool {
 	}
 	if e.Action != nil {
 		end := s.t.breakable()
-		err := s.ask(untilWriter{s.t.running, s.t}, e.Action.Line)
+		err := s.ask(&untilWriter{ctx: s.t.running, w: s.t}, e.Action.Line)
 		end()
 		return s.outcome(line, err)
 	}

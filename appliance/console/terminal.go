@@ -77,16 +77,23 @@ func (t *terminal) breakable() (end func()) {
 	}
 }
 
-// An untilWriter writes until ctx ends, and then fails with its cause: who shows
-// much finds out, whatever a filter lets through.
+// lastWords is how many bytes a command that was broken off may still show: how
+// far a ping has come, not the rest of a table.
+const lastWords = 512
+
+// An untilWriter writes until ctx ends, and then no more than lastWords before it
+// fails with the cause: who shows much finds out, whatever a filter lets through.
 type untilWriter struct {
-	ctx context.Context
-	w   io.Writer
+	ctx   context.Context
+	w     io.Writer
+	after int // bytes written since ctx ended
 }
 
-func (u untilWriter) Write(b []byte) (int, error) {
+func (u *untilWriter) Write(b []byte) (int, error) {
 	if u.ctx.Err() != nil {
-		return 0, context.Cause(u.ctx)
+		if u.after += len(b); u.after > lastWords {
+			return 0, context.Cause(u.ctx)
+		}
 	}
 	return u.w.Write(b)
 }
