@@ -65,6 +65,9 @@ func TestPhoneTranscripts(t *testing.T) {
 	for _, p := range []string{"SEP0200C6336407", "SEP0200C6336408"} {
 		b.eventually("a file is on its way still", func() bool { return !strings.Contains(b.exec("show phone-proxy phone "+p), ": request") })
 	}
+	if got, want := b.exec("show version"), "\nUC Phone Proxy Sessions           : 2 in use\n"; !strings.Contains(got, want) {
+		t.Errorf("show version:\n%s\nwant in it %q", got, want)
+	}
 	for _, tt := range []struct{ name, commands string }{
 		{"phone-proxy", "show phone-proxy\nshow phone-proxy secure-phones\nshow phone-proxy signaling-sessions\nshow phone-proxy signaling-sessions detail"},
 		{"media", "show phone-proxy media-sessions\nshow media-termination"},
