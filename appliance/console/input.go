@@ -19,11 +19,13 @@ type Input struct {
 	want  chan struct{}
 	got   chan typed
 	asked bool // a byte has been asked for and is yet to come
+	more  bool // the byte after the last one is here already
 }
 
 type typed struct {
-	b   byte
-	err error
+	b    byte
+	more bool
+	err  error
 }
 
 // NewInput returns the Input of r.
@@ -33,7 +35,7 @@ func NewInput(r io.Reader) *Input {
 		buf := bufio.NewReader(r)
 		for range in.want {
 			b, err := buf.ReadByte()
-			in.got <- typed{b, err}
+			in.got <- typed{b, buf.Buffered() > 0, err}
 		}
 	}()
 	return in
@@ -58,6 +60,7 @@ func (in *Input) read(ctx context.Context, idle time.Duration) (byte, error) {
 	select {
 	case x := <-in.got:
 		in.asked = x.err != nil // an end stays
+		in.more = x.more
 		if x.err != nil {
 			in.got <- x
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -33,19 +34,47 @@ type terminal struct {
 	idle func() time.Duration // how long to wait for a key; 0: for ever
 	edit editor
 
-	page int  // lines of a page; 0: no paging
-	row  int  // lines written since the last wait
-	quit bool // the reader has had enough
+	page int    // lines of a page; 0: no paging
+	row  int    // lines written since the last wait
+	quit bool   // the reader has had enough
+	echo []byte // of keys, yet to be shown
 	err  error
 }
 
 func newTerminal(ctx context.Context, t Transport, idle func() time.Duration) *terminal {
 	x := &terminal{Transport: t, ctx: ctx, idle: idle}
-	x.edit = editor{w: rawWriter{x}, next: x.next}
+	x.edit = editor{w: echoWriter{x}, next: x.next}
 	return x
 }
 
-func (t *terminal) next() (byte, error) { return t.In.read(t.ctx, t.idle()) }
+func (t *terminal) next() (byte, error) {
+	if !t.In.more {
+		t.flush()
+	}
+	return t.In.read(t.ctx, t.idle())
+}
+
+// flush shows the echo that has been kept back.
+func (t *terminal) flush() {
+	if len(t.echo) > 0 {
+		rawWriter{t}.Write(nil)
+	}
+}
+
+// maxEcho is how much echo is kept back, in bytes.
+const maxEcho = 1024
+
+// echoWriter keeps back what a key shows while the next key is here already, so
+// that a text which is pasted is not shown in a packet for each of its letters.
+type echoWriter struct{ t *terminal }
+
+func (w echoWriter) Write(b []byte) (int, error) {
+	if !w.t.In.more || len(w.t.echo)+len(b) > maxEcho {
+		return rawWriter{w.t}.Write(b)
+	}
+	w.t.echo = append(w.t.echo, b...)
+	return len(b), w.t.err
+}
 
 // begin is called before each command: a page begins.
 func (t *terminal) begin() { t.row, t.quit = 0, false }
@@ -54,13 +83,18 @@ func (t *terminal) begin() { t.row, t.quit = 0, false }
 type rawWriter struct{ t *terminal }
 
 func (w rawWriter) Write(b []byte) (int, error) {
+	n := len(b)
+	if len(w.t.echo) > 0 {
+		b = append(w.t.echo, b...)
+		w.t.echo = nil
+	}
 	if w.t.err == nil {
 		if w.t.Terminal {
 			b = bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n"))
 		}
 		_, w.t.err = w.t.Out.Write(b)
 	}
-	return len(b), w.t.err
+	return n, w.t.err
 }
 
 // Write shows what a command has to show, a page at a time.
@@ -126,6 +160,7 @@ func (t *terminal) line(prompt, prefill string) (string, error) {
 		if t.Size != nil {
 			t.edit.cols, _ = t.Size()
 		}
+		defer t.flush()
 		return t.edit.edit(prompt, prefill)
 	}
 	io.WriteString(rawWriter{t}, prompt)
@@ -179,5 +214,22 @@ func (t *terminal) confirm(question string) (bool, error) {
 			io.WriteString(rawWriter{t}, "\n")
 			return false, nil
 		}
+	}
+}
+
+// yes asks until the answer is yes or no.
+func (t *terminal) yes(question string) (bool, error) {
+	for {
+		answer, err := t.ask(question, false)
+		if err != nil {
+			return false, err
+		}
+		switch strings.ToLower(strings.TrimSpace(answer)) {
+		case "yes", "y":
+			return true, nil
+		case "no", "n":
+			return false, nil
+		}
+		io.WriteString(rawWriter{t}, "% Please answer 'yes' or 'no'.\n")
 	}
 }
