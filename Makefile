@@ -8,7 +8,7 @@
 GO       ?= go
 STATIC   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES := tftp-hpa atftp tftpd-hpa curl openssl iproute2 tshark \
-            baresip-core sip-tester kamailio iperf3 nftables
+            baresip-core sip-tester kamailio iperf3 nftables openssh-client
 
 .PHONY: all demo test replay replay-verify import-report packages check fuzz bench sipp build clean
 

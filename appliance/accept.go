@@ -178,18 +178,20 @@ func (a *Appliance) traceFile(e tftp.Event) {
 	a.stories.File(e, iface, signer, a.opt.Now())
 }
 
-// phoneConfig returns what a configuration file for a phone on iface must say.
-func (a *Appliance) phoneConfig(iface, _ string) phoneproxy.ConfigParams {
-	pp := a.plan().phone.config
+// phoneConfig returns what a configuration file for device, a phone on iface, must
+// say.
+func (a *Appliance) phoneConfig(iface, device string) phoneproxy.ConfigParams {
+	pl := a.plan()
+	pp, in := pl.phone.config, pl.named(iface)
 	params := phoneproxy.ConfigParams{KeepServiceSettings: pp.KeepServiceSettings}
-	in := a.plan().named(iface)
+	find := a.finder(device)
 	known := func(host string, port uint16) (netip.AddrPort, bool) {
-		addr, err := netip.ParseAddr(host)
-		if err != nil {
-			return netip.AddrPort{}, false // a name is the phone's to resolve
+		addr, ok := find(host)
+		if !ok {
+			return netip.AddrPort{}, false // it is the phone's to resolve
 		}
 		real := netip.AddrPortFrom(addr, port)
-		m, ok := a.plan().rules.MappedOf(real, a.facing(addr), in, stack.TCP)
+		m, ok := pl.rules.MappedOf(real, pl.facing(addr), in, stack.TCP)
 		return m, ok && m != real
 	}
 	params.Map = func(host string) (string, bool) {
@@ -210,7 +212,7 @@ func (a *Appliance) phoneConfig(iface, _ string) phoneproxy.ConfigParams {
 		}
 		return sccp, sip
 	}
-	for _, rec := range a.plan().phone.ctl.Records {
+	for _, rec := range pl.phone.ctl.Records {
 		if rec.Role != "capf" {
 			continue
 		}
@@ -222,13 +224,25 @@ func (a *Appliance) phoneConfig(iface, _ string) phoneproxy.ConfigParams {
 		}
 	}
 	if s := pp.ProxyServer; s != nil {
-		host := s.Host
-		if host == "" {
-			host = s.Addr.String()
-		}
-		params.ProxyServer = net.JoinHostPort(host, strconv.Itoa(int(s.Port)))
+		params.ProxyServer = net.JoinHostPort(a.proxyHost(s, find, params.Map), strconv.Itoa(int(s.Port)))
 	}
 	return params
+}
+
+// proxyHost returns where phones find the HTTP proxy: at the address that is
+// written, or that of its name as they know it. A name that cannot be looked up
+// is left for them to.
+func (a *Appliance) proxyHost(s *config.ProxyServer, find func(string) (netip.Addr, bool), mapped func(string) (string, bool)) string {
+	if s.Host == "" {
+		return s.Addr.String()
+	}
+	if m, ok := mapped(s.Host); ok {
+		return m
+	}
+	if addr, ok := find(s.Host); ok {
+		return addr.String()
+	}
+	return s.Host
 }
 
 // openFile is what a phone gets for a name.

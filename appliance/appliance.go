@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"patchbay/appliance/config"
+	"patchbay/appliance/dns"
 	"patchbay/appliance/logging"
 	"patchbay/appliance/phoneproxy"
 	"patchbay/appliance/pki"
@@ -52,9 +53,8 @@ type Options struct {
 
 	Store *pki.Store // key pairs and trustpoints on flash
 
-	// Lookup resolves the names in a configuration, through the box's own
-	// interfaces; nil: a configuration that needs it is refused. It is not
-	// called before Run.
+	// Lookup resolves the names in a configuration; nil: by its "name" lines and
+	// the DNS, through the box's own interfaces. It is not called before Run.
 	Lookup LookupFunc
 
 	Now  func() time.Time // nil: time.Now
@@ -88,6 +88,7 @@ type Appliance struct {
 	data     *Dataplane
 	forward  *stack.Forwarder
 	host     *host.Stack
+	names    *dns.Resolver
 	identity *stack.Interface
 
 	configuring sync.Mutex             // one Configure at a time
@@ -161,6 +162,9 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 	}
 	defer func() {
 		if err != nil {
+			if a.names != nil {
+				a.names.Close()
+			}
 			a.host.Close()
 		}
 	}()
@@ -174,6 +178,10 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 		a.forward.SetOnDrop(opt.OnDrop)
 	}
 	a.host.HandleTCP(a.serve)
+	a.names = a.newNames()
+	if a.opt.Lookup == nil {
+		a.opt.Lookup = a.lookup
+	}
 	if err = a.Configure(r); err != nil {
 		return nil, err
 	}
@@ -335,6 +343,7 @@ func (a *Appliance) Expire(now time.Time) {
 		x.expire(now)
 	}
 	a.expireRetired(now)
+	a.refreshNames()
 	a.talks.each(func(t *talk) { t.stream.Expire(now) })
 	if s := pl.service; s != nil {
 		s.relay.Expire(now)
@@ -351,6 +360,7 @@ func (a *Appliance) Close() error {
 		if s := a.plan().service; s != nil {
 			s.close()
 		}
+		a.names.Close()
 		a.host.Close()
 		a.lastWords()
 		a.table.Clear(func(*nat.Conn) bool { return true })

@@ -44,6 +44,7 @@ func (a *Appliance) Configure(r *config.Running) error {
 	a.syslog.Configure(r.LogSettings())
 	a.host.SetMTU(pl.hostMTU())
 	a.data.install(pl, a.opt.Now)
+	a.names.Set(nameSettings(pl))
 	a.forward.SetRoutes(pl.routes)
 	a.forward.SetInterfaces(append([]*stack.Interface{a.identity}, pl.interfaces...)...)
 	for i, g := range pl.guards {

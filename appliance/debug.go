@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -82,7 +83,7 @@ type debugging struct {
 	on  atomic.Uint32 // bits of the topics somebody sees
 
 	mu         sync.Mutex
-	settings   []debugSetting
+	settings   []debugSetting // of programs
 	watchers   map[*debugWatcher]struct{}
 	second     int64 // that lines counts
 	lines      int
@@ -93,14 +94,31 @@ type debugging struct {
 type debugWatcher struct {
 	lines chan string
 	lost  atomic.Uint64
+
+	own      bool           // it sees what it has asked for itself, and nothing else
+	settings []debugSetting // what that is; guarded by debugging.mu
 }
 
-// WatchDebug has show called with each line of debug until stop is: on one
-// goroutine, which is gone when stop returns. Who is slow loses lines and is told
-// how many. show must not call stop.
+// WatchDebug has show called with each line of debug that programs have asked for,
+// until stop is: on one goroutine, which is gone when stop returns. Who is slow
+// loses lines and is told how many. show must not call stop.
 func (a *Appliance) WatchDebug(show func(line string)) (stop func()) {
-	w := &debugWatcher{lines: make(chan string, debugQueue)}
-	d := &a.debug
+	return a.debug.watch(new(debugWatcher), show)
+}
+
+// debuggerKey is of the *debugWatcher in the context of a command.
+type debuggerKey struct{}
+
+// DebugTo returns a context for the commands of one terminal: what they have debug
+// show goes to show and to nobody else, and ends when stop is called. See
+// WatchDebug for show.
+func (a *Appliance) DebugTo(ctx context.Context, show func(line string)) (_ context.Context, stop func()) {
+	w := &debugWatcher{own: true}
+	return context.WithValue(ctx, debuggerKey{}, w), a.debug.watch(w, show)
+}
+
+func (d *debugging) watch(w *debugWatcher, show func(line string)) (stop func()) {
+	w.lines = make(chan string, debugQueue)
 	d.mu.Lock()
 	if d.watchers == nil {
 		d.watchers = make(map[*debugWatcher]struct{})
@@ -128,11 +146,19 @@ func (a *Appliance) WatchDebug(show func(line string)) (stop func()) {
 	})
 }
 
+// seenLocked are the settings whose lines w is shown.
+func (d *debugging) seenLocked(w *debugWatcher) []debugSetting {
+	if w.own {
+		return w.settings
+	}
+	return d.settings
+}
+
 // markLocked sets on.
 func (d *debugging) markLocked() {
 	bits := uint32(0)
-	if len(d.watchers) > 0 {
-		for _, s := range d.settings {
+	for w := range d.watchers {
+		for _, s := range d.seenLocked(w) {
 			bits |= 1 << s.topic
 		}
 	}
@@ -142,16 +168,22 @@ func (d *debugging) markLocked() {
 // sees reports whether anybody may want to see t.
 func (d *debugging) sees(t topic) bool { return d.on.Load()&(1<<t) != 0 }
 
-// show shows a line, if it is asked for.
+// show shows a line to those who have asked for it.
 func (d *debugging) show(t topic, failed bool, device string, at netip.Addr, line string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !slices.ContainsFunc(d.settings, func(s debugSetting) bool { return s.has(t, failed, device, at) }) {
+	var to []*debugWatcher
+	for w := range d.watchers {
+		if slices.ContainsFunc(d.seenLocked(w), func(s debugSetting) bool { return s.has(t, failed, device, at) }) {
+			to = append(to, w)
+		}
+	}
+	if len(to) == 0 {
 		return
 	}
 	if second := d.now().Unix(); second != d.second {
 		if d.suppressed > 0 {
-			d.sayLocked(fmt.Sprintf("PP: %d lines suppressed: over %d in one second; narrow it with \"host\"", d.suppressed, maxDebugLines))
+			say(to, fmt.Sprintf("PP: %d lines suppressed: over %d in one second; narrow it with \"host\"", d.suppressed, maxDebugLines))
 		}
 		d.second, d.lines, d.suppressed = second, 0, 0
 	}
@@ -159,11 +191,11 @@ func (d *debugging) show(t topic, failed bool, device string, at netip.Addr, lin
 		d.suppressed++
 		return
 	}
-	d.sayLocked(line)
+	say(to, line)
 }
 
-func (d *debugging) sayLocked(line string) {
-	for w := range d.watchers {
+func say(to []*debugWatcher, line string) {
+	for _, w := range to {
 		select {
 		case w.lines <- line:
 		default:
@@ -297,15 +329,24 @@ func (x *execution) settingOf(args cli.Args) debugSetting {
 	return s
 }
 
+// debugSettings are those that the command is about: its terminal's, or those of
+// programs. x.debug.mu guards them.
+func (x *execution) debugSettings() *[]debugSetting {
+	if w, ok := x.ctx.Value(debuggerKey{}).(*debugWatcher); ok {
+		return &w.settings
+	}
+	return &x.debug.settings
+}
+
 func debugOn(x *execution, args cli.Args) error {
 	s, d := x.settingOf(args), &x.debug
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !slices.Contains(d.settings, s) {
-		if len(d.settings) >= maxDebugSettings {
+	if list := x.debugSettings(); !slices.Contains(*list, s) {
+		if len(*list) >= maxDebugSettings {
 			return refuse("%% %d debug commands are in force already; end some with \"no debug\"", maxDebugSettings)
 		}
-		d.settings = append(d.settings, s)
+		*list = append(*list, s)
 		d.markLocked()
 	}
 	x.printf("%s is on\n", s)
@@ -316,17 +357,22 @@ func debugOff(x *execution, args cli.Args) error {
 	s, d := x.settingOf(args), &x.debug
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.settings = slices.DeleteFunc(d.settings, func(o debugSetting) bool { return o == s })
+	list := x.debugSettings()
+	*list = slices.DeleteFunc(*list, func(o debugSetting) bool { return o == s })
 	d.markLocked()
 	x.printf("%s is off\n", s)
 	return nil
 }
 
+// undebugAll ends all debug, whoever has asked for it.
 func undebugAll(x *execution, _ cli.Args) error {
 	d := &x.debug
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.settings = nil
+	for w := range d.watchers {
+		w.settings = nil
+	}
 	d.markLocked()
 	x.printf("All possible debugging has been turned off\n")
 	return nil
@@ -336,7 +382,7 @@ func showDebug(x *execution, _ cli.Args) error {
 	d := &x.debug
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, s := range d.settings {
+	for _, s := range *x.debugSettings() {
 		x.printf("%s\n", s)
 	}
 	return nil

@@ -1,12 +1,15 @@
 package appliance
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"patchbay/appliance/phoneproxy"
 	"patchbay/nat"
@@ -132,5 +135,57 @@ func TestDebugMessage(t *testing.T) {
 	}
 	if len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("debug shows %q, want %q", got, want)
+	}
+}
+
+// What a terminal has asked for is shown there and nowhere else, and ends with it.
+func TestDebugTo(t *testing.T) {
+	b := newTracedBox(t, "hostname pb\n", nil)
+	shown := make(map[string][]string)
+	var mu sync.Mutex
+	to := func(name string) func(string) {
+		return func(line string) {
+			mu.Lock()
+			defer mu.Unlock()
+			shown[name] = append(shown[name], line)
+		}
+	}
+	one, stopOne := b.DebugTo(t.Context(), to("one"))
+	two, stopTwo := b.DebugTo(t.Context(), to("two"))
+	stopAll := b.WatchDebug(to("programs"))
+	do := func(ctx context.Context, line, want string) {
+		t.Helper()
+		var out strings.Builder
+		if err := b.ExecContext(ctx, &out, line, nil); err != nil || out.String() != want {
+			t.Errorf("%s: %q, %v, want %q", line, out.String(), err, want)
+		}
+	}
+	event := func(file string) {
+		b.debug.event(phoneproxy.Event{Kind: phoneproxy.FileAsked, From: netip.MustParseAddrPort("192.0.2.66:9"), File: file})
+	}
+	do(one, "debug phone-proxy tftp", "debug phone-proxy tftp is on\n")
+	do(two, "debug sip", "debug sip is on\n")
+	do(one, "show debug", "debug phone-proxy tftp\n")
+	do(t.Context(), "show debug", "")
+	event("a")
+	do(two, "no debug phone-proxy tftp", "debug phone-proxy tftp is off\n")
+	do(t.Context(), "debug phone-proxy tftp", "debug phone-proxy tftp is on\n")
+	event("b")
+	do(one, "no debug phone-proxy tftp", "debug phone-proxy tftp is off\n")
+	event("c")
+	do(two, "undebug all", "All possible debugging has been turned off\n")
+	event("d")
+	do(one, "debug phone-proxy tftp", "debug phone-proxy tftp is on\n")
+	stopOne()
+	if b.debug.on.Load() != 0 {
+		t.Error("debug is on for nobody")
+	}
+	event("e")
+	stopTwo()
+	stopAll()
+	const asks = "PP: 192.0.2.66/9 requesting "
+	want := map[string][]string{"one": {asks + "a", asks + "b"}, "programs": {asks + "b", asks + "c"}}
+	if diff := cmp.Diff(shown, want); diff != "" {
+		t.Errorf("debug shows (-got +want):\n%s", diff)
 	}
 }

@@ -72,7 +72,7 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 	x.in, x.flow = p.In, p.Flow()
 	x.real = x.flow
 	if p.In == identity {
-		x.fromBox(pl)
+		x.fromBox(pl, p)
 		return
 	}
 	if pl.spoofed(p.In, x.flow) {
@@ -146,8 +146,12 @@ func (x *decision) seen(pl *plan) (here, there stack.Flow) {
 	return x.flow, there
 }
 
-// fromBox decides about a packet of the box itself.
-func (x *decision) fromBox(pl *plan) {
+// fromBox decides about a packet of the box itself. It may ping itself.
+func (x *decision) fromBox(pl *plan, p *stack.Packet) {
+	if typ, _ := p.ICMPType(); typ == stack.ICMPEcho && pl.ownedBy(x.flow.Dst.Addr()) != nil {
+		x.verdict, x.fate = stack.Forward, fateAnswered
+		return
+	}
 	x.verdict = stack.DropNoRoute
 	var ok bool
 	if x.out, x.nextHop, ok = pl.routes.Lookup(x.flow.Dst.Addr()); !ok {

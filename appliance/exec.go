@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 
 	"patchbay/appliance/cli"
 	"patchbay/appliance/config"
+	"patchbay/appliance/dns"
 )
 
 // maxExecLine bounds a command, in bytes. The ASA's own limit is 510.
@@ -22,6 +24,7 @@ type execFunc func(x *execution, a cli.Args) error
 // An execution is one command being done.
 type execution struct {
 	*Appliance
+	ctx           context.Context // ends a command that takes time
 	*bufio.Writer                 // what it shows; its first error stays
 	plan          *plan           // as the command began
 	running       *config.Running // the same
@@ -47,7 +50,7 @@ func (x *execution) confirmed(question string) (bool, error) {
 
 // part returns an execution like x that shows on w.
 func (x *execution) part(w io.Writer) *execution {
-	return &execution{x.Appliance, bufio.NewWriter(w), x.plan, x.running, x.pasted, x.ask}
+	return &execution{x.Appliance, x.ctx, bufio.NewWriter(w), x.plan, x.running, x.pasted, x.ask}
 }
 
 func (x *execution) printf(format string, args ...any) { fmt.Fprintf(x.Writer, format, args...) }
@@ -76,7 +79,8 @@ func (r *Refusal) Error() string {
 // Exec does one command of the privileged EXEC mode and writes what it shows to
 // w. Keywords may be abbreviated. What the ASA would refuse is a *Refusal; other
 // errors are of w and of files. The output depends on the box, its clock and the
-// command only. Any number of goroutines may call it, while the box runs.
+// command only, but for what asks others: ping, traceroute. Any number of goroutines
+// may call it, while the box runs.
 //
 // A command that a text must follow, such as a certificate, is a *NeedText error:
 // ask for it, and call ExecText.
@@ -84,13 +88,19 @@ func (a *Appliance) Exec(w io.Writer, line string) error { return a.ExecText(w, 
 
 // ExecText is Exec for a command and the text pasted after it.
 func (a *Appliance) ExecText(w io.Writer, line string, pasted []byte) error {
-	return a.ExecAsking(w, line, pasted, nil)
+	return a.ExecContext(context.Background(), w, line, pasted)
 }
 
-// ExecAsking is ExecText where somebody can be asked what an ASA asks: the
+// ExecContext is ExecText for a caller who may not wait for the end: when ctx does,
+// a command that takes time stops. pasted may be nil.
+func (a *Appliance) ExecContext(ctx context.Context, w io.Writer, line string, pasted []byte) error {
+	return a.ExecAsking(ctx, w, line, pasted, nil)
+}
+
+// ExecAsking is ExecContext where somebody can be asked what an ASA asks: the
 // certificate of a CA is not trusted, nor an identity made, before that is yes.
 // (reference/asa-cli.md, section 7.)
-func (a *Appliance) ExecAsking(w io.Writer, line string, pasted []byte, ask AskFunc) error {
+func (a *Appliance) ExecAsking(ctx context.Context, w io.Writer, line string, pasted []byte, ask AskFunc) error {
 	if len(line) > maxExecLine {
 		return &Refusal{Text: fmt.Sprintf("%% Command of %d bytes is too long: %d at most", len(line), maxExecLine)}
 	}
@@ -98,7 +108,7 @@ func (a *Appliance) ExecAsking(w io.Writer, line string, pasted []byte, ask AskF
 		return &Refusal{Text: fmt.Sprintf("%% Command has the control character %q", line[i])}
 	}
 	pl := a.plan()
-	x := &execution{a, bufio.NewWriter(w), pl, pl.running, pasted, ask}
+	x := &execution{a, ctx, bufio.NewWriter(w), pl, pl.running, pasted, ask}
 	m, err := execGrammar.Match(line, x.checkWord)
 	if err != nil {
 		return &Refusal{Line: hideSecrets(line), Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
@@ -136,7 +146,7 @@ func execRules() []cli.Rule[execFunc] {
 	return slices.Concat(
 		showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands,
 		showLoggingCommands, clearCommands, captureCommands, traceCommands, cryptoCommands, showCryptoCommands, ctlCommands,
-		showPhoneCommands, debugCommands,
+		showPhoneCommands, debugCommands, dnsCommands, pingCommands,
 	)
 }
 
@@ -149,6 +159,16 @@ func (x *execution) checkWord(kind, word string) (err error) {
 		_, err = x.execAddr(word)
 	case "addrs":
 		_, _, err = x.execAddrs(word)
+	case "host":
+		if _, bad := x.execAddr(word); bad != nil && !dns.ValidName(word) {
+			err = fmt.Errorf("%.80s is neither an IPv4 address nor a name", word)
+		}
+	case "source":
+		if x.plan.named(word) == nil {
+			_, err = x.execAddr(word)
+		}
+	case "pattern":
+		_, err = pingPattern(word)
 	case "mask":
 		_, err = config.ParseMask(word)
 	case "port":
@@ -161,7 +181,11 @@ func (x *execution) checkWord(kind, word string) (err error) {
 		_, err = config.ParseICMPType(word)
 	case "if", "anyif":
 		if x.plan.named(word) == nil && (kind == "if" || word != x.identity.Name) {
-			err = fmt.Errorf("there is no interface %.80s; there are %s", word, strings.Join(x.interfaceNames(), ", "))
+			if names := x.interfaceNames(); len(names) > 0 {
+				err = fmt.Errorf("there is no interface %.80s; there are %s", word, strings.Join(names, ", "))
+			} else {
+				err = fmt.Errorf("there is no interface %.80s; none is up yet that has a name and an address", word)
+			}
 		}
 	case "acl":
 		if x.running.AccessList(word) == nil {

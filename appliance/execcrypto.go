@@ -224,7 +224,7 @@ func authenticateCA(x *execution, a cli.Args) error {
 	case x.pasted != nil:
 		cert, err = pki.ParseCertificate(x.pasted)
 	case tp != nil && tp.Enrollment == "url":
-		ctx, cancel := context.WithTimeout(context.Background(), caWait)
+		ctx, cancel := context.WithTimeout(x.ctx, caWait)
 		defer cancel()
 		cert, _, err = x.scep(tp.URL).CA(ctx)
 	case tp != nil && tp.Enrollment == "self":
@@ -288,7 +288,7 @@ func enrollCA(x *execution, a cli.Args) error {
 		x.printf("%% The certificate request follows; give it to the CA, and install its answer with \"crypto ca import %s certificate\".\n%s", name, pki.FormatRequest(der))
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), caWait)
+	ctx, cancel := context.WithTimeout(x.ctx, caWait)
 	defer cancel()
 	id, err := x.opt.Store.EnrollSCEP(ctx, x.scep(tp.URL), name, der, x.opt.Now())
 	return x.enrolled(name, id, err)
@@ -384,9 +384,6 @@ func (a *Appliance) dial(ctx context.Context, _, to string) (net.Conn, error) {
 	}
 	addr, err := netip.ParseAddr(host)
 	if err != nil {
-		if a.opt.Lookup == nil {
-			return nil, fmt.Errorf("%.80s cannot be resolved: there is no resolver here; give the address", host)
-		}
 		addrs, err := a.opt.Lookup(ctx, host)
 		if err != nil {
 			return nil, err

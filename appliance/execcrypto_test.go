@@ -89,7 +89,7 @@ func TestExecCrypto(t *testing.T) {
 		{"crypto ca import copy pkcs12 open-sesame", "rubbish", "neither base64 nor DER", true},
 		{"crypto ca import copy pkcs12 open-sesame extra", "", `\*{17}`, true},
 		{"show crypto ca trustpoints", "", `(?s)Trustpoint ucm_server:\n    Certificate configured: CN=ucm_server.*Trustpoint by_scep:\n    Not authenticated.\n    CEP URL: http://10.20.0.77/scep\n.*Trustpoint _internal_PP_trust:\n.*Not in the configuration`, false},
-		{"crypto ca authenticate by_name", "", "ca.example.com cannot be resolved", true},
+		{"crypto ca authenticate by_name", "", "ca.example.com: name lookup is off", true},
 		{"show ctl-file", "", `(?s)ctl-file trust\n record-entry cucm-tftp trustpoint ucm_server address 203.0.113.10\n sast 2\n no shutdown\n.*verified successfully`, false},
 		{"crypto ctl-file renew trust sast 4", "", "there is no token 4", true},
 		{"crypto ctl-file renew nobody sast 0", "", "there is no ctl-file nobody", true},
@@ -128,7 +128,7 @@ func TestExecCrypto(t *testing.T) {
 		{"crypto ca authenticate with_ca", "Do you accept this certificate? [yes/no]: ", true, false},
 	} {
 		asked := ""
-		err := b.app.ExecAsking(new(bytes.Buffer), tt.line, caPEM, func(question string) (bool, error) {
+		err := b.app.ExecAsking(b.ctx, new(bytes.Buffer), tt.line, caPEM, func(question string) (bool, error) {
 			asked += question
 			return tt.yes, nil
 		})

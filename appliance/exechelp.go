@@ -37,7 +37,7 @@ var execVocabulary = cli.Vocabulary{
 	"<ports>": "Port, or first-last", "<proto>": "IP protocol: 0 to 255 or its name", "<icmptype>": "ICMP type: 0 to 255 or its name",
 	"<reason>": "Name of a drop, as show asp drop has it", "<src>": "Source address", "<dst>": "Destination address", "<sport>": "Source port", "<dport>": "Destination port",
 	"<code>": "ICMP code", "<ident>": "ICMP identifier", "<from>": "Capture, as in capture:NAME", "<to>": "File, as in disk0:/NAME.pcap", "<number>": "Number",
-	"<first>": "Number of a packet", "<bytes>": "Bytes", "<real>": "Real address", "<mapped>": "Mapped address",
+	"<first>": "Number of a packet, or the first hop", "<bytes>": "Bytes", "<real>": "Real address", "<mapped>": "Mapped address",
 
 	"show logging": "Log", "clear logging": "Log",
 	"crypto": "Keys, certificates and CTL tokens", "show crypto": "Keys and certificates", "key": "Key pairs", "generate": "Make a key pair", "zeroize": "Destroy key pairs",
@@ -49,6 +49,13 @@ var execVocabulary = cli.Vocabulary{
 	"certificates": "Certificates", "trustpoints": "Trustpoints", "crypto ctl-file": "Tokens of a CTL file", "ctl-file": "CTL files", "renew": "Replace a token",
 	"forget": "Remove tokens that were replaced", "sast": "Token", "<token>": "Number of a token, from 0", "<ctl>": "Name of a ctl-file", "<trustpoint>": "Name of a trustpoint",
 	"<label>": "Name", "<secret>": "Passphrase", "<hex>": "Fingerprint: MD5, SHA-1 or SHA-256 in hexadecimal", "<bits>": "Bits: 1024, 2048, 3072 or 4096",
+
+	"dns": "Names that were looked up", "show dns host": "One name", "clear dns host": "One name", "dns-hosts": "Names the box knows",
+	"ping": "Send echo messages", "repeat": "How many", "size": "Bytes of each packet", "timeout": "How long to wait for an answer", "validate": "Compare the data of the replies",
+	"data": "Two bytes that the packets are filled with", "traceroute": "Trace the route to a host", "source": "Where the packets come from", "numeric": "Addresses only",
+	"probe": "How many packets to each hop", "ttl": "The first and the last hop", "traceroute <host> port": "Port of the first packet", "use-icmp": "Echo messages in place of UDP",
+	"<host>": "Address, or a name", "<source>": "Interface, or its address", "<pattern>": "16 bits in hexadecimal, as 0xabcd", "<count>": "Number of packets", "<seconds>": "Seconds",
+	"<probes>": "Number of packets", "<last>": "The last hop", "<base>": "Port",
 }
 
 // ExecVocabulary returns the help of words of the commands that Exec does. It is

@@ -48,8 +48,8 @@ type tcpService struct {
 // did whatever the box sends. Its own sequence numbers stand, and what it
 // acknowledges is taken for all that the box has sent, in a window without
 // end; see rebase. So nothing is ever lost on the way to it, and nothing sent
-// again. As on the box the server is called at the client's SYN, and the client
-// answered when the server has.
+// again. The server is called at the client's SYN, and the client answered when
+// the server has, whichever side is the less trusted one: nobody forges a capture.
 type tcpHost struct {
 	serve func(p *stack.Packet) *tcpService                     // who takes a SYN; nil: nobody
 	send  func(f stack.Flow, h stack.TCPHeader, payload []byte) // both borrowed

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"cmp"
 	"fmt"
 	"runtime/debug"
 
@@ -41,7 +42,7 @@ func showVersion(x *execution, _ cli.Args) error {
 	if days > 0 {
 		text = fmt.Sprintf("%d days %d hours", days, hours)
 	}
-	x.printf("Patchbay %s\nConfiguration of ASA version %s\n\n%s up %s\n", version, orNone(x.running.Version), x.running.Hostname, text)
+	x.printf("Patchbay %s\nConfiguration of ASA version %s\n\n%s up %s\n", version, orNone(x.running.Version), cmp.Or(x.running.Hostname, "patchbay"), text)
 	for k, i := range x.plan.interfaces {
 		x.printf(" %d: Int: %s: %s, MTU %d\n", k, i.Name, driverOf(i.Link), i.Link.MTU())
 	}

@@ -186,26 +186,57 @@ func (a *Appliance) logOf(t *termination) *slog.Logger {
 	return a.opt.Log.With("inspect", t.inspect.protocol, "interface", t.in.Name, "client", t.client.Src, "server", t.server)
 }
 
-// converse is one conversation from the client's SYN to its end: the server is
-// called first, and the client's handshake completed when it answers.
+// converse is one conversation from the client's SYN to its end.
+//
+// Toward a server on a less trusted side, or as trusted, the server is called
+// first, and the client's handshake completed when it answers: one that is not
+// there is not there through the box either. A client from a less trusted side
+// completes its handshake first: a stranger's SYN, whose source may be forged,
+// must not open connections to a server that the box protects.
 func (a *Appliance) converse(t *termination, accept func() (net.Conn, error)) {
 	log := a.logOf(t)
-	var server net.Conn
-	var err error
-	a.during(func(run *life) { server, err = a.call(run.ctx, t) })
-	if server == nil {
+	var client, server net.Conn
+	meet := func() (ok bool) {
+		var err error
+		if client, err = accept(); err != nil {
+			log.Info("client does not complete its handshake", "reason", err)
+		}
+		return err == nil
+	}
+	call := func() bool {
+		var err error
+		a.during(func(run *life) { server, err = a.call(run.ctx, t) })
 		if err != nil {
 			log.Info("server does not answer", "as", t.mapped, "reason", err)
 		}
-		return
+		return server != nil
 	}
-	client, err := accept()
-	if err != nil {
-		log.Info("client does not complete its handshake", "reason", err)
-		server.Close()
-		return
+	if t.in.Level < t.out.Level {
+		if !meet() {
+			return
+		}
+		if !call() {
+			abort(client)
+			return
+		}
+	} else {
+		if !call() {
+			return // accept was not called: a reset
+		}
+		if !meet() {
+			server.Close()
+			return
+		}
 	}
 	a.during(func(run *life) { a.pass(run.ctx, t, client, server, log) }, client, server)
+}
+
+// abort closes c with a reset, where it can.
+func abort(c net.Conn) {
+	if l, ok := c.(interface{ SetLinger(sec int) error }); ok {
+		_ = l.SetLinger(0)
+	}
+	c.Close()
 }
 
 // pass passes the messages of a conversation, until it ends, and closes both

@@ -98,9 +98,6 @@ func (t *trustList) entry(r *config.Running, rec config.Record) (ctl.Entry, erro
 	if err != nil {
 		return ctl.Entry{}, err
 	}
-	if rec.FQDN != "" && t.lookup == nil {
-		return ctl.Entry{}, fmt.Errorf("%s cannot be resolved: there is no resolver here; give the mapped address", rec.FQDN)
-	}
 	cert, err := recordCertificate(t.store, rec, role)
 	if err != nil {
 		return ctl.Entry{}, err

@@ -232,6 +232,7 @@ var faults = []struct {
 	{"tftp on another port", []edit{{"nat (inside,outside) dynamic interface", " nat (inside,outside) dynamic interface\nobject network b\n host 10.20.0.12\n nat (inside,outside) static interface service udp tftp 1069"},
 		{tftp, " " + tftp + "\n tftp-server address 10.20.0.12 interface inside"}}, 68, 40, config.Warning, "V65", "phones ask on port 69 only"},
 	{"forgotten too soon", []edit{{"timeout secure-phones 0:10:00", " timeout secure-phones 0:01:00"}}, 141, 10, config.Warning, "V78", "forgotten"},
+	{"seven name servers", []edit{{"name-server resolver", " name-server 10.20.0.53 10.20.0.54 10.20.0.55 10.20.0.56 10.20.0.57 10.20.0.58 10.20.0.59"}}, 33, 80, config.Error, "", "6 name servers already"},
 	{"record by name without DNS", []edit{{srv, " " + srv + "\n record-entry cucm trustpoint ucm address ucm.example.com"}, {"dns domain-lookup inside", ""}}, 125, 43, config.Error, "", "cannot be looked up"},
 	{"key pair not made", []edit{{"keypair ucm_keys", " keypair other_keys"}}, 87, 10, config.Warning, "V04", "no line generates key pair other_keys"},
 }

@@ -50,7 +50,7 @@ const (
 var below = [modeCount][]string{
 	inInterface: {"description", "management-only", "shutdown", "speed", "duplex", "vlan", "nameif", "security-level", "ip address"},
 	inObject:    {"host", "subnet", "range", "fqdn", "description", "nat"},
-	inDNS:       {"name-server", "domain-name"},
+	inDNS:       {"retries", "timeout", "name-server", "domain-name"},
 	inTrustpoint: {"enrollment", "proxy-ldc-issuer", "fqdn", "email", "subject-name", "serial-number", "ip-address", "password",
 		"keypair", "crl"},
 	inCTL:              {"cluster-ctl-file", "record-entry", "sast", "shutdown"},

@@ -119,6 +119,7 @@ func newParser(file string) *parser {
 			broken:   make(map[stanza]bool),
 			Timeouts: defaultTimeouts(),
 			Names:    make(map[string]netip.Addr),
+			DNS:      DNS{Timeout: defaultDNSTimeout, Retries: defaultDNSRetries},
 			Logging:  logging.Settings{BufferSize: logging.DefaultBuffer},
 		},
 	}

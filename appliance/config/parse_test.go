@@ -99,7 +99,7 @@ func TestCheck(t *testing.T) {
 			Enable:  [16]config.Password{15: {Text: "aaaaaaaaaaaaaaaa", Kind: config.Encrypted}},
 			SSHIdle: 5 * time.Minute, Pager: 24,
 		},
-		DNS:      config.DNS{Lookup: []string{"inside"}, Servers: []netip.Addr{addr("10.20.0.53")}, Domain: "example.com"},
+		DNS:      config.DNS{Lookup: []string{"inside"}, Servers: []netip.Addr{addr("10.20.0.53")}, Domain: "example.com", Timeout: 2 * time.Second, Retries: 2},
 		KeyPairs: []config.KeyPair{{Line: 82, Label: "ucm_keys", Modulus: 2048}},
 		Trustpoints: []config.Trustpoint{
 			{Line: 83, Name: "ucm", Enrollment: "self", NoFQDN: true, Subject: "CN=ucm,O=Example", KeyPair: "ucm_keys"},
@@ -187,6 +187,9 @@ func TestParse(t *testing.T) {
 			e := r.AccessLists[0].Entries[0]
 			return []any{e.Services[0].Proto, e.Log, e.Inactive}
 		}, []any{uint8(47), false, true}},
+		{"dns", "interface g0/1\n nameif inside\ndns domain-lookup inside\ndns server-group DefaultDNS\n name-server 10.20.0.53 10.20.0.54 inside\n timeout 5\n retries 0\n" +
+			"dns name-server 10.20.0.53 10.20.0.55\n", func(r *config.Running) any { return r.DNS }, config.DNS{Lookup: []string{"inside"},
+			Servers: []netip.Addr{addr("10.20.0.53"), addr("10.20.0.54"), addr("10.20.0.55")}, Timeout: 5 * time.Second}},
 		{"ssl", "ssl encryption aes128-sha1 null-sha1\n", func(r *config.Running) any { return r.SSLEncryption }, []string{"aes128-sha1", "null-sha1"}},
 		{"sast and records", "ctl-file c\n record-entry capf trustpoint t address ucm.example.com domain-name d\n", func(r *config.Running) any { return r.CTLs },
 			[]config.CTLFile{{Line: 1, Name: "c", SAST: 2, Shutdown: true, Records: []config.Record{{Line: 2, Role: "capf", Trustpoint: "t", FQDN: "ucm.example.com", Domain: "d"}}}}},

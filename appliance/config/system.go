@@ -8,6 +8,12 @@ import (
 	"patchbay/appliance/cli"
 )
 
+const (
+	defaultDNSTimeout = 2 * time.Second // of dns server-group
+	defaultDNSRetries = 2
+	maxDNSServers     = 6
+)
+
 // systemCommands are of the box itself: names, clocks.
 func systemCommands() []command {
 	return []command{
@@ -22,7 +28,6 @@ func systemCommands() []command {
 			if i := p.namedInterface(a.Token("if")); i != nil && !slices.Contains(p.run.DNS.Lookup, i.Name) {
 				p.run.DNS.Lookup = append(p.run.DNS.Lookup, i.Name)
 			}
-			p.noEffect(noNames)
 		}),
 		cmd("dns name-server {<addr>}... [<if>]", each.splits(splitServers), parseNameServer),
 		cmd("dns server-group <name>", each.opens(inDNS), func(p *parser, a cli.Args) {
@@ -46,11 +51,12 @@ func systemCommands() []command {
 func dnsCommands() []command {
 	return append([]command{
 		cmd("name-server {<addr>}... [<if>]", each.splits(splitServers), parseNameServer),
-		cmd("domain-name <name:word>", one, func(p *parser, a cli.Args) {
-			p.run.DNS.Domain = a.Get("name")
-			p.noEffect(noNames)
+		cmd("domain-name <name:word>", one, func(p *parser, a cli.Args) { p.run.DNS.Domain = a.Get("name") }),
+		cmd("timeout <seconds:1-30>", one, func(p *parser, a cli.Args) {
+			p.run.DNS.Timeout = time.Duration(a.Int("seconds", 0)) * time.Second
 		}),
-	}, inert("the resolver's own times are used", "timeout <seconds:1-30>", "retries <count:0-10>",
+		cmd("retries <count:0-10>", one, func(p *parser, a cli.Args) { p.run.DNS.Retries = a.Int("count", defaultDNSRetries) }),
+	}, inert("names are kept as long as their answers say, and looked up again before that is over",
 		"expire-entry-timer minutes <n:1-65535>", "poll-timer minutes <n:1-65535>")...)
 }
 
@@ -77,11 +83,15 @@ func parseName(p *parser, a cli.Args) {
 func parseNameServer(p *parser, a cli.Args) {
 	for _, tok := range a.All("addr") {
 		addr, _ := p.addr(tok.Text)
-		if !slices.Contains(p.run.DNS.Servers, addr) {
+		switch {
+		case slices.Contains(p.run.DNS.Servers, addr):
+		case len(p.run.DNS.Servers) == maxDNSServers:
+			p.refuse(tok, "", "there are %d name servers already, and %[1]d at most; remove one", maxDNSServers)
+			return
+		default:
 			p.run.DNS.Servers = append(p.run.DNS.Servers, addr)
 		}
 	}
-	p.noEffect(noNames)
 }
 
 func parseTimeout(p *parser, a cli.Args) {
@@ -121,9 +131,6 @@ func parseTimeout(p *parser, a cli.Args) {
 		p.run.Lines[p.line-1].Why = why
 	}
 }
-
-// noNames is why the lines about DNS have no effect.
-const noNames = "this version resolves no names"
 
 // noEffect notes that the line was understood and is kept, and changes nothing.
 func (p *parser) noEffect(why string) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -28,6 +29,8 @@ type testBox struct {
 	log      bytes.Buffer
 	now      time.Time
 	reloaded int
+
+	lookups chan string // names that are looked up, in vain until who asks gives up
 }
 
 func (b *testBox) Write(p []byte) (int, error) {
@@ -72,12 +75,17 @@ func newTestBox(t testing.TB, text string) *testBox {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &testBox{disk: newFrailDisk(), now: time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)}
+	b := &testBox{lookups: make(chan string, 1), disk: newFrailDisk(), now: time.Date(2026, 3, 2, 9, 0, 0, 0, time.UTC)}
 	log := slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	r, _ := c.Running()
 	app, err := appliance.New(r, appliance.Options{
 		Open:  func(*config.Interface) (stack.Link, error) { a, _ := link.Pair(1500); return a, nil },
 		Store: store, Now: b.clock, Rand: rand.NewChaCha8([32]byte{1}),
+		Lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
+			b.lookups <- host
+			<-ctx.Done()
+			return nil, ctx.Err()
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -96,35 +104,15 @@ func newTestBox(t testing.TB, text string) *testBox {
 // A typist types at a console and sees what it shows. It knows when the console
 // waits for a key.
 type typist struct {
-	mu      sync.Mutex
-	cond    *sync.Cond
-	in      []byte
-	out     []byte
-	waiting bool // for a key
-	closed  bool // nothing more is typed
-	over    bool // the session is
-}
+	input *Input
+	keys  io.Writer // to input
+	typed int       // bytes
+	over  bool      // the session is; guarded by input.mu
 
-func newTypist() *typist {
-	y := new(typist)
-	y.cond = sync.NewCond(&y.mu)
-	return y
-}
+	screen interface{ take() string } // what is shown; nil: out
 
-func (y *typist) Read(p []byte) (int, error) {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	for len(y.in) == 0 {
-		if y.closed {
-			return 0, io.EOF
-		}
-		y.waiting = true
-		y.cond.Broadcast()
-		y.cond.Wait()
-	}
-	n := copy(p, y.in)
-	y.in = y.in[n:]
-	return n, nil
+	mu  sync.Mutex
+	out []byte
 }
 
 func (y *typist) Write(p []byte) (int, error) {
@@ -137,47 +125,75 @@ func (y *typist) Write(p []byte) (int, error) {
 // press types keys, waits until the console wants more, and returns what it
 // showed meanwhile.
 func (y *typist) press(keys string) string {
+	y.push(keys)
+	return y.pause()
+}
+
+// push types keys and waits for nothing.
+func (y *typist) push(keys string) {
+	y.typed += len(keys)
+	io.WriteString(y.keys, keys)
+}
+
+// pause waits until the console has read all and wants more.
+func (y *typist) pause() string {
+	y.input.mu.Lock()
+	for !(y.input.waiting && y.input.taken == y.typed) && !y.over {
+		y.input.change.Wait()
+	}
+	y.input.mu.Unlock()
+	return y.take()
+}
+
+// take returns what has been shown since it was asked last.
+func (y *typist) take() string {
+	if y.screen != nil {
+		return y.screen.take()
+	}
 	y.mu.Lock()
 	defer y.mu.Unlock()
-	y.in = append(y.in, keys...)
-	y.waiting = y.waiting && keys == ""
-	y.cond.Broadcast()
-	for !y.waiting && !y.over {
-		y.cond.Wait()
-	}
 	out := string(y.out)
 	y.out = nil
 	return out
 }
 
-func (y *typist) end() {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	y.closed = true
-	y.cond.Broadcast()
+func (y *typist) left() bool {
+	y.input.mu.Lock()
+	defer y.input.mu.Unlock()
+	return y.over
 }
 
 // sit begins a session for a typist.
 func sit(t testing.TB, b *Box, who Who, terminal bool, cols int) *typist {
 	t.Helper()
-	y := newTypist()
-	in := NewInput(y)
+	r, w := io.Pipe()
+	y := &typist{keys: w}
+	y.talk(t, b, r, y, who, terminal, cols)
+	t.Cleanup(func() { w.Close() }) // before the session's end is waited for
+	return y
+}
+
+// talk begins a session that reads r and writes w.
+func (y *typist) talk(t testing.TB, b *Box, r io.Reader, w io.Writer, who Who, terminal bool, cols int) {
+	y.input = newInput()
+	y.input.change = sync.NewCond(&y.input.mu)
+	go y.input.fill(r)
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tr := Transport{In: in, Out: y, Terminal: terminal, Size: func() (int, int) { return cols, 24 }}
-		if err := b.Serve(context.Background(), tr, who); err != nil && err != io.EOF {
+		tr := Transport{In: y.input, Out: w, Terminal: terminal, Size: func() (int, int) { return cols, 24 }}
+		if err := b.Serve(ctx, tr, who); err != nil && err != io.EOF && ctx.Err() == nil {
 			t.Errorf("Serve: %v", err)
 		}
-		y.mu.Lock()
+		y.input.mu.Lock()
 		y.over = true
-		y.cond.Broadcast()
-		y.mu.Unlock()
+		y.input.change.Broadcast()
+		y.input.mu.Unlock()
 	}()
 	t.Cleanup(func() {
-		y.end()
+		cancel()
 		<-done
-		in.Close()
+		y.input.Close()
 	})
-	return y
 }

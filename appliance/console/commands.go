@@ -49,6 +49,8 @@ var (
 		{Syntax: "show running-config [all] [<section:line>]", Help: "Current operating configuration", Do: command{maxPrivilege, showRunning}},
 		{Syntax: "show running-config diff", Help: "What is not as on flash", Do: command{maxPrivilege, showDiff}},
 		{Syntax: "show startup-config", Help: "Configuration that the box starts with", Do: command{maxPrivilege, showStartup}},
+		{Syntax: "terminal monitor", Help: "Set terminal line parameters", Do: command{viewPrivilege, terminalMonitor}},
+		{Syntax: "terminal no monitor", Help: "Set terminal line parameters", Do: command{0, terminalMonitor}},
 		{Syntax: "show privilege", Help: "Show the current privilege level", Do: command{0, showPrivilege}},
 		{Syntax: "show ssh sessions", Help: "Sessions by SSH", Do: command{viewPrivilege, showSessions}},
 		{Syntax: "show users", Help: "Sessions there are", Do: command{viewPrivilege, showSessions}},
@@ -133,6 +135,9 @@ func (s *Session) become(user string, level int) {
 	s.who.User = user // others are shown it
 	s.box.mu.Unlock()
 	s.level = max(level, userPrivilege)
+	if s.level < viewPrivilege {
+		s.unmonitor()
+	}
 	if s.level < maxPrivilege {
 		s.config, s.at = false, config.Place{}
 	}

@@ -25,7 +25,7 @@ func TestExec(t *testing.T) {
 		{"show running-config | include (", "", "% Invalid regular expression: missing closing ): `(`"},
 	} {
 		var out bytes.Buffer
-		err := b.Exec(&out, tt.line)
+		err := b.Exec(t.Context(), &out, tt.line)
 		if tt.err == "" && err != nil || tt.err != "" && (err == nil || err.Error() != tt.err) || !strings.HasPrefix(out.String(), tt.out) {
 			t.Errorf("Exec(%q) = %q, %v; want %q, %q", tt.line, out.String(), err, tt.out, tt.err)
 		}
@@ -116,11 +116,11 @@ func TestIdle(t *testing.T) {
 	defer pw.Close()
 	in := NewInput(pr)
 	defer in.Close()
-	if _, err := in.read(context.Background(), time.Millisecond); err != errIdle {
+	if _, err := in.read(context.Background(), time.Millisecond, nil, nil); err != errIdle {
 		t.Errorf("read of nothing: %v, want %v", err, errIdle)
 	}
 	go pw.Write([]byte("x"))
-	if c, err := in.read(context.Background(), time.Minute); c != 'x' || err != nil {
+	if c, err := in.read(context.Background(), time.Minute, nil, nil); c != 'x' || err != nil {
 		t.Errorf("read after that = %q, %v", c, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -32,6 +32,9 @@ type Session struct {
 	config bool
 	at     config.Place // where configuration is typed
 	left   bool         // it is over
+
+	undebug   func() // ends what debug shows here
+	unmonitor func() // the same for messages
 }
 
 // Console serves the one console that the box has, session after session, until
@@ -75,11 +78,12 @@ func ended(ctx context.Context, err error) error {
 }
 
 // Exec does one command of the privileged EXEC mode for a program: it shows on w
-// and asks nothing. What is refused is the error. See appliance.Appliance.Exec.
-func (b *Box) Exec(w io.Writer, line string) error {
+// and asks nothing. What is refused is the error. See
+// appliance.Appliance.ExecContext.
+func (b *Box) Exec(ctx context.Context, w io.Writer, line string) error {
 	in := NewInput(strings.NewReader(""))
 	defer in.Close()
-	s := b.session(context.Background(), Transport{In: in, Out: w}, Who{From: fromProgram, Level: maxPrivilege})
+	s := b.session(ctx, Transport{In: in, Out: w}, Who{From: fromProgram, Level: maxPrivilege})
 	defer b.leave(s)
 	text, pipe, filtered := splitFilter(line)
 	m, bad := grammar(true).Match(text, s.checkWord)
@@ -119,7 +123,13 @@ func (b *Box) Do(ctx context.Context, tr Transport, who Who, line string) bool {
 
 func (b *Box) session(ctx context.Context, tr Transport, who Who) *Session {
 	s := &Session{box: b, who: who, began: b.opt.Now(), level: max(who.Level, userPrivilege)}
+	said := newNotes()
+	s.undebug, s.unmonitor = func() {}, func() {}
+	if who.From != fromProgram { // whose debug is shown elsewhere, and goes on
+		ctx, s.undebug = b.opt.App.DebugTo(ctx, said.put)
+	}
 	s.t = newTerminal(ctx, tr, s.idle)
+	s.t.notes = said
 	s.t.page = b.login().Pager
 	s.t.edit.help, s.t.edit.complete = s.help, s.complete
 	b.mu.Lock()
@@ -129,6 +139,8 @@ func (b *Box) session(ctx context.Context, tr Transport, who Who) *Session {
 }
 
 func (b *Box) leave(s *Session) {
+	s.undebug()
+	s.unmonitor()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.sessions, s)
@@ -249,13 +261,14 @@ func (s *Session) command(m *cli.Match[command], line, text, pipe string, filter
 
 // perform does a command and shows what passes the filter.
 func (s *Session) perform(m *cli.Match[command], text, pipe string, filtered bool) (err error) {
-	var w io.Writer = s.t
+	defer s.t.breakable()()
+	w := io.Writer(untilWriter{s.t.running, s.t})
 	var f *filter
 	if filtered {
 		if f, err = newFilter(pipe, s.t); err != nil {
 			return err
 		}
-		w = f
+		w = untilWriter{s.t.running, f}
 	}
 	if do := m.Rule.Do.do; do == nil {
 		err = s.ask(w, strings.TrimSpace(text))
@@ -278,7 +291,7 @@ func (s *Session) ask(w io.Writer, line string) error {
 	if s.who.From == fromProgram {
 		answer = nil
 	}
-	err := s.box.opt.App.ExecAsking(w, line, nil, answer)
+	err := s.box.opt.App.ExecAsking(s.t.running, w, line, nil, answer)
 	var need *appliance.NeedText
 	if errors.As(err, &need) {
 		fmt.Fprintln(w, need.Prompt)
@@ -296,10 +309,13 @@ func (s *Session) ask(w io.Writer, line string) error {
 			}
 			pasted.WriteString(row + "\n")
 		}
-		err = s.box.opt.App.ExecAsking(w, line, []byte(pasted.String()), answer)
+		err = s.box.opt.App.ExecAsking(s.t.running, w, line, []byte(pasted.String()), answer)
 	}
 	if err == nil && strings.HasPrefix(line, "cr") {
 		err = s.box.certify()
+	}
+	if err != nil && s.t.running.Err() != nil {
+		return context.Cause(s.t.running)
 	}
 	return err
 }
@@ -311,6 +327,9 @@ func (s *Session) outcome(line string, err error) bool {
 	case err == nil, errors.Is(err, errQuit):
 		return true
 	case errors.Is(err, errInterrupt), errors.Is(err, errLeave):
+		if s.t.part {
+			fmt.Fprintln(rawWriter{s.t})
+		}
 		return false
 	case errors.Is(err, errIdle), errors.Is(err, io.EOF), s.t.ctx.Err() != nil, s.t.err != nil:
 		s.left = true // nobody answers any more
@@ -356,7 +375,10 @@ func (s *Session) configure(line string) bool {
 		s.box.log(5, 111010, "User '%s', running 'CLI' from IP %s, executed '%s'", s.name(), s.address(), clean(line))
 	}
 	if e.Action != nil {
-		return s.outcome(line, s.ask(s.t, e.Action.Line))
+		end := s.t.breakable()
+		err := s.ask(untilWriter{s.t.running, s.t}, e.Action.Line)
+		end()
+		return s.outcome(line, err)
 	}
 	return true
 }

@@ -34,24 +34,34 @@ type terminal struct {
 	idle func() time.Duration // how long to wait for a key; 0: for ever
 	edit editor
 
+	notes  *notes
+	typing bool // a line is being typed, in whose place notes may be shown
+
+	running context.Context // of the command that runs, else ctx
+
 	page int    // lines of a page; 0: no paging
 	row  int    // lines written since the last wait
 	quit bool   // the reader has had enough
+	part bool   // the line that was written last has no end yet
 	echo []byte // of keys, yet to be shown
 	err  error
 }
 
 func newTerminal(ctx context.Context, t Transport, idle func() time.Duration) *terminal {
-	x := &terminal{Transport: t, ctx: ctx, idle: idle}
+	x := &terminal{Transport: t, ctx: ctx, running: ctx, idle: idle, notes: newNotes()}
 	x.edit = editor{w: echoWriter{x}, next: x.next}
 	return x
 }
 
 func (t *terminal) next() (byte, error) {
-	if !t.In.more {
+	if !t.In.more() {
 		t.flush()
 	}
-	return t.In.read(t.ctx, t.idle())
+	var told <-chan struct{}
+	if t.typing {
+		told = t.notes.wake
+	}
+	return t.In.read(t.running, t.idle(), told, t.tell)
 }
 
 // flush shows the echo that has been kept back.
@@ -69,7 +79,7 @@ const maxEcho = 1024
 type echoWriter struct{ t *terminal }
 
 func (w echoWriter) Write(b []byte) (int, error) {
-	if !w.t.In.more || len(w.t.echo)+len(b) > maxEcho {
+	if !w.t.In.more() || len(w.t.echo)+len(b) > maxEcho {
 		return rawWriter{w.t}.Write(b)
 	}
 	w.t.echo = append(w.t.echo, b...)
@@ -78,6 +88,35 @@ func (w echoWriter) Write(b []byte) (int, error) {
 
 // begin is called before each command: a page begins.
 func (t *terminal) begin() { t.row, t.quit = 0, false }
+
+// breakable has Ctrl-C end t.running, with errInterrupt for its cause, until end is
+// called. Without a terminal Ctrl-C is a byte like any other.
+func (t *terminal) breakable() (end func()) {
+	ctx, cancel := context.WithCancelCause(t.ctx)
+	t.running = ctx
+	if t.Terminal {
+		t.In.onBreak(func() { cancel(errInterrupt) })
+	}
+	return func() {
+		t.In.onBreak(nil)
+		t.running = t.ctx
+		cancel(nil)
+	}
+}
+
+// An untilWriter writes until ctx ends, and then fails with its cause: who shows
+// much finds out, whatever a filter lets through.
+type untilWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (u untilWriter) Write(b []byte) (int, error) {
+	if u.ctx.Err() != nil {
+		return 0, context.Cause(u.ctx)
+	}
+	return u.w.Write(b)
+}
 
 // rawWriter writes without paging.
 type rawWriter struct{ t *terminal }
@@ -88,7 +127,8 @@ func (w rawWriter) Write(b []byte) (int, error) {
 		b = append(w.t.echo, b...)
 		w.t.echo = nil
 	}
-	if w.t.err == nil {
+	if w.t.err == nil && len(b) > 0 {
+		w.t.part = b[len(b)-1] != '\n'
 		if w.t.Terminal {
 			b = bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n"))
 		}
@@ -130,6 +170,8 @@ func (t *terminal) Write(b []byte) (int, error) {
 // wait shows that there is more, until a key says how much: space for a page,
 // Enter for a line, q for nothing.
 func (t *terminal) wait() error {
+	defer func(typing bool) { t.typing = typing }(t.typing)
+	t.typing = false
 	w := rawWriter{t}
 	io.WriteString(w, more)
 	for {
@@ -156,6 +198,9 @@ func (t *terminal) wait() error {
 // line reads a line after a prompt. On what is no terminal the prompt is written
 // all the same: scripts wait for it.
 func (t *terminal) line(prompt, prefill string) (string, error) {
+	t.tell()
+	t.typing = true
+	defer func() { t.typing = false }()
 	if t.Terminal {
 		if t.Size != nil {
 			t.edit.cols, _ = t.Size()
@@ -163,6 +208,7 @@ func (t *terminal) line(prompt, prefill string) (string, error) {
 		defer t.flush()
 		return t.edit.edit(prompt, prefill)
 	}
+	t.edit.prompt = prompt
 	io.WriteString(rawWriter{t}, prompt)
 	var line []byte
 	for {

@@ -27,6 +27,14 @@ const (
 // A transcript may begin with lines "## KEY VALUE": "terminal no" for a pipe,
 // "config none" for an empty box, "user NAME".
 func TestTranscripts(t *testing.T) {
+	transcripts(t, func(t *testing.T, b *Box, who Who, terminal bool) *typist { return sit(t, b, who, terminal, 0) })
+}
+
+// sitting begins a session for a typist.
+type sitting func(t *testing.T, b *Box, who Who, terminal bool) *typist
+
+func transcripts(t *testing.T, begin sitting) {
+	t.Helper()
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) < 25 {
 		t.Fatalf("%d transcripts, %v", len(files), err)
@@ -39,7 +47,7 @@ func TestTranscripts(t *testing.T) {
 				t.Fatal(err)
 			}
 			head, want := splitHead(string(data))
-			got := retype(t, head, want)
+			got := retype(t, begin, head, want)
 			if *update {
 				if err := os.WriteFile(file, []byte(headText(string(data))+got), 0o644); err != nil {
 					t.Fatal(err)
@@ -74,7 +82,7 @@ func splitHead(text string) (map[string]string, string) {
 }
 
 // retype types a transcript and returns what comes of it, in the same form.
-func retype(t *testing.T, head map[string]string, text string) string {
+func retype(t *testing.T, begin sitting, head map[string]string, text string) string {
 	config := ""
 	if head["config"] == "none" {
 		config = "hostname pb\n"
@@ -84,7 +92,7 @@ func retype(t *testing.T, head map[string]string, text string) string {
 	if head["user"] != "" {
 		who = Who{User: head["user"], From: "198.51.100.7"}
 	}
-	y := sit(t, b.Box, who, head["terminal"] != "no", 0)
+	y := begin(t, b.Box, who, head["terminal"] != "no")
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	shown := plain(y.press(""))
 	for at := 0; ; {
@@ -98,7 +106,7 @@ func retype(t *testing.T, head map[string]string, text string) string {
 		if at == len(lines) || at == len(lines)-1 && lines[at] == here {
 			break
 		}
-		if here == "" && y.over {
+		if here == "" && y.left() {
 			break
 		}
 		shown += y.typeLine(strings.TrimPrefix(lines[at], here), head["terminal"] != "no")

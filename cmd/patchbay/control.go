@@ -41,10 +41,13 @@ const (
 	controlWait    = 10 * time.Second
 )
 
+// An execFunc does a command and writes what it shows to w; when ctx ends it stops.
+type execFunc func(ctx context.Context, w io.Writer, line string) error
+
 // A control serves the socket.
 type control struct {
 	path string
-	exec func(w io.Writer, line string) error
+	exec execFunc
 	log  *slog.Logger
 
 	// watch has show called with what debug shows, until stop is; nil: there is
@@ -52,6 +55,8 @@ type control struct {
 	watch func(show func(line string)) (stop func())
 
 	ln   *net.UnixListener
+	ctx  context.Context // of commands; Close ends it
+	stop context.CancelFunc
 	busy chan struct{}
 	wg   sync.WaitGroup
 
@@ -61,7 +66,7 @@ type control struct {
 
 // listenControl makes the socket at path, which its owner only may use. One that
 // a box left behind is replaced, one that a box listens on is not.
-func listenControl(path string, exec func(io.Writer, string) error, watch func(func(string)) func(), log *slog.Logger) (*control, error) {
+func listenControl(path string, exec execFunc, watch func(func(string)) func(), log *slog.Logger) (*control, error) {
 	if err := replaceStale(path); err != nil {
 		return nil, fmt.Errorf("--socket %s: %w", path, err)
 	}
@@ -78,6 +83,7 @@ func listenControl(path string, exec func(io.Writer, string) error, watch func(f
 		return nil, fmt.Errorf("--socket: %w", err)
 	}
 	c := &control{path: path, exec: exec, watch: watch, log: log, ln: ln, busy: make(chan struct{}, maxControl), conns: make(map[net.Conn]struct{})}
+	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.wg.Add(1)
 	go c.serve()
 	return c, nil
@@ -105,6 +111,7 @@ func replaceStale(path string) error {
 // Close ends the socket, its clients and what is done for them, and removes it.
 func (c *control) Close() error {
 	err := c.ln.Close() // removes the file
+	c.stop()
 	c.mu.Lock()
 	conns := c.conns
 	c.conns = nil
@@ -172,7 +179,7 @@ func (c *control) leave(conn net.Conn) {
 }
 
 // answer does the one command of a client. A client that is silent, or does not
-// take what it asked for, is left.
+// take what it asked for, is left; with one that goes away the command ends.
 func (c *control) answer(conn net.Conn) {
 	conn.SetDeadline(time.Now().Add(controlWait))
 	r := bufio.NewReader(io.LimitReader(conn, maxControlLine))
@@ -180,13 +187,21 @@ func (c *control) answer(conn net.Conn) {
 	if err != nil {
 		return
 	}
+	ctx, cancel := context.WithCancel(c.ctx)
+	conn.SetReadDeadline(time.Time{})
+	c.wg.Add(1)
+	go func() {
+		defer c.wg.Done()
+		defer cancel()
+		conn.Read(make([]byte, 1)) // nothing more is to come; leave ends it
+	}()
 	w := &frameWriter{conn}
-	if err := c.exec(w, line[:len(line)-1]); err != nil {
+	if err := c.exec(ctx, w, line[:len(line)-1]); err != nil {
 		w.frame(frameRefused, []byte(err.Error()))
 		return
 	}
 	if c.watch != nil && isDebug(line) {
-		c.follow(conn, w)
+		c.follow(ctx, conn, w)
 		return
 	}
 	w.frame(frameDone, nil)
@@ -201,15 +216,14 @@ func isDebug(line string) bool {
 
 // follow shows a client what debug shows, until it leaves or takes no more. What
 // is on stays on.
-func (c *control) follow(conn net.Conn, w *frameWriter) {
+func (c *control) follow(ctx context.Context, conn net.Conn, w *frameWriter) {
 	stop := c.watch(func(line string) {
 		if _, err := io.WriteString(w, line+"\n"); err != nil {
 			conn.Close()
 		}
 	})
 	defer stop()
-	conn.SetReadDeadline(time.Time{})
-	io.Copy(io.Discard, conn) // ends with the client, or with Close
+	<-ctx.Done()
 }
 
 // A frameWriter writes output as frames.

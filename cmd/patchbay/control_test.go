@@ -35,7 +35,7 @@ func runExec(t *testing.T, args ...string) (out, said string, err error) {
 }
 
 // serveControl listens for the test's time.
-func serveControl(t *testing.T, path string, do func(io.Writer, string) error) *control {
+func serveControl(t *testing.T, path string, do execFunc) *control {
 	t.Helper()
 	c, err := listenControl(path, do, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -79,7 +79,7 @@ func TestExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(flash, controlName)
-	c := serveControl(t, socket, a.Exec)
+	c := serveControl(t, socket, func(ctx context.Context, w io.Writer, line string) error { return a.ExecContext(ctx, w, line, nil) })
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error)
 	go func() { ran <- a.Run(ctx) }()
@@ -134,7 +134,7 @@ func TestControlStreams(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	want := strings.Repeat("0123456789abcde\n", 200_000) // 3.2 MB
 	first := make(chan bool)
-	serveControl(t, socket, func(w io.Writer, line string) error {
+	serveControl(t, socket, func(_ context.Context, w io.Writer, line string) error {
 		io.WriteString(w, line+"\n")
 		<-first
 		_, err := io.WriteString(w, want)
@@ -165,7 +165,7 @@ func TestControlStreams(t *testing.T) {
 func TestControlBadClients(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	hold := make(chan bool)
-	c := serveControl(t, socket, func(w io.Writer, line string) error {
+	c := serveControl(t, socket, func(_ context.Context, w io.Writer, line string) error {
 		if line == "hold" {
 			<-hold
 		}
@@ -227,7 +227,7 @@ func TestControlBadClients(t *testing.T) {
 // A socket that was left behind is replaced; one in use and other files are not.
 func TestControlStale(t *testing.T) {
 	dir := t.TempDir()
-	do := func(io.Writer, string) error { return nil }
+	do := func(context.Context, io.Writer, string) error { return nil }
 	path := filepath.Join(dir, "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -256,4 +256,35 @@ func TestControlStale(t *testing.T) {
 	if _, err := listenControl(filepath.Join(dir, "none", "s"), do, nil, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a socket in no directory")
 	}
+}
+
+// A command that takes time ends with its client, and with the socket.
+func TestExecStops(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), controlName)
+	began, ended := make(chan bool, 2), make(chan bool, 2)
+	c := serveControl(t, socket, func(ctx context.Context, _ io.Writer, _ string) error {
+		began <- true
+		<-ctx.Done()
+		ended <- true
+		return ctx.Err()
+	})
+	ask := func(ctx context.Context) {
+		go askControl(ctx, socket, "ping 10.20.0.99", io.Discard)
+		<-began
+	}
+	wait := func(what string) {
+		t.Helper()
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Fatal(what)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ask(ctx)
+	cancel()
+	wait("it goes on without its client")
+	ask(t.Context())
+	c.Close()
+	wait("it goes on without the socket")
 }

@@ -15,8 +15,8 @@ func execCommand() *cobra.Command {
 		Use:   "exec {--flash DIR | --socket PATH} COMMAND ...",
 		Short: "Have a running box do a command of EXEC mode",
 		Long: `Has the box that "patchbay run" made do a command of the ASA's privileged EXEC
-mode, and prints what it shows: show, clear, capture, copy, packet-tracer. Keywords
-may be abbreviated. After a debug command it goes on with what debug shows until it
+mode, and prints what it shows: show, clear, capture, copy, packet-tracer, ping,
+traceroute. Keywords may be abbreviated. After a debug command it goes on with what debug shows until it
 is interrupted; "undebug all" ends debug itself. Exits 1 if the box refused the
 command.`,
 		Example: `  patchbay exec --flash /var/lib/patchbay show conn detail

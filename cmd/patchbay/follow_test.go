@@ -15,7 +15,7 @@ import (
 func TestFollow(t *testing.T) {
 	shows, stopped := make(chan func(string), 1), make(chan bool, 1)
 	path := filepath.Join(t.TempDir(), "s")
-	c, err := listenControl(path, func(w io.Writer, line string) error {
+	c, err := listenControl(path, func(_ context.Context, w io.Writer, line string) error {
 		_, err := io.WriteString(w, line+" is done\n")
 		return err
 	}, func(show func(string)) func() {

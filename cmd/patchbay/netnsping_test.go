@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -186,4 +187,59 @@ func TestOnlyTheBoxAnswers(t *testing.T) {
 			t.Errorf("%d ARP answers for %s, asked %d times", got, addr, asked[addr])
 		}
 	}
+}
+
+// TestPingFromBox has the box ping and trace the kernel's hosts on both sides, in
+// fragments as well, and by a name that one of them knows.
+func TestPingFromBox(t *testing.T) {
+	t.Parallel()
+	for _, driver := range []string{overPacket, overTUN} {
+		t.Run(driver, func(t *testing.T) {
+			n := newTestNet(t, driver)
+			flash := filepath.Join(t.TempDir(), "flash")
+			n.start(t, startOptions{flash: flash, config: demoWith(t, "ftp mode passive\n", "ftp mode passive\n"+
+				"dns domain-lookup inside\ndns name-server "+deskAddr.String()+"\n")})
+			pc, err := n.host(t, n.in, deskAddr).ListenUDP(netip.AddrPortFrom(deskAddr, 53))
+			must(t, err)
+			defer pc.Close()
+			go func() {
+				buf := make([]byte, 1500)
+				for {
+					k, from, err := pc.ReadFrom(buf)
+					if err != nil {
+						return
+					}
+					pc.WriteTo(dnsAnswer(buf[:k], ucmReal), from)
+				}
+			}()
+			for _, tt := range []struct{ line, want string }{
+				{"ping " + ucmReal.String(), "Success rate is 100 percent (5/5)"},
+				{"ping " + phoneAddr.String() + " repeat 2 size 4000 validate", "Success rate is 100 percent (2/2)"},
+				{"ping inside ucm repeat 2", "Echos to " + ucmReal.String() + ", timeout is 2 seconds:\n!!\n"},
+				{"ping " + nobody.String() + " repeat 1 timeout 1", "Success rate is 0 percent (0/1)"},
+				{"traceroute " + ucmReal.String() + " probe 1", "\n 1  " + ucmReal.String() + " "},
+				{"traceroute " + phoneAddr.String() + " use-icmp probe 1", "\n 1  " + phoneAddr.String() + " "},
+			} {
+				out, err := patchbay(t, append([]string{"exec", "--flash", flash}, strings.Fields(tt.line)...)...)
+				if err != nil || !strings.Contains(out, tt.want) {
+					t.Errorf("%s: %v\n%s\nwant %q", tt.line, err, out, tt.want)
+				}
+			}
+		})
+	}
+}
+
+// dnsAnswer answers a query with one address, by layers that the box does not use.
+func dnsAnswer(query []byte, addr netip.Addr) []byte {
+	var m layers.DNS
+	if err := m.DecodeFromBytes(query, gopacket.NilDecodeFeedback); err != nil || len(m.Questions) != 1 {
+		return nil
+	}
+	m.QR, m.RA, m.ANCount = true, true, 1
+	m.Answers = []layers.DNSResourceRecord{{Name: m.Questions[0].Name, Type: layers.DNSTypeA, Class: layers.DNSClassIN, TTL: 60, IP: addr.AsSlice()}}
+	out := gopacket.NewSerializeBuffer()
+	if err := m.SerializeTo(out, gopacket.SerializeOptions{FixLengths: true}); err != nil {
+		return nil
+	}
+	return out.Bytes()
 }

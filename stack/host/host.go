@@ -196,7 +196,7 @@ func (s *Stack) HandleTCP(f func(local, remote netip.AddrPort, accept func() (ne
 				return nil, fmt.Errorf("host: handshake: %w", tcpError(err))
 			}
 			keepAlive(ep)
-			return gonet.NewTCPConn(&wq, ep), nil
+			return newConn(&wq, ep), nil
 		})
 		if !done {
 			r.Complete(true) // RST
@@ -215,6 +215,24 @@ func keepAlive(ep tcpip.Endpoint) {
 	ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepCount)
 	ep.SocketOptions().SetKeepAlive(true)
 	ep.SocketOptions().SetDelayOption(false) // signaling is small and wants to go
+}
+
+// A conn is a TCP connection that can also end with a reset.
+type conn struct {
+	*gonet.TCPConn
+	ep tcpip.Endpoint
+}
+
+func newConn(wq *waiter.Queue, ep tcpip.Endpoint) *conn { return &conn{gonet.NewTCPConn(wq, ep), ep} }
+
+// SetLinger has Close send a reset if sec is 0, and as usual if it is negative.
+// See net.TCPConn. Others are not needed here, and refused.
+func (c *conn) SetLinger(sec int) error {
+	if sec > 0 {
+		return fmt.Errorf("host: linger for %d s: %w", sec, errors.ErrUnsupported)
+	}
+	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: sec == 0})
+	return nil
 }
 
 // ErrInUse is returned for a local address and port that is taken.
@@ -255,7 +273,7 @@ func (s *Stack) DialTCP(ctx context.Context, laddr, raddr netip.AddrPort) (net.C
 		ep.Close()
 		return fail(tcpError(terr))
 	}
-	return gonet.NewTCPConn(&wq, ep), nil
+	return newConn(&wq, ep), nil
 }
 
 // tcpError makes an error of the netstack's own kind of error.

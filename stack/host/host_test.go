@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -113,6 +114,31 @@ func TestHandleTCPAnyAddress(t *testing.T) {
 	_, err = peer.DialTCP(testContext(t), netip.AddrPort{}, netip.MustParseAddrPort("203.0.113.10:22"))
 	if err == nil {
 		t.Error("a port that nobody admits was connected")
+	}
+}
+
+// A connection can be ended with a reset.
+func TestSetLinger(t *testing.T) {
+	box, peer := newHost(t), newHost(t, "198.51.100.7/24")
+	handleAll(box, func(c net.Conn) {
+		io.ReadFull(c, make([]byte, 1))
+		if err := c.(interface{ SetLinger(sec int) error }).SetLinger(0); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+	})
+	join(t, box, peer, nil)
+	c, err := peer.DialTCP(testContext(t), phone, mapped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); err == nil || err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the peer reads %v; want a reset", err)
 	}
 }
 

@@ -28,6 +28,7 @@ type Link struct {
 
 	oversize atomic.Uint64 // packets from the host that fitted no buffer
 	deaf     atomic.Bool   // Write takes nothing any more; Read goes on
+	probes   probes
 }
 
 func newLink(ep *channel.Endpoint, mtu int) *Link {
@@ -84,6 +85,11 @@ func (l *Link) take(p *stack.Packet, pkt *gstack.PacketBuffer, now time.Time) bo
 func (l *Link) Write(batch []*stack.Packet) error {
 	if l.ctx.Err() != nil || l.deaf.Load() {
 		return net.ErrClosed
+	}
+	if l.probes.open.Load() > 0 {
+		for _, p := range batch {
+			l.probes.receive(p.Data())
+		}
 	}
 	for _, p := range batch {
 		pkt := gstack.NewPacketBuffer(gstack.PacketBufferOptions{
