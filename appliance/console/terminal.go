@@ -80,7 +80,7 @@ type echoWriter struct{ t *terminal }
 
 func (w echoWriter) Write(b []byte) (int, error) {
 	if !w.t.In.more() || len(w.t.echo)+len(b) > maxEcho {
-		return rawWriter{w.t}.Write(b)
+		return rawWriter(w).Write(b)
 	}
 	w.t.echo = append(w.t.echo, b...)
 	return len(b), w.t.err
