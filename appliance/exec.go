@@ -29,11 +29,28 @@ type execution struct {
 	plan          *plan           // as the command began
 	running       *config.Running // the same
 	pasted        []byte          // what follows the command, or nil
+	ask           AskFunc         // nil: nobody is there to be asked
+}
+
+// An AskFunc puts a question, which says that yes or no is the answer, to who gave
+// a command.
+type AskFunc func(question string) (yes bool, err error)
+
+// confirmed has who gave the command answer a question, after what the command has
+// shown. Where nobody is there to be asked it is yes.
+func (x *execution) confirmed(question string) (bool, error) {
+	if x.ask == nil {
+		return true, nil
+	}
+	if err := x.Flush(); err != nil {
+		return false, err
+	}
+	return x.ask(question)
 }
 
 // part returns an execution like x that shows on w.
 func (x *execution) part(w io.Writer) *execution {
-	return &execution{x.Appliance, x.ctx, bufio.NewWriter(w), x.plan, x.running, x.pasted}
+	return &execution{x.Appliance, x.ctx, bufio.NewWriter(w), x.plan, x.running, x.pasted, x.ask}
 }
 
 func (x *execution) printf(format string, args ...any) { fmt.Fprintf(x.Writer, format, args...) }
@@ -77,6 +94,13 @@ func (a *Appliance) ExecText(w io.Writer, line string, pasted []byte) error {
 // ExecContext is ExecText for a caller who may not wait for the end: when ctx does,
 // a command that takes time stops. pasted may be nil.
 func (a *Appliance) ExecContext(ctx context.Context, w io.Writer, line string, pasted []byte) error {
+	return a.ExecAsking(ctx, w, line, pasted, nil)
+}
+
+// ExecAsking is ExecContext where somebody can be asked what an ASA asks: the
+// certificate of a CA is not trusted, nor an identity made, before that is yes.
+// (reference/asa-cli.md, section 7.)
+func (a *Appliance) ExecAsking(ctx context.Context, w io.Writer, line string, pasted []byte, ask AskFunc) error {
 	if len(line) > maxExecLine {
 		return &Refusal{Text: fmt.Sprintf("%% Command of %d bytes is too long: %d at most", len(line), maxExecLine)}
 	}
@@ -84,7 +108,7 @@ func (a *Appliance) ExecContext(ctx context.Context, w io.Writer, line string, p
 		return &Refusal{Text: fmt.Sprintf("%% Command has the control character %q", line[i])}
 	}
 	pl := a.plan()
-	x := &execution{a, ctx, bufio.NewWriter(w), pl, pl.running, pasted}
+	x := &execution{a, ctx, bufio.NewWriter(w), pl, pl.running, pasted, ask}
 	m, err := execGrammar.Match(line, x.checkWord)
 	if err != nil {
 		return &Refusal{Line: hideSecrets(line), Col: err.Token.Col, Text: err.Error(), Why: err.Reason}

@@ -240,6 +240,12 @@ func authenticateCA(x *execution, a cli.Args) error {
 	switch {
 	case want != nil && string(want) != string(md[:]) && string(want) != string(sha[:]) && string(want) != string(sha2[:]):
 		return refuse("%% The certificate of %s has another fingerprint, and was not accepted", pki.Name(cert.RawSubject))
+	case want == nil && !a.Has("nointeractive") && x.ask != nil:
+		if yes, err := x.confirmed("Do you accept this certificate? [yes/no]: "); err != nil {
+			return err
+		} else if !yes {
+			return refuse("%% The CA certificate was not accepted")
+		}
 	case want == nil && x.pasted == nil && !a.Has("nointeractive"):
 		return refuse("%% Compare the fingerprint with the CA's, and repeat the command with \"fingerprint\" or \"nointeractive\"")
 	}
@@ -261,6 +267,15 @@ func enrollCA(x *execution, a cli.Args) error {
 		return refuse("%% Trustpoint %s has no enrollment line in the configuration", name)
 	}
 	req := enrollRequest(x.running, tp, x.opt.Now())
+	question := "Request certificate from CA? [yes/no]: "
+	if tp.Enrollment == "self" {
+		question = "Generate Self-Signed Certificate? [yes/no]: "
+	}
+	if !a.Has("noconfirm") && tp.Enrollment != "terminal" {
+		if yes, err := x.confirmed(question); err != nil || !yes {
+			return err
+		}
+	}
 	if tp.Enrollment == "self" {
 		id, err := x.opt.Store.Enroll(req)
 		return x.enrolled(name, id, err)

@@ -116,6 +116,26 @@ func TestExecCrypto(t *testing.T) {
 			t.Errorf("%s: refused %v:\n%s\nwant %q", tt.line, err != nil, got, tt.want)
 		}
 	}
+	for _, tt := range []struct {
+		line, question string
+		yes, refused   bool
+	}{
+		{"crypto ca authenticate with_ca", "Do you accept this certificate? [yes/no]: ", false, true},
+		{"crypto ca enroll ucm_server", "Generate Self-Signed Certificate? [yes/no]: ", false, false},
+		{"crypto ca enroll ucm_server", "Generate Self-Signed Certificate? [yes/no]: ", true, true},
+		{"crypto ca enroll ucm_server noconfirm", "", true, true},
+		{"crypto ca authenticate with_ca nointeractive", "", false, false},
+		{"crypto ca authenticate with_ca", "Do you accept this certificate? [yes/no]: ", true, false},
+	} {
+		asked := ""
+		err := b.app.ExecAsking(b.ctx, new(bytes.Buffer), tt.line, caPEM, func(question string) (bool, error) {
+			asked += question
+			return tt.yes, nil
+		})
+		if asked != tt.question || (err != nil) != tt.refused {
+			t.Errorf("%s asks %q and is refused: %v; want %q, %v", tt.line, asked, err, tt.question, tt.refused)
+		}
+	}
 	for line, want := range map[string]string{
 		"crypto ca authenticate by_nobody": "", "crypto ca authenticate with_ca": "CA certificate.\nEnd with the word \"quit\"",
 		"cry ca imp x pkcs12 y": "encoded pkcs12", "crypto ca import with_ca certificate": "encoded certificate",

@@ -56,7 +56,12 @@ type entry struct {
 }
 
 func (e *entry) say(s Severity, col int, rule, format string, args ...any) {
-	f := Finding{Line: 1, Severity: s, Column: col, Rule: rule, Text: clean(e.typed), Msg: printable(fmt.Sprintf(format, args...))}
+	e.add(Finding{Severity: s, Column: col, Rule: rule, Msg: fmt.Sprintf(format, args...)})
+}
+
+// add says a finding once, of the line typed.
+func (e *entry) add(f Finding) {
+	f.Line, f.Text, f.Msg = 1, clean(e.typed), printable(f.Msg)
 	if !slices.Contains(e.Findings, f) {
 		e.Findings = append(e.Findings, f)
 	}
@@ -227,10 +232,11 @@ func (e *entry) found(f Finding, msg string, mine bool) {
 				col = lastWord(e.typed, words[0].Text).Col
 			}
 		}
-		e.say(f.Severity, col, f.Rule, "%s", msg)
+		e.add(Finding{Severity: f.Severity, Column: col, Rule: f.Rule, Msg: msg, KeyPair: f.KeyPair})
 		return
 	}
-	e.say(f.Severity, 0, f.Rule, "in %q: %s", strings.TrimSpace(f.Text), msg)
+	msg = fmt.Sprintf("in %q: %s", strings.TrimSpace(f.Text), msg)
+	e.add(Finding{Severity: f.Severity, Rule: f.Rule, Msg: msg, KeyPair: f.KeyPair})
 }
 
 var lineNumber = regexp.MustCompile(`\bline \d+\b`)

@@ -32,6 +32,12 @@ type Finding struct {
 	Msg      string // what is wrong, and what to do
 	Rule     string // of reference/asa-rules.md, section 1: "V42"; may be empty
 	LeftOut  bool   // by a lenient Load: the line is not in the Text
+	KeyPair  string // of a Warning: it is well if the box has this key pair
+}
+
+// WithKeyPairs returns list without the warnings of key pairs that the box has.
+func WithKeyPairs(list []Finding, has func(label string) bool) []Finding {
+	return slices.DeleteFunc(slices.Clone(list), func(f Finding) bool { return f.KeyPair != "" && has(f.KeyPair) })
 }
 
 // String returns the finding as text for an operator: place, severity and

@@ -52,6 +52,12 @@ func (v *validator) warn(line int, word, rule, format string, args ...any) {
 	v.say(Warning, line, word, rule, format, args...)
 }
 
+// noKeyPair warns of a key pair that the box must have; msg has a %s for its label.
+func (v *validator) noKeyPair(line int, label, msg string) {
+	v.warn(line, label, "V04", msg, label)
+	v.found[len(v.found)-1].KeyPair = label
+}
+
 // below returns the line from line on that has all of words, or line itself if
 // there is none: where in its stanza an item is given.
 func (v *validator) below(line int, words ...string) int {
@@ -185,8 +191,8 @@ func (v *validator) trustpoints() {
 			continue
 		}
 		if t.KeyPair != "" && v.run.KeyPair(t.KeyPair) == nil {
-			v.warn(v.below(t.Line, "keypair", t.KeyPair), t.KeyPair, "V04", "no line generates key pair %s; the box must have it already, "+
-				"or write crypto key generate rsa label %[1]s", t.KeyPair)
+			v.noKeyPair(v.below(t.Line, "keypair", t.KeyPair), t.KeyPair, "no line generates key pair %s; the box must have it already, "+
+				"or write crypto key generate rsa label %[1]s")
 		}
 		if (t.Enrollment == "terminal" || t.Enrollment == "url") && t.CACertificates == nil && t.Certificate == nil {
 			v.warn(t.Line, t.Name, "", "trustpoint %s has no certificate in the text: phones it should vouch for are refused until "+

@@ -353,7 +353,7 @@ func (v *validator) tlsProxy(t *TLSProxy) {
 		v.fail(v.below(t.Line, "issuer", t.LDCIssuer), t.LDCIssuer, "V04", "trustpoint %s may not issue certificates: it has no line proxy-ldc-issuer", t.LDCIssuer)
 	}
 	if t.LDCKeyPair != "" && v.run.KeyPair(t.LDCKeyPair) == nil {
-		v.warn(v.below(t.Line, t.LDCKeyPair), t.LDCKeyPair, "V04", "no line generates key pair %s; the box must have it already", t.LDCKeyPair)
+		v.noKeyPair(v.below(t.Line, t.LDCKeyPair), t.LDCKeyPair, "no line generates key pair %s; the box must have it already")
 	}
 }
 

@@ -116,6 +116,9 @@ func (b *Box) Enter(at config.Place, line string) config.Entered {
 	defer b.changing.Unlock()
 	old := b.Text()
 	e := old.Enter(at, line)
+	if b.opt.Store != nil {
+		e.Findings = config.WithKeyPairs(e.Findings, b.opt.Store.HasKey)
+	}
 	if config.Errors(e.Findings) > 0 || e.Text == old {
 		return e
 	}

@@ -187,3 +187,33 @@ func TestSecretsStayUnsaid(t *testing.T) {
 		t.Errorf("a password comes back:\n%s\n%s", out, b.logged())
 	}
 }
+
+// What is pasted is echoed in few writes, and all of it.
+func TestPasteEcho(t *testing.T) {
+	b := newTestBox(t, "")
+	lines := strings.Repeat("show curpriv "+strings.Repeat(" ", 40)+"\r", 20)
+	in := NewInput(strings.NewReader(lines))
+	defer in.Close()
+	var out countingWriter
+	err := b.Serve(context.Background(), Transport{In: in, Out: &out, Terminal: true}, Who{From: fromConsole, Level: maxPrivilege})
+	if err != io.EOF {
+		t.Errorf("Serve: %v", err)
+	}
+	if n := strings.Count(out.String(), "pb# show curpriv "); n != 20 {
+		t.Errorf("%d commands are echoed, want 20:\n%s", n, out.String())
+	}
+	if out.writes > 20*6 {
+		t.Errorf("%d writes for 20 lines", out.writes)
+	}
+}
+
+// A countingWriter counts the writes to its buffer.
+type countingWriter struct {
+	bytes.Buffer
+	writes int
+}
+
+func (w *countingWriter) Write(b []byte) (int, error) {
+	w.writes++
+	return w.Buffer.Write(b)
+}

@@ -151,6 +151,13 @@ func (in *Input) next() (b byte, ok bool, err error) {
 	return b, true, nil
 }
 
+// more reports whether the next byte is here already.
+func (in *Input) more() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.ahead) > 0
+}
+
 // wait sets whether a console waits.
 func (in *Input) wait(waiting bool) {
 	in.mu.Lock()

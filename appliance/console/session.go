@@ -287,7 +287,11 @@ const maxPasted = 256 * 1024
 // ask has the appliance do a command, with the text that must follow some. What it
 // puts into trustpoints becomes part of the configuration.
 func (s *Session) ask(w io.Writer, line string) error {
-	err := s.box.opt.App.ExecContext(s.t.running, w, line, nil)
+	answer := s.t.yes
+	if s.who.From == fromProgram {
+		answer = nil
+	}
+	err := s.box.opt.App.ExecAsking(s.t.running, w, line, nil, answer)
 	var need *appliance.NeedText
 	if errors.As(err, &need) {
 		fmt.Fprintln(w, need.Prompt)
@@ -305,7 +309,7 @@ func (s *Session) ask(w io.Writer, line string) error {
 			}
 			pasted.WriteString(row + "\n")
 		}
-		err = s.box.opt.App.ExecContext(s.t.running, w, line, []byte(pasted.String()))
+		err = s.box.opt.App.ExecAsking(s.t.running, w, line, []byte(pasted.String()), answer)
 	}
 	if err == nil && strings.HasPrefix(line, "cr") {
 		err = s.box.certify()

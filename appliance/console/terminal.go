@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -38,25 +39,51 @@ type terminal struct {
 
 	running context.Context // of the command that runs, else ctx
 
-	page int  // lines of a page; 0: no paging
-	row  int  // lines written since the last wait
-	quit bool // the reader has had enough
-	part bool // the line that was written last has no end yet
+	page int    // lines of a page; 0: no paging
+	row  int    // lines written since the last wait
+	quit bool   // the reader has had enough
+	part bool   // the line that was written last has no end yet
+	echo []byte // of keys, yet to be shown
 	err  error
 }
 
 func newTerminal(ctx context.Context, t Transport, idle func() time.Duration) *terminal {
 	x := &terminal{Transport: t, ctx: ctx, running: ctx, idle: idle, notes: newNotes()}
-	x.edit = editor{w: rawWriter{x}, next: x.next}
+	x.edit = editor{w: echoWriter{x}, next: x.next}
 	return x
 }
 
 func (t *terminal) next() (byte, error) {
+	if !t.In.more() {
+		t.flush()
+	}
 	var told <-chan struct{}
 	if t.typing {
 		told = t.notes.wake
 	}
 	return t.In.read(t.running, t.idle(), told, t.tell)
+}
+
+// flush shows the echo that has been kept back.
+func (t *terminal) flush() {
+	if len(t.echo) > 0 {
+		rawWriter{t}.Write(nil)
+	}
+}
+
+// maxEcho is how much echo is kept back, in bytes.
+const maxEcho = 1024
+
+// echoWriter keeps back what a key shows while the next key is here already, so
+// that a text which is pasted is not shown in a packet for each of its letters.
+type echoWriter struct{ t *terminal }
+
+func (w echoWriter) Write(b []byte) (int, error) {
+	if !w.t.In.more() || len(w.t.echo)+len(b) > maxEcho {
+		return rawWriter(w).Write(b)
+	}
+	w.t.echo = append(w.t.echo, b...)
+	return len(b), w.t.err
 }
 
 // begin is called before each command: a page begins.
@@ -102,6 +129,11 @@ func (u *untilWriter) Write(b []byte) (int, error) {
 type rawWriter struct{ t *terminal }
 
 func (w rawWriter) Write(b []byte) (int, error) {
+	n := len(b)
+	if len(w.t.echo) > 0 {
+		b = append(w.t.echo, b...)
+		w.t.echo = nil
+	}
 	if w.t.err == nil && len(b) > 0 {
 		w.t.part = b[len(b)-1] != '\n'
 		if w.t.Terminal {
@@ -109,7 +141,7 @@ func (w rawWriter) Write(b []byte) (int, error) {
 		}
 		_, w.t.err = w.t.Out.Write(b)
 	}
-	return len(b), w.t.err
+	return n, w.t.err
 }
 
 // Write shows what a command has to show, a page at a time.
@@ -180,6 +212,7 @@ func (t *terminal) line(prompt, prefill string) (string, error) {
 		if t.Size != nil {
 			t.edit.cols, _ = t.Size()
 		}
+		defer t.flush()
 		return t.edit.edit(prompt, prefill)
 	}
 	t.edit.prompt = prompt
@@ -234,5 +267,22 @@ func (t *terminal) confirm(question string) (bool, error) {
 			io.WriteString(rawWriter{t}, "\n")
 			return false, nil
 		}
+	}
+}
+
+// yes asks until the answer is yes or no.
+func (t *terminal) yes(question string) (bool, error) {
+	for {
+		answer, err := t.ask(question, false)
+		if err != nil {
+			return false, err
+		}
+		switch strings.ToLower(strings.TrimSpace(answer)) {
+		case "yes", "y":
+			return true, nil
+		case "no", "n":
+			return false, nil
+		}
+		io.WriteString(rawWriter{t}, "% Please answer 'yes' or 'no'.\n")
 	}
 }

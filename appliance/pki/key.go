@@ -60,6 +60,13 @@ func (s *Store) Keys() []KeyPair {
 	return list
 }
 
+// HasKey reports whether there is a key pair of that label that can be read.
+func (s *Store) HasKey(label string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.keys[label] != nil
+}
+
 func (s *Store) keyLocked(label string) (crypto.Signer, error) {
 	if key := s.keys[label]; key != nil {
 		return key, nil

@@ -100,7 +100,7 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 		return err
 	}
 	startup := console.OpenStartup(fl.flash)
-	text, err := fl.text(cmd, startup)
+	text, err := fl.text(cmd, startup, store)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (fl *runFlags) consoles(ctx context.Context, a *appliance.Appliance, box *c
 }
 
 // text is the configuration that the box begins with.
-func (fl *runFlags) text(cmd *cobra.Command, startup *console.Startup) (config.Text, error) {
+func (fl *runFlags) text(cmd *cobra.Command, startup *console.Startup, store *pki.Store) (config.Text, error) {
 	name, read := fl.file, func() ([]byte, error) { return os.ReadFile(fl.file) }
 	if fl.file == "" {
 		name, read = filepath.Join(fl.flash, "startup-config"), startup.Read
@@ -194,7 +194,7 @@ func (fl *runFlags) text(cmd *cobra.Command, startup *console.Startup) (config.T
 		return config.Text{}, err
 	}
 	text, findings := config.Load(name, bytes.NewReader(data), fl.lenient)
-	return text, tell(cmd, name, findings)
+	return text, tell(cmd, name, config.WithKeyPairs(findings, store.HasKey))
 }
 
 // load reads a configuration and prints what is wrong with it. One with errors

@@ -88,7 +88,8 @@ fqdn none
 subject-name CN=ucm_server
 keypair ucm_keys
 exit
-crypto ca enroll ucm_server noconfirm
+crypto ca enroll ucm_server
+yes
 crypto ca trustpoint phone_ca
 enrollment terminal
 exit
@@ -96,7 +97,8 @@ crypto ca authenticate phone_ca
 `
 
 // typedAfterCA is the rest.
-const typedAfterCA = `ctl-file trust
+const typedAfterCA = `yes
+ctl-file trust
 record-entry cucm-tftp trustpoint ucm_server address 203.0.113.10
 sast 2
 no shutdown
@@ -152,9 +154,9 @@ func (y *typist) shown() string {
 	return strings.ReplaceAll(y.out.String(), "\r\n", "\n")
 }
 
-// atPrompt is what a box shows when it waits for a line: a prompt, a question or,
-// for text that is pasted, nothing.
-var atPrompt = regexp.MustCompile(`(?:^|\n)(?:\S+[>#] |[A-Z][a-z]+: |[^\n]*\] ?|)$`)
+// atPrompt is what a box shows when it waits: a prompt, a question, what asks for
+// a text that ends with quit; or when the session has ended.
+var atPrompt = regexp.MustCompile(`(?:^|\n)(?:\S+[>#] |Password: |[^\n]*\[yes/no\]: |[^\n]* on a line by itself\n|Logoff\n\n(?:Press Enter to get started\n+)?)$`)
 
 // wait waits until the box waits, having shown more than before.
 func (y *typist) wait(before int) {
@@ -196,8 +198,8 @@ func (y *typist) types(lines string) {
 	}
 }
 
-// pasted types lines at which the box shows nothing, and waits for the prompt
-// after the last.
+// pasted types lines at which the box shows nothing, and waits for the
+// question after the last.
 func (y *typist) pasted(lines string) {
 	y.t.Helper()
 	before := len(y.shown())
@@ -205,11 +207,11 @@ func (y *typist) pasted(lines string) {
 		y.t.Fatal(err)
 	}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		if s := y.shown()[before:]; strings.Contains(s, "quit\n") && strings.HasSuffix(s, "# ") {
+		if s := y.shown()[before:]; strings.Contains(s, "quit\n") && strings.HasSuffix(s, "? [yes/no]: ") {
 			return
 		}
 		if time.Now().After(deadline) {
-			y.t.Fatalf("after what was pasted the box shows no prompt:\n%s", y.shown())
+			y.t.Fatalf("after what was pasted the box asks nothing:\n%s", y.shown())
 		}
 	}
 }
