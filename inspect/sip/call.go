@@ -31,7 +31,7 @@ type call struct {
 	heard     time.Time // when it was last seen, if there is a clock
 	cancelled bool      // and not answered since
 
-	prev, next *call // by when they were last seen
+	neighbours[call] // by when they were last seen
 }
 
 // An invite is what a response to INVITE must know of it.
@@ -88,7 +88,7 @@ func (c *call) end(b inspect.Binder) {
 	if c.bound {
 		b.Release(c.id, "")
 	}
-	*c = call{id: c.id, stage: ended, born: c.born, heard: c.heard, prev: c.prev, next: c.next}
+	*c = call{id: c.id, stage: ended, born: c.born, heard: c.heard, neighbours: c.neighbours}
 }
 
 // follow moves calls along with the message at hand.

@@ -4,44 +4,21 @@ import "patchbay/inspect"
 
 // calls are those of a conversation.
 type calls struct {
-	max         int
-	byID        map[string]*call
-	seen        uint64
-	first, last *call // first was last seen longest ago
+	max  int
+	byID map[string]*call
+	seen uint64
+
+	agedList[call, *call] // the first was last seen longest ago
 }
 
 // maxLooked is how many calls are looked at for one that has ended, before one
 // that has not gives way.
 const maxLooked = 32
 
-func (c *calls) push(x *call) {
-	x.prev, x.next = c.last, nil
-	if c.last != nil {
-		c.last.next = x
-	} else {
-		c.first = x
-	}
-	c.last = x
-}
-
-func (c *calls) unlink(x *call) {
-	if x.prev != nil {
-		x.prev.next = x.next
-	} else {
-		c.first = x.next
-	}
-	if x.next != nil {
-		x.next.prev = x.prev
-	} else {
-		c.last = x.prev
-	}
-	x.prev, x.next = nil, nil
-}
-
 // forget ends x and takes it out.
 func (c *calls) forget(x *call, b inspect.Binder) {
 	x.end(b)
-	c.unlink(x)
+	c.remove(x)
 	delete(c.byID, x.id)
 }
 
@@ -49,7 +26,7 @@ func (c *calls) forget(x *call, b inspect.Binder) {
 func (c *calls) get(id []byte) *call {
 	x := c.byID[string(id)]
 	if x != nil && x != c.last {
-		c.unlink(x)
+		c.remove(x)
 		c.push(x)
 	}
 	return x

@@ -15,7 +15,7 @@ type transaction struct {
 	answered bool   // with a final response
 	hash     uint64 // of from and branch
 
-	prev, next *transaction // in its list, older and younger
+	neighbours[transaction] // in its list
 }
 
 // transactions are those of a conversation, max at most and maxViaBytes of their
@@ -27,39 +27,12 @@ type transactions struct {
 	n      int
 	bytes  int // of room for Vias
 	seed   maphash.Seed
-	byHash map[uint64]*transaction // of two with one hash the later
-	lists  [2]transactionList      // those that wait, those that are answered
-}
-
-// A transactionList has the one that was spoken of longest ago first.
-type transactionList struct{ first, last *transaction }
-
-func (l *transactionList) push(x *transaction) {
-	x.prev, x.next = l.last, nil
-	if l.last != nil {
-		l.last.next = x
-	} else {
-		l.first = x
-	}
-	l.last = x
-}
-
-func (l *transactionList) remove(x *transaction) {
-	if x.prev != nil {
-		x.prev.next = x.next
-	} else {
-		l.first = x.next
-	}
-	if x.next != nil {
-		x.next.prev = x.prev
-	} else {
-		l.last = x.prev
-	}
-	x.prev, x.next = nil, nil
+	byHash map[uint64]*transaction                // of two with one hash the later
+	lists  [2]agedList[transaction, *transaction] // those that wait, those that are answered
 }
 
 // listOf returns the list that x is in.
-func (t *transactions) listOf(x *transaction) *transactionList {
+func (t *transactions) listOf(x *transaction) *agedList[transaction, *transaction] {
 	if x.answered {
 		return &t.lists[1]
 	}
