@@ -271,15 +271,15 @@ func (d *Dataplane) answer(p *stack.Packet, pl *plan) stack.Verdict {
 }
 
 // count counts hits of the access lists that were asked, and logs what their
-// entries say to log: the first hit, and after that a count at most every
-// the entry's interval.
+// entries say to log: the first hit, and after that a count at most once in the
+// entry's interval.
 func (d *Dataplane) count(x *decision, p *stack.Packet) {
 	for i := range x.asked[:x.asks] {
 		a := &x.asked[i]
 		if a.entry == nil {
 			continue
 		}
-		a.entry.Hit(&x.real)
+		a.entry.Hit(&a.flow)
 		if a.entry.Log {
 			d.logEntry(a, x, p)
 		}

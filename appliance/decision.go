@@ -46,10 +46,11 @@ type decision struct {
 	foresee, chance bool
 }
 
-// An asked is an access list that was asked, and the entry that decided; nil is
-// the implicit deny at its end.
+// An asked is an access list that was asked, about which flow, and the entry that
+// decided; nil is the implicit deny at its end.
 type asked struct {
 	list  *nat.AccessList
+	flow  stack.Flow // before 8.3 with mapped addresses
 	entry *nat.Entry
 	group string // "in", "out" or "global"
 }
@@ -230,7 +231,7 @@ func query(p *stack.Packet, f stack.Flow) nat.Query {
 // ask asks one list.
 func (x *decision) ask(l *nat.AccessList, group string, q *nat.Query) bool {
 	e := l.Find(q)
-	x.asked[x.asks] = asked{l, e, group}
+	x.asked[x.asks] = asked{l, q.Flow, e, group}
 	x.asks++
 	return e != nil && e.Permit
 }

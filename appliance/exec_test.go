@@ -172,6 +172,39 @@ TCP outside 192.0.2.5:80 inside 10.20.0.50(203.0.113.2):4000, idle 0:00:00, byte
 	}
 }
 
+// Before 8.3 lists name mapped addresses, and so do the elements that count.
+func TestElementCountsMapped(t *testing.T) {
+	text := "ASA Version 8.2(5)\n" + baseConfig + `
+route outside 0.0.0.0 0.0.0.0 203.0.113.1 1
+object-group network servers
+ network-object host 203.0.113.9
+ network-object host 203.0.113.10
+access-list outside_in extended permit udp any object-group servers
+access-list outside_out extended permit udp object-group servers any
+access-group outside_in in interface outside
+access-group outside_out out interface outside
+static (inside,outside) 203.0.113.10 10.20.0.11 netmask 255.255.255.255
+`
+	b := newTracedBox(t, text, nil)
+	if b == nil {
+		t.Fatal("the configuration is refused")
+	}
+	b.send("outside", udpPacket("192.0.2.5:4000", "203.0.113.10:53", 0), stack.Forward)
+	b.send("inside", udpPacket("10.20.0.11:9", "192.0.2.6:9", 0), stack.Forward)
+	want := `access-list outside_in; 2 elements
+access-list outside_in line 1 extended permit udp any object-group servers (hitcnt=1)
+  access-list outside_in line 1 extended permit udp any host 203.0.113.9 (hitcnt=0)
+  access-list outside_in line 1 extended permit udp any host 203.0.113.10 (hitcnt=1)
+access-list outside_out; 2 elements
+access-list outside_out line 1 extended permit udp object-group servers any (hitcnt=1)
+  access-list outside_out line 1 extended permit udp host 203.0.113.9 any (hitcnt=0)
+  access-list outside_out line 1 extended permit udp host 203.0.113.10 any (hitcnt=1)
+`
+	if diff := cmp.Diff(want, withoutHashes(b.do("show access-list outside_in")+b.do("show access-list outside_out"))); diff != "" {
+		t.Errorf("show access-list (-want +got):\n%s", diff)
+	}
+}
+
 func TestExecCounters(t *testing.T) {
 	b := execBox(t)
 	for range 2 {
