@@ -211,7 +211,8 @@ func (x *sender) send(c net.Conn) (sent bool, err error) {
 		}
 		c.SetWriteDeadline(time.Now().Add(writeTimeout))
 		if _, err := io.WriteString(c, s); err != nil {
-			if !stream { // it is lost; a refusal is of the one before
+			if !stream { // the error may be of the one before, and then this one was not tried
+				io.WriteString(c, s)
 				x.queue.done()
 			}
 			return sent, err
