@@ -56,17 +56,13 @@ func (s connSide) name() string { return anyIf(s.on) }
 
 // MarshalJSON implements json.Marshaler. What is any is left out.
 func (s connSide) MarshalJSON() ([]byte, error) {
-	on := ""
-	if s.on != nil {
-		on = s.on.Name
-	}
 	return json.Marshal(struct {
 		Interface  string     `json:"interface,omitempty"`
 		Addr       netip.Addr `json:"address,omitzero"`
 		Port       uint16     `json:"port"`
 		Mapped     netip.Addr `json:"mapped_address,omitzero"`
 		MappedPort uint16     `json:"mapped_port"`
-	}{on, s.real.Addr(), s.real.Port(), s.mapped.Addr(), s.mapped.Port()})
+	}{ifName(s.on), s.real.Addr(), s.real.Port(), s.mapped.Addr(), s.mapped.Port()})
 }
 
 // text is "inside 10.20.0.50(203.0.113.2):5000", the port that of the real end.
