@@ -93,6 +93,17 @@ func wildAddr(a netip.Addr) string {
 func wild(a netip.AddrPort) string    { return fmt.Sprintf("%s:%d", wildAddr(a.Addr()), a.Port()) }
 func slashed(a netip.AddrPort) string { return fmt.Sprintf("%s/%d", wildAddr(a.Addr()), a.Port()) }
 
+// An endpoint is an address and a port, either of which may not be known.
+type endpoint struct{ netip.AddrPort }
+
+// MarshalJSON implements json.Marshaler.
+func (e endpoint) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Addr netip.Addr `json:"address,omitzero"`
+		Port uint16     `json:"port"`
+	}{e.Addr(), e.Port()})
+}
+
 // sides returns the two sides of a connection, the outside first: the one with
 // the lower security level, or the server's.
 func sides(in, out *stack.Interface, client, server stack.Flow) [2]connSide {
