@@ -62,11 +62,6 @@ func (x *execution) confirmed(question string) (bool, error) {
 	return x.ask(question)
 }
 
-// part returns an execution like x that shows on w.
-func (x *execution) part(w io.Writer) *execution {
-	return &execution{Appliance: x.Appliance, ctx: x.ctx, Writer: bufio.NewWriter(w), plan: x.plan, running: x.running, pasted: x.pasted, ask: x.ask}
-}
-
 func (x *execution) printf(format string, args ...any) { fmt.Fprintf(x.Writer, format, args...) }
 
 // A Refusal is why Exec did not do a command.

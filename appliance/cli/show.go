@@ -61,7 +61,7 @@ func (l List[T]) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Seconds is a time.Duration that is a number of seconds in JSON.
+// Seconds is a time.Duration that is a number of seconds in JSON, to the thousandth.
 type Seconds time.Duration
 
 // Duration returns s as the time package has it.
@@ -69,5 +69,5 @@ func (s Seconds) Duration() time.Duration { return time.Duration(s) }
 
 // MarshalJSON implements json.Marshaler.
 func (s Seconds) MarshalJSON() ([]byte, error) {
-	return strconv.AppendFloat(nil, s.Duration().Seconds(), 'f', -1, 64), nil
+	return strconv.AppendFloat(nil, s.Duration().Truncate(time.Millisecond).Seconds(), 'f', -1, 64), nil
 }
