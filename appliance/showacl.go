@@ -153,6 +153,9 @@ func (x *execution) oneList(l *config.AccessList, compiled *nat.AccessList) show
 			o.expand = o.expand || n > 1 || byName(e.Src) || byName(e.Dst)
 			o.Elements = appendElements(o.Elements, line, ace, ace.Services[k], e)
 		}
+		if !o.expand && len(o.Elements) == 1 { // it is the entry, as it was written
+			o.Elements[0].Words, o.Elements[0].Hash = o.Words, o.Hash
+		}
 		s.Entries = append(s.Entries, o)
 	}
 	return s
