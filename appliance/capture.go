@@ -36,9 +36,9 @@ var captureCommands = []cli.Rule[execFunc]{
 		Help: "Keep packets in memory", Do: startCapture},
 	{Syntax: "no capture <name>", Help: "End a capture and forget it", Do: endCapture},
 	{Syntax: "clear capture {all|<name>}", Help: "Forget what was captured, and go on", Do: clearCapture},
-	{Syntax: "show capture", Help: "Captures there are", Do: showCaptures},
+	{Syntax: "show capture", Help: "Captures there are", Do: show(showCaptures)},
 	{Syntax: "show capture <name> [{count <number:1-4294967295>|packet-number <first:1-4294967295>}...] [detail|dump]",
-		Help: "What was captured", Do: showCapture},
+		Help: "What was captured", Do: show(showCapture)},
 	{Syntax: "copy [/noconfirm] /pcap <from:word> <to:word>", Help: "Write a capture to flash", Do: copyCapture},
 }
 

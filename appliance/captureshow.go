@@ -1,92 +1,182 @@
 package appliance
 
 import (
+	"bufio"
+	"bytes"
+	"cmp"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"patchbay/appliance/cli"
 	"patchbay/stack"
 	"patchbay/stack/link"
 )
 
-// showCaptures lists the captures.
-func showCaptures(x *execution, _ cli.Args) error {
-	for _, c := range x.captures.list() {
-		x.printf("capture %s type ", c.name)
-		switch {
-		case c.one:
-			x.printf("asp-drop %v", c.drop)
-		case c.drops:
-			x.printf("asp-drop all")
-		default:
-			x.printf("raw-data")
-		}
-		if c.list != nil {
-			x.printf(" access-list %s", c.list.Name)
-		}
-		if c.buffer != captureBuffer {
-			x.printf(" buffer %d", c.buffer)
-		}
-		if c.length != captureLength {
-			x.printf(" packet-length %d", c.length)
-		}
-		if c.circular {
-			x.printf(" circular-buffer")
-		}
-		for _, name := range c.on {
-			x.printf(" interface %s", name)
-		}
-		_, bytes := c.ring.Len()
-		state := "Capturing"
-		if c.ring.Full() && !c.circular {
-			state = "Buffer Full"
-		}
-		x.printf(" [%s - %d bytes]\n", state, bytes)
-		for _, m := range c.matches {
-			x.printf("  %s\n", m.text)
-		}
-	}
-	return nil
+// A shownCapture is one of "show capture".
+type shownCapture struct {
+	Name         string           `json:"name"`
+	Type         string           `json:"type"`                  // "raw-data" or "asp-drop"
+	Reason       string           `json:"drop_reason,omitempty"` // of asp-drop; none: all
+	List         string           `json:"access_list,omitempty"`
+	Buffer       int              `json:"buffer_bytes"`
+	PacketLength int              `json:"packet_length"` // bytes kept of each
+	Circular     bool             `json:"circular_buffer"`
+	Interfaces   cli.List[string] `json:"interfaces"` // none: all
+	Full         bool             `json:"full"`       // it takes no more
+	Packets      int              `json:"packets"`
+	Bytes        int              `json:"bytes"`
+	Matches      cli.List[string] `json:"matches"`
 }
 
-// showCapture lists the packets of a capture, one a line.
-func showCapture(x *execution, args cli.Args) error {
+type shownCaptures struct {
+	Captures cli.List[shownCapture] `json:"captures"`
+}
+
+func showCaptures(x *execution, _ cli.Args) (s shownCaptures, _ error) {
+	for _, c := range x.captures.list() {
+		o := shownCapture{Name: c.name, Type: "raw-data", Buffer: c.buffer, PacketLength: c.length, Circular: c.circular, Interfaces: c.on}
+		if c.drops {
+			o.Type = "asp-drop"
+		}
+		if c.one {
+			o.Reason = c.drop.String()
+		}
+		if c.list != nil {
+			o.List = c.list.Name
+		}
+		o.Packets, o.Bytes = c.ring.Len()
+		o.Full = c.ring.Full() && !c.circular
+		for _, m := range c.matches {
+			o.Matches = append(o.Matches, m.text)
+		}
+		s.Captures = append(s.Captures, o)
+	}
+	return s, nil
+}
+
+func (s shownCaptures) Text(w *bufio.Writer) {
+	for _, c := range s.Captures {
+		fmt.Fprintf(w, "capture %s type %s", c.Name, c.Type)
+		if c.Type == "asp-drop" {
+			fmt.Fprintf(w, " %s", cmp.Or(c.Reason, "all"))
+		}
+		if c.List != "" {
+			fmt.Fprintf(w, " access-list %s", c.List)
+		}
+		if c.Buffer != captureBuffer {
+			fmt.Fprintf(w, " buffer %d", c.Buffer)
+		}
+		if c.PacketLength != captureLength {
+			fmt.Fprintf(w, " packet-length %d", c.PacketLength)
+		}
+		if c.Circular {
+			w.WriteString(" circular-buffer")
+		}
+		for _, name := range c.Interfaces {
+			fmt.Fprintf(w, " interface %s", name)
+		}
+		state := "Capturing"
+		if c.Full {
+			state = "Buffer Full"
+		}
+		fmt.Fprintf(w, " [%s - %d bytes]\n", state, c.Bytes)
+		for _, m := range c.Matches {
+			fmt.Fprintf(w, "  %s\n", m)
+		}
+	}
+}
+
+// A shownPacket is one that was captured.
+type shownPacket struct {
+	Number  int        `json:"number"`
+	Time    time.Time  `json:"time"`
+	Length  int        `json:"length"`             // bytes, as it was
+	Proto   string     `json:"protocol,omitempty"` // of IPv4, as what follows
+	Src     netip.Addr `json:"source,omitzero"`
+	Dst     netip.Addr `json:"destination,omitzero"`
+	SrcPort *uint16    `json:"source_port,omitempty"`
+	DstPort *uint16    `json:"destination_port,omitempty"`
+	Summary string     `json:"text"`
+	Drop    *aspReason `json:"drop,omitempty"`
+	Data    string     `json:"data,omitempty"` // of dump: hexadecimal
+	data    []byte
+}
+
+// An aspReason is why a packet was dropped.
+type aspReason struct {
+	Reason string `json:"reason"`
+	Text   string `json:"text"`
+}
+
+// shownPackets are those of a capture, or some of them.
+type shownPackets struct {
+	Captured int                   `json:"captured"`
+	Packets  cli.List[shownPacket] `json:"packets"`
+}
+
+func showCapture(x *execution, args cli.Args) (s shownPackets, _ error) {
 	c := x.capture(args.Get("name"))
 	if c == nil {
-		return noCapture(args.Get("name"))
+		return s, noCapture(args.Get("name"))
 	}
-	packets, _ := c.ring.Len()
-	x.printf("\n%d packets captured\n\n", packets)
-	first, count := args.Int("first", 1), args.Int("number", packets)
-	n, shown := 0, 0
-	var line []byte
+	s.Captured, _ = c.ring.Len()
+	first, count, n := args.Int("first", 1), args.Int("number", s.Captured), 0
 	c.ring.Each(func(r link.Record) bool {
 		if n++; n < first {
 			return true
 		}
-		if shown == count {
+		if len(s.Packets) == count {
 			return false
 		}
-		shown++
-		line = fmt.Appendf(line[:0], "%4d: %s ", n, r.Time.UTC().Format("15:04:05.000000"))
-		line = appendCaptured(line, r, args.Has("detail"))
+		p := shownPacket{Number: n, Time: r.Time.UTC(), Length: r.Len, Summary: string(appendCaptured(nil, r, args.Has("detail")))}
+		p.address(r.Data)
 		if r.Tag&tagDrop != 0 {
 			v := stack.Verdict(r.Tag >> tagShift)
-			line = fmt.Appendf(line, " Drop-reason: (%v) %s", v, v.Text())
+			p.Drop = &aspReason{v.String(), v.Text()}
 		}
-		x.printf("%s\n", line)
 		if args.Has("dump") {
-			x.hexDump(r.Data)
+			p.data = bytes.Clone(r.Data)
+			p.Data = hex.EncodeToString(p.data)
 		}
+		s.Packets = append(s.Packets, p)
 		return true
 	})
-	x.printf("%d packets shown\n", shown)
-	return nil
+	return s, nil
+}
+
+// address fills in between whom the IPv4 packet d went. It takes any bytes.
+func (p *shownPacket) address(d []byte) {
+	const header, portBytes = 20, 4
+	if len(d) < header || d[0]>>4 != 4 {
+		return
+	}
+	proto := stack.Proto(d[9])
+	p.Proto, p.Src, p.Dst = proto.String(), netip.AddrFrom4([4]byte(d[12:16])), netip.AddrFrom4([4]byte(d[16:20]))
+	be := binary.BigEndian
+	if at := int(d[0]&15) * 4; (proto == stack.TCP || proto == stack.UDP) && be.Uint16(d[6:])&0x1fff == 0 && at >= header && len(d) >= at+portBytes {
+		src, dst := be.Uint16(d[at:]), be.Uint16(d[at+2:])
+		p.SrcPort, p.DstPort = &src, &dst
+	}
+}
+
+func (s shownPackets) Text(w *bufio.Writer) {
+	fmt.Fprintf(w, "\n%d packets captured\n\n", s.Captured)
+	for _, p := range s.Packets {
+		fmt.Fprintf(w, "%4d: %s %s", p.Number, p.Time.Format("15:04:05.000000"), p.Summary)
+		if p.Drop != nil {
+			fmt.Fprintf(w, " Drop-reason: (%s) %s", p.Drop.Reason, p.Drop.Text)
+		}
+		w.WriteString("\n")
+		hexDump(w, p.data)
+	}
+	fmt.Fprintf(w, "%d packets shown\n", len(s.Packets))
 }
 
 // appendCaptured appends a packet as the ASA writes it, after tcpdump:
@@ -195,7 +285,7 @@ func icmpText(typ, code uint8) string {
 }
 
 // hexDump writes bytes as the ASA does, 16 a line.
-func (x *execution) hexDump(d []byte) {
+func hexDump(w *bufio.Writer, d []byte) {
 	for at := 0; at < len(d); at += 16 {
 		row := d[at:min(at+16, len(d))]
 		var hex, text strings.Builder
@@ -209,7 +299,7 @@ func (x *execution) hexDump(d []byte) {
 			}
 			text.WriteByte(b)
 		}
-		x.printf("0x%04x\t %-40s\t%s\n", at, hex.String(), text.String())
+		fmt.Fprintf(w, "0x%04x\t %-40s\t%s\n", at, hex.String(), text.String())
 	}
 }
 

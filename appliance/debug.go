@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"fmt"
@@ -49,7 +50,7 @@ var debugCommands = []cli.Rule[execFunc]{
 	{Syntax: "no debug {sip|skinny|tls-proxy} [errors|events] [host <who:phone>]", Help: "Show it no more", Do: debugOff},
 	{Syntax: "no debug all", Help: "Show nothing any more", Do: undebugAll},
 	{Syntax: "undebug all", Help: "Show nothing any more", Do: undebugAll},
-	{Syntax: "show debug", Help: "What is shown as it happens", Do: showDebug},
+	{Syntax: "show debug", Help: "What is shown as it happens", Do: show(showDebug)},
 }
 
 // A debugSetting is one "debug" command.
@@ -378,12 +379,30 @@ func undebugAll(x *execution, _ cli.Args) error {
 	return nil
 }
 
-func showDebug(x *execution, _ cli.Args) error {
+// A shownSetting is a "debug" command that is in force.
+type shownSetting struct {
+	Command string `json:"command"`
+	Topic   string `json:"topic"`
+	Level   string `json:"level,omitempty"` // "errors" or "events"; none: both
+	Host    string `json:"host,omitempty"`  // a device or an address; none: all
+}
+
+type shownSettings struct {
+	Settings cli.List[shownSetting] `json:"debug"`
+}
+
+func showDebug(x *execution, _ cli.Args) (s shownSettings, _ error) {
 	d := &x.debug
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, s := range *x.debugSettings() {
-		x.printf("%s\n", s)
+	for _, o := range *x.debugSettings() {
+		s.Settings = append(s.Settings, shownSetting{o.String(), topicNames[o.topic], o.level, o.host})
 	}
-	return nil
+	return s, nil
+}
+
+func (s shownSettings) Text(w *bufio.Writer) {
+	for _, o := range s.Settings {
+		fmt.Fprintf(w, "%s\n", o.Command)
+	}
 }

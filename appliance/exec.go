@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -21,6 +22,18 @@ const maxExecLine = 510
 // says by the ASA's words, as a *Refusal or an error.
 type execFunc func(x *execution, a cli.Args) error
 
+// show makes the execFunc of a show command, which finds out what is to be shown
+// and leaves it to others to write it.
+func show[T cli.Shown](find func(x *execution, a cli.Args) (T, error)) execFunc {
+	return func(x *execution, a cli.Args) error {
+		found, err := find(x, a)
+		if err == nil {
+			x.shown = found
+		}
+		return err
+	}
+}
+
 // An execution is one command being done.
 type execution struct {
 	*Appliance
@@ -30,6 +43,7 @@ type execution struct {
 	running       *config.Running // the same
 	pasted        []byte          // what follows the command, or nil
 	ask           AskFunc         // nil: nobody is there to be asked
+	shown         cli.Shown       // what a show command has found out, or nil
 }
 
 // An AskFunc puts a question, which says that yes or no is the answer, to who gave
@@ -46,11 +60,6 @@ func (x *execution) confirmed(question string) (bool, error) {
 		return false, err
 	}
 	return x.ask(question)
-}
-
-// part returns an execution like x that shows on w.
-func (x *execution) part(w io.Writer) *execution {
-	return &execution{x.Appliance, x.ctx, bufio.NewWriter(w), x.plan, x.running, x.pasted, x.ask}
 }
 
 func (x *execution) printf(format string, args ...any) { fmt.Fprintf(x.Writer, format, args...) }
@@ -80,7 +89,8 @@ func (r *Refusal) Error() string {
 // w. Keywords may be abbreviated. What the ASA would refuse is a *Refusal; other
 // errors are of w and of files. The output depends on the box, its clock and the
 // command only, but for what asks others: ping, traceroute. Any number of goroutines
-// may call it, while the box runs.
+// may call it, while the box runs. A show command that "| json" follows is shown as
+// one JSON document; see cli.Shown.
 //
 // A command that a text must follow, such as a certificate, is a *NeedText error:
 // ask for it, and call ExecText.
@@ -101,6 +111,7 @@ func (a *Appliance) ExecContext(ctx context.Context, w io.Writer, line string, p
 // certificate of a CA is not trusted, nor an identity made, before that is yes.
 // (reference/asa-cli.md, section 7.)
 func (a *Appliance) ExecAsking(ctx context.Context, w io.Writer, line string, pasted []byte, ask AskFunc) error {
+	line, asJSON := cli.CutJSON(line)
 	if len(line) > maxExecLine {
 		return &Refusal{Text: fmt.Sprintf("%% Command of %d bytes is too long: %d at most", len(line), maxExecLine)}
 	}
@@ -108,16 +119,22 @@ func (a *Appliance) ExecAsking(ctx context.Context, w io.Writer, line string, pa
 		return &Refusal{Text: fmt.Sprintf("%% Command has the control character %q", line[i])}
 	}
 	pl := a.plan()
-	x := &execution{a, ctx, bufio.NewWriter(w), pl, pl.running, pasted, ask}
+	x := &execution{Appliance: a, ctx: ctx, Writer: bufio.NewWriter(w), plan: pl, running: pl.running, pasted: pasted, ask: ask}
 	m, err := execGrammar.Match(line, x.checkWord)
 	if err != nil {
 		return &Refusal{Line: hideSecrets(line), Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
 	}
-	if err := m.Rule.Do(x, m.Args); err != nil {
-		x.Flush()
-		return err
+	if asJSON {
+		x.Writer = bufio.NewWriter(io.Discard)
 	}
-	return x.Flush()
+	failed := m.Rule.Do(x, m.Args)
+	switch {
+	case failed == nil && x.shown != nil:
+		return cli.Show(w, x.shown, asJSON)
+	case failed == nil && asJSON:
+		return refuse("%% This command cannot be shown as JSON")
+	}
+	return cmp.Or(failed, x.Flush())
 }
 
 // ExecSyntax returns the syntax of the commands that Exec does, and their help.

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bufio"
 	"fmt"
 	"runtime"
 	"runtime/metrics"
@@ -11,8 +12,8 @@ import (
 )
 
 var showLoadCommands = []cli.Rule[execFunc]{
-	{Syntax: "show cpu [usage]", Help: "How busy the processors are", Do: showCPU},
-	{Syntax: "show memory", Help: "Memory of the program", Do: showMemory},
+	{Syntax: "show cpu [usage]", Help: "How busy the processors are", Do: show(showCPU)},
+	{Syntax: "show memory", Help: "Memory of the program", Do: show(showMemory)},
 }
 
 const (
@@ -80,26 +81,44 @@ func (a *Appliance) sampleCPU(now time.Time) {
 	}
 }
 
-// showCPU writes how busy the program has kept those processors that it may use,
-// in the ASA's layout. What else runs on the host does not count.
-func showCPU(x *execution, _ cli.Args) error {
-	used, ok := cpuUsed()
-	now := cpuSample{x.opt.Now(), used}
-	var percent [3]int
-	for k, d := range []time.Duration{cpuEvery, time.Minute, cpuSpan} {
-		busy, measured := x.cpu.over(d, now)
-		if ok = ok && measured; !ok {
-			return refuse("%% CPU utilization has not been measured: the box has only begun, or its host does not tell")
-		}
-		percent[k] = min(100, int(busy*100/float64(runtime.GOMAXPROCS(0))+0.5))
-	}
-	x.printf("CPU utilization for 5 seconds = %d%%; 1 minute: %d%%; 5 minutes: %d%%\n", percent[0], percent[1], percent[2])
-	return nil
+// A shownCPU is how busy the program has kept those processors that it may use, in
+// percent of them all. What else runs on the host does not count.
+type shownCPU struct {
+	Seconds5 int `json:"percent_5_seconds"`
+	Minute1  int `json:"percent_1_minute"`
+	Minutes5 int `json:"percent_5_minutes"`
 }
 
-// showMemory writes what memory the program has from its host and how much of it
-// is in use, in the ASA's layout.
-func showMemory(x *execution, _ cli.Args) error {
+func showCPU(x *execution, _ cli.Args) (s shownCPU, _ error) {
+	used, ok := cpuUsed()
+	now := cpuSample{x.opt.Now(), used}
+	for _, over := range []struct {
+		span    time.Duration
+		percent *int
+	}{{cpuEvery, &s.Seconds5}, {time.Minute, &s.Minute1}, {cpuSpan, &s.Minutes5}} {
+		busy, measured := x.cpu.over(over.span, now)
+		if ok = ok && measured; !ok {
+			return s, refuse("%% CPU utilization has not been measured: the box has only begun, or its host does not tell")
+		}
+		*over.percent = min(100, int(busy*100/float64(runtime.GOMAXPROCS(0))+0.5))
+	}
+	return s, nil
+}
+
+// Text is in the ASA's layout.
+func (s shownCPU) Text(w *bufio.Writer) {
+	fmt.Fprintf(w, "CPU utilization for 5 seconds = %d%%; 1 minute: %d%%; 5 minutes: %d%%\n", s.Seconds5, s.Minute1, s.Minutes5)
+}
+
+// A shownMemory is what memory the program has from its host, and how much of it
+// is in use.
+type shownMemory struct {
+	Free  uint64 `json:"free_bytes"`
+	Used  uint64 `json:"used_bytes"`
+	Total uint64 `json:"total_bytes"`
+}
+
+func showMemory(*execution, cli.Args) (shownMemory, error) {
 	s := []metrics.Sample{
 		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}, // given back
 		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
@@ -108,13 +127,17 @@ func showMemory(x *execution, _ cli.Args) error {
 	var n [4]uint64
 	for k := range s {
 		if s[k].Value.Kind() != metrics.KindUint64 {
-			return fmt.Errorf("ERROR: %% %s is not known", s[k].Name)
+			return shownMemory{}, fmt.Errorf("ERROR: %% %s is not known", s[k].Name)
 		}
 		n[k] = s[k].Value.Uint64()
 	}
 	total, free := n[0]-n[1], n[2]+n[3]
-	percent := int(float64(free)*100/float64(total) + 0.5)
-	x.printf("Free memory:  %18d bytes (%2d%%)\nUsed memory:  %18d bytes (%2d%%)\n-------------     ------------------\nTotal memory: %18d bytes (100%%)\n",
-		free, percent, total-free, 100-percent, total)
-	return nil
+	return shownMemory{Free: free, Used: total - free, Total: total}, nil
+}
+
+// Text is in the ASA's layout.
+func (s shownMemory) Text(w *bufio.Writer) {
+	percent := int(float64(s.Free)*100/float64(s.Total) + 0.5)
+	fmt.Fprintf(w, "Free memory:  %18d bytes (%2d%%)\nUsed memory:  %18d bytes (%2d%%)\n-------------     ------------------\nTotal memory: %18d bytes (100%%)\n",
+		s.Free, percent, s.Used, 100-percent, s.Total)
 }

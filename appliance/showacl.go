@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bufio"
 	"fmt"
 	"hash/crc32"
 	"strings"
@@ -11,67 +12,153 @@ import (
 )
 
 var showACLCommands = []cli.Rule[execFunc]{
-	{Syntax: "show access-list [<name:acl>]", Help: "Access lists, what they expand to, and hit counts", Do: showAccessList},
+	{Syntax: "show access-list [<name:acl>]", Help: "Access lists, what they expand to, and hit counts", Do: show(showAccessList)},
 }
 
 // textHash is what "show access-list" and the log tell lists and entries apart
 // by: the same on every box and after every start.
 func textHash(text string) uint32 { return crc32.ChecksumIEEE([]byte(text)) }
 
-// showAccessList lists access lists as they are compiled into the plan; those
-// that are on no interface never count a hit.
-// (reference/asa-cli-show-debug.md, section 2.8.)
-func showAccessList(x *execution, args cli.Args) error {
+// A hash is a textHash as it is written.
+type hash uint32
+
+func (h hash) String() string { return fmt.Sprintf("0x%08x", uint32(h)) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (h hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+
+// A shownList is an access list as it is compiled into the plan.
+type shownList struct {
+	Name     string               `json:"name"`
+	Elements uint64               `json:"elements"`
+	Hash     hash                 `json:"hash"`
+	Entries  cli.List[shownEntry] `json:"entries"`
+}
+
+// A shownEntry is a line of an access list: a remark, or what it expands to.
+type shownEntry struct {
+	Line     int                    `json:"line"`
+	Remark   string                 `json:"remark,omitempty"`
+	Words    string                 `json:"text,omitempty"` // after the name and line
+	Inactive bool                   `json:"inactive,omitempty"`
+	Hits     uint64                 `json:"hits"`
+	Hash     hash                   `json:"hash,omitempty"`
+	Elements cli.List[shownElement] `json:"elements,omitempty"`
+	expand   bool                   // Text lists the elements
+}
+
+// A shownElement is what packets are compared with. One entry of too many elements,
+// which are not counted apart, stands for all of them.
+type shownElement struct {
+	Words    string               `json:"text"`
+	Action   string               `json:"action"` // "permit" or "deny"
+	Proto    string               `json:"protocol"`
+	Src      string               `json:"source,omitempty"` // "any", an address, a prefix, or first-last
+	Dst      string               `json:"destination,omitempty"`
+	SrcPorts cli.List[shownPorts] `json:"source_ports,omitempty"` // none: any
+	DstPorts cli.List[shownPorts] `json:"destination_ports,omitempty"`
+	ICMPType *int                 `json:"icmp_type,omitempty"`
+	ICMPCode *int                 `json:"icmp_code,omitempty"`
+	Stands   uint64               `json:"stands_for,omitempty"` // how many elements, if it is not one
+	Hits     uint64               `json:"hits"`
+	Hash     hash                 `json:"hash"`
+}
+
+// shownPorts are ports from one to another, or all but these.
+type shownPorts struct {
+	From uint16 `json:"from"`
+	To   uint16 `json:"to"`
+	Not  bool   `json:"not,omitempty"`
+}
+
+type shownLists struct {
+	Lists cli.List[shownList] `json:"access_lists"`
+	all   bool
+}
+
+// showAccessList finds access lists; those that are on no interface never count a
+// hit.
+func showAccessList(x *execution, args cli.Args) (s shownLists, _ error) {
 	only := args.Get("name")
-	if only == "" {
-		x.printf("access-list cached ACL log flows: total 0, denied 0 (deny-flow-max 4096)\n            alert-interval 300\n")
-	}
+	s.all = only == ""
 	for i := range x.running.AccessLists {
 		l := &x.running.AccessLists[i]
 		if only == "" || only == l.Name {
-			x.showOneList(l, x.plan.lists[l.Name])
+			s.Lists = append(s.Lists, x.oneList(l, x.plan.lists[l.Name]))
 		}
 	}
-	return nil
+	return s, nil
 }
 
-// showOneList lists l, whose entries made those of compiled, in order.
-func (x *execution) showOneList(l *config.AccessList, compiled *nat.AccessList) {
+// Text is in the layout of reference/asa-cli-show-debug.md, section 2.8.
+func (s shownLists) Text(w *bufio.Writer) {
+	if s.all {
+		w.WriteString("access-list cached ACL log flows: total 0, denied 0 (deny-flow-max 4096)\n            alert-interval 300\n")
+	}
+	for i := range s.Lists {
+		s.Lists[i].text(w)
+	}
+}
+
+func (l *shownList) text(w *bufio.Writer) {
+	fmt.Fprintf(w, "access-list %s; %d elements; name hash: %v\n", l.Name, l.Elements, l.Hash)
+	for k := range l.Entries {
+		e := &l.Entries[k]
+		line := lineText(l.Name, e.Line)
+		if e.Words == "" {
+			fmt.Fprintf(w, "%s remark %s\n", line, e.Remark)
+			continue
+		}
+		idle := ""
+		if e.Inactive {
+			idle = " (inactive)"
+		}
+		fmt.Fprintf(w, "%s %s (hitcnt=%d)%s %v\n", line, e.Words, e.Hits, idle, e.Hash)
+		if !e.expand {
+			continue
+		}
+		for j := range e.Elements {
+			o := &e.Elements[j]
+			fmt.Fprintf(w, "  %s %s (hitcnt=%d)%s %v\n", line, o.Words, o.Hits, idle, o.Hash)
+		}
+	}
+}
+
+// lineText is how a line of an access list is named, from 1.
+func lineText(list string, n int) string { return fmt.Sprintf("access-list %s line %d", list, n) }
+
+// oneList says what l is, whose entries made those of compiled, in order.
+func (x *execution) oneList(l *config.AccessList, compiled *nat.AccessList) shownList {
+	s := shownList{Name: l.Name, Hash: hash(textHash(l.Name))}
 	var entries []*nat.Entry
 	if compiled != nil {
 		entries = compiled.Entries
 	}
-	elements, next := uint64(0), entries
-	for i := range l.Entries {
-		for k := range entriesOf(&l.Entries[i]) {
-			elements += elementsOf(&l.Entries[i].Services[k], next[0])
-			next = next[1:]
-		}
-	}
-	x.printf("access-list %s; %d elements; name hash: 0x%08x\n", l.Name, elements, textHash(l.Name))
 	for i := range l.Entries {
 		ace := &l.Entries[i]
-		words := aceWords(ace)
-		line := fmt.Sprintf("access-list %s line %d", l.Name, i+1)
+		o := shownEntry{Line: i + 1, Remark: ace.Remark}
 		if ace.IsRemark() {
-			x.printf("%s remark %s\n", line, ace.Remark)
+			s.Entries = append(s.Entries, o)
 			continue
 		}
 		own := entries[:min(len(entries), entriesOf(ace))]
 		entries = entries[len(own):]
-		hits, several := uint64(0), len(own) > 1
+		line := lineText(l.Name, o.Line)
+		o.Words, o.Inactive, o.expand = aceWords(ace), !ace.Active(x.opt.Now().UTC()), len(own) > 1
+		o.Hash = hash(textHash(line + " " + o.Words))
 		for k, e := range own {
-			hits += e.Hits()
-			several = several || elementsOf(&ace.Services[k], e) > 1 || byName(e.Src) || byName(e.Dst)
+			n := elementsOf(&ace.Services[k], e)
+			s.Elements += n
+			o.Hits += e.Hits()
+			o.expand = o.expand || n > 1 || byName(e.Src) || byName(e.Dst)
+			o.Elements = appendElements(o.Elements, line, ace, ace.Services[k], e)
 		}
-		x.showElement("", line, words, hits, x.idleText(ace))
-		if !several {
-			continue
+		if !o.expand && len(o.Elements) == 1 { // it is the entry, as it was written
+			o.Elements[0].Words, o.Elements[0].Hash = o.Words, o.Hash
 		}
-		for k, e := range own {
-			x.showElements(line, ace, ace.Services[k], e)
-		}
+		s.Entries = append(s.Entries, o)
 	}
+	return s
 }
 
 // entriesOf returns how many entries compileList makes of an ACE.
@@ -114,30 +201,29 @@ func aceWords(a *config.ACE) string {
 	return strings.Join(words, " ")
 }
 
-// idleText is what follows the hit count of an entry that matches nothing now.
-func (x *execution) idleText(a *config.ACE) string {
-	if a.Active(x.opt.Now().UTC()) {
-		return ""
+// appendElements appends what an entry expands to.
+func appendElements(list []shownElement, line string, a *config.ACE, s config.Service, e *nat.Entry) []shownElement {
+	add := func(o shownElement, words string, srcPorts, dstPorts []config.PortSpec, hits uint64) {
+		o.Words, o.Hits, o.Hash = words, hits, hash(textHash(line+" "+words))
+		o.Action, o.Proto = actionWord(a.Permit), config.ProtoName(s.Proto)
+		o.SrcPorts, o.DstPorts = portsOf(srcPorts), portsOf(dstPorts)
+		if s.ICMPType >= 0 {
+			o.ICMPType = &s.ICMPType
+			if s.ICMPCode >= 0 {
+				o.ICMPCode = &s.ICMPCode
+			}
+		}
+		list = append(list, o)
 	}
-	return " (inactive)"
-}
-
-func (x *execution) showElement(indent, line, words string, hits uint64, idle string) {
-	x.printf("%s%s %s (hitcnt=%d)%s 0x%08x\n", indent, line, words, hits, idle, textHash(line+" "+words))
-}
-
-// showElements lists what an entry expands to. One of too many elements, which
-// are not counted apart, stands for all of them.
-func (x *execution) showElements(line string, a *config.ACE, s config.Service, e *nat.Entry) {
-	idle := x.idleText(a)
 	if !e.Counted() {
 		words := aceElement(a, s, nil, nil, s.SrcPorts, s.DstPorts)
-		x.showElement("  ", line, words+fmt.Sprintf(" [%d elements]", e.Elements()), e.Hits(), idle)
-		return
+		add(shownElement{Stands: e.Elements()}, words+fmt.Sprintf(" [%d elements]", e.Elements()), s.SrcPorts, s.DstPorts, e.Hits())
+		return list
 	}
 	srcs, dsts := e.Src, e.Dst
 	for i := range max(len(srcs), 1) {
 		for j := range max(len(dsts), 1) {
+			src, dst := objectAt(srcs, i), objectAt(dsts, j)
 			eachPort(s.SrcPorts, len(e.SrcPorts), func(sp []config.PortSpec, sFrom, sTo int) {
 				eachPort(s.DstPorts, len(e.DstPorts), func(dp []config.PortSpec, dFrom, dTo int) {
 					hits := uint64(0)
@@ -146,11 +232,38 @@ func (x *execution) showElements(line string, a *config.ACE, s config.Service, e
 							hits += e.ElementHits(nat.Element{Src: i, Dst: j, SrcPorts: si, DstPorts: di})
 						}
 					}
-					x.showElement("  ", line, aceElement(a, s, objectAt(srcs, i), objectAt(dsts, j), sp, dp), hits, idle)
+					add(shownElement{Src: objectText(src), Dst: objectText(dst)}, aceElement(a, s, src, dst, sp, dp), sp, dp, hits)
 				})
 			})
 		}
 	}
+	return list
+}
+
+func actionWord(permit bool) string {
+	if permit {
+		return "permit"
+	}
+	return "deny"
+}
+
+// objectText writes the addresses of an object, of which nil is any.
+func objectText(o *nat.Object) string {
+	if o == nil {
+		return "any"
+	}
+	p := *o
+	p.Name = ""
+	return p.String()
+}
+
+func portsOf(specs []config.PortSpec) (list []shownPorts) {
+	for _, p := range specs {
+		if !p.IsAny() {
+			list = append(list, shownPorts{p.From, p.To, p.Not})
+		}
+	}
+	return list
 }
 
 func objectAt(list []nat.Object, i int) *nat.Object {
@@ -179,13 +292,7 @@ func eachPort(specs []config.PortSpec, compiled int, f func(spec []config.PortSp
 // aceElement writes one element of an ACE. A nil object is any.
 func aceElement(a *config.ACE, s config.Service, src, dst *nat.Object, srcPorts, dstPorts []config.PortSpec) string {
 	var b strings.Builder
-	b.WriteString("extended ")
-	if a.Permit {
-		b.WriteString("permit ")
-	} else {
-		b.WriteString("deny ")
-	}
-	b.WriteString(config.ProtoName(s.Proto))
+	b.WriteString("extended " + actionWord(a.Permit) + " " + config.ProtoName(s.Proto))
 	end := func(o *nat.Object, ports []config.PortSpec) {
 		b.WriteString(" " + objectWords(o))
 		for _, p := range ports {

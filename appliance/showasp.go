@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bufio"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,7 +13,7 @@ import (
 )
 
 var showASPCommands = []cli.Rule[execFunc]{
-	{Syntax: "show asp drop [frame [<reason>]|flow]", Help: "How many packets were dropped, by reason", Do: showASPDrop},
+	{Syntax: "show asp drop [frame [<reason>]|flow]", Help: "How many packets were dropped, by reason", Do: show(showASPDrop)},
 }
 
 // dropNamed returns the drop of a name that "show asp drop" prints.
@@ -59,37 +60,66 @@ type aspCleared struct {
 	links map[link.Reason]uint64
 }
 
-// showASPDrop counts drops. (reference/asa-cli-show-debug.md, section 2.9.)
-func showASPDrop(x *execution, args cli.Args) error {
+// An aspDrop is how many packets were dropped for a reason.
+type aspDrop struct {
+	Reason  string `json:"reason"`
+	Text    string `json:"text"`
+	Packets uint64 `json:"packets"`
+}
+
+func (d aspDrop) line() string {
+	return fmt.Sprintf("  %-59s %12d\n", d.Text+" ("+d.Reason+")", d.Packets)
+}
+
+// aspDrops are drops of packets, of connections, or both.
+type aspDrops struct {
+	Frame   cli.List[aspDrop] `json:"frame_drops,omitzero"`
+	Flow    cli.List[aspDrop] `json:"flow_drops,omitzero"`
+	Cleared time.Time         `json:"last_cleared,omitzero"`
+}
+
+func showASPDrop(x *execution, args cli.Args) (s aspDrops, _ error) {
 	cleared := x.aspCleared()
+	s.Cleared = cleared.at.UTC()
 	only, narrowed := dropNamed(args.Get("reason"))
 	if !args.Has("flow") {
-		x.printf("Frame drop:\n")
-		var lines []string
-		line := func(text, name string, n uint64) {
-			lines = append(lines, fmt.Sprintf("  %-59s %12d\n", text+" ("+name+")", n))
-		}
+		s.Frame = cli.List[aspDrop]{}
 		for v, n := range x.forward.Drops() {
 			if !narrowed || v == only {
-				line(v.Text(), v.String(), n)
+				s.Frame = append(s.Frame, aspDrop{v.String(), v.Text(), n})
 			}
 		}
 		for r, n := range x.linkDrops() {
 			if n -= min(n, cleared.links[r]); n > 0 && !narrowed {
-				line(linkTexts[r], r.String(), n)
+				s.Frame = append(s.Frame, aspDrop{r.String(), linkTexts[r], n})
 			}
 		}
-		slices.Sort(lines)
-		x.printf("%s\nLast clearing: %s\n", strings.Join(lines, ""), clearing(cleared.at))
+		slices.SortFunc(s.Frame, func(a, b aspDrop) int { return strings.Compare(a.line(), b.line()) })
 	}
 	if !args.Has("frame") {
-		// A connection ends by a packet or by time; none is dropped as such.
-		if !args.Has("flow") {
-			x.printf("\n")
-		}
-		x.printf("Flow drop:\n\nLast clearing: %s\n", clearing(cleared.at))
+		s.Flow = cli.List[aspDrop]{} // a connection ends by a packet or by time; none is dropped as such
 	}
-	return nil
+	return s, nil
+}
+
+// Text is in the layout of reference/asa-cli-show-debug.md, section 2.9.
+func (s aspDrops) Text(w *bufio.Writer) {
+	part := func(title string, list []aspDrop) {
+		fmt.Fprintf(w, "%s:\n", title)
+		for _, d := range list {
+			w.WriteString(d.line())
+		}
+		fmt.Fprintf(w, "\nLast clearing: %s\n", clearing(s.Cleared))
+	}
+	if s.Frame != nil {
+		part("Frame drop", s.Frame)
+	}
+	if s.Frame != nil && s.Flow != nil {
+		w.WriteString("\n")
+	}
+	if s.Flow != nil {
+		part("Flow drop", s.Flow)
+	}
 }
 
 // clearing says when counters were cleared. Whoever is privileged without an

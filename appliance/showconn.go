@@ -1,7 +1,9 @@
 package appliance
 
 import (
+	"bufio"
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -17,9 +19,9 @@ import (
 const connFilter = "{address <addr:addrs>|port <ports>|protocol {tcp|udp|icmp}}..."
 
 var showConnCommands = []cli.Rule[execFunc]{
-	{Syntax: "show conn count", Help: "How many connections there are", Do: showConnCount},
-	{Syntax: "show conn [" + connFilter + "] [detail]", Help: "Connections, and pinholes for those yet to come", Do: showConn},
-	{Syntax: "show local-host [<addr>]", Help: "Hosts with connections, by interface", Do: showLocalHost},
+	{Syntax: "show conn count", Help: "How many connections there are", Do: show(showConnCount)},
+	{Syntax: "show conn [" + connFilter + "] [detail]", Help: "Connections, and pinholes for those yet to come", Do: show(showConn)},
+	{Syntax: "show local-host [<addr>]", Help: "Hosts with connections, by interface", Do: show(showLocalHost)},
 }
 
 // clockTime writes d as H:MM:SS.
@@ -50,11 +52,17 @@ type connSide struct {
 	real, mapped netip.AddrPort
 }
 
-func (s connSide) name() string {
-	if s.on == nil {
-		return "any"
-	}
-	return s.on.Name
+func (s connSide) name() string { return anyIf(s.on) }
+
+// MarshalJSON implements json.Marshaler. What is any is left out.
+func (s connSide) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Interface  string     `json:"interface,omitempty"`
+		Addr       netip.Addr `json:"address,omitzero"`
+		Port       uint16     `json:"port"`
+		Mapped     netip.Addr `json:"mapped_address,omitzero"`
+		MappedPort uint16     `json:"mapped_port"`
+	}{ifName(s.on), s.real.Addr(), s.real.Port(), s.mapped.Addr(), s.mapped.Port()})
 }
 
 // text is "inside 10.20.0.50(203.0.113.2):5000", the port that of the real end.
@@ -84,6 +92,17 @@ func wildAddr(a netip.Addr) string {
 
 func wild(a netip.AddrPort) string    { return fmt.Sprintf("%s:%d", wildAddr(a.Addr()), a.Port()) }
 func slashed(a netip.AddrPort) string { return fmt.Sprintf("%s/%d", wildAddr(a.Addr()), a.Port()) }
+
+// An endpoint is an address and a port, either of which may not be known.
+type endpoint struct{ netip.AddrPort }
+
+// MarshalJSON implements json.Marshaler.
+func (e endpoint) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Addr netip.Addr `json:"address,omitzero"`
+		Port uint16     `json:"port"`
+	}{e.Addr(), e.Port()})
+}
 
 // sides returns the two sides of a connection, the outside first: the one with
 // the lower security level, or the server's.
@@ -184,10 +203,17 @@ func holeSides(h *nat.Hole) [2]connSide {
 	return sides(h.In, h.Out, h.Match, server)
 }
 
-func showConnCount(x *execution, _ cli.Args) error {
-	x.printf("%d in use, %d most used\n", x.table.Len(), x.table.Most())
-	return nil
+// A usage is how many of something there are, and the most there were.
+type usage struct {
+	InUse int `json:"in_use"`
+	Most  int `json:"most_used"`
 }
+
+func (u usage) Text(w *bufio.Writer) { fmt.Fprintf(w, "%d in use, %d most used\n", u.InUse, u.Most) }
+
+func (x *execution) connUsage() usage { return usage{x.table.Len(), x.table.Most()} }
+
+func showConnCount(x *execution, _ cli.Args) (usage, error) { return x.connUsage(), nil }
 
 // connLegend explains the letters that occur here.
 // (reference/asa-cli-show-debug.md, section 2.7.)
@@ -199,92 +225,125 @@ const connLegend = `Flags: A - awaiting inside ACK to SYN, a - awaiting outside 
        t - SIP transient or TFTP, U - up
 `
 
-// showConn lists connections, and pinholes as the connections they are to
-// become. (reference/asa-cli-show-debug.md, section 2.7.)
-func showConn(x *execution, args cli.Args) error {
-	m, now, detail := x.connMatch(args), x.opt.Now(), args.Has("detail")
-	x.printf("%d in use, %d most used\n", x.table.Len(), x.table.Most())
-	if detail {
-		x.WriteString(connLegend)
+// A shownConn is what a list says of a connection, or of a pinhole as the connection
+// it is to become.
+type shownConn struct {
+	Proto   string      `json:"protocol"`
+	Sides   [2]connSide `json:"sides"` // outside first
+	Flags   string      `json:"flags"`
+	Pinhole bool        `json:"pinhole"`
+	Idle    cli.Seconds `json:"idle_seconds"`
+	Up      cli.Seconds `json:"up_seconds"`
+	Timeout cli.Seconds `json:"timeout_seconds"` // 0 is never; of a pinhole it is what is left
+	Bytes   uint64      `json:"bytes"`
+	ID      uint64      `json:"id,omitempty"`
+	Reason  string      `json:"reason,omitempty"`
+}
+
+type shownConns struct {
+	usage
+	Conns  cli.List[shownConn] `json:"connections"`
+	detail bool
+}
+
+// showConn finds connections, and pinholes.
+func showConn(x *execution, args cli.Args) (s shownConns, _ error) {
+	m, now := x.connMatch(args), x.opt.Now()
+	s.usage, s.detail = x.connUsage(), args.Has("detail")
+	add := func(proto stack.Proto, sides [2]connSide, c shownConn) {
+		c.Proto, c.Sides = proto.String(), sides
+		s.Conns = append(s.Conns, c)
 	}
 	for _, c := range connList(x.table) {
-		s := connSides(c)
-		if !m.has(c.Proto(), s) {
+		sides := connSides(c)
+		if !m.has(c.Proto(), sides) {
 			continue
 		}
 		_, up := c.Counters(nat.Client)
 		_, down := c.Counters(nat.Server)
-		l := connLine{
-			proto: c.Proto(), sides: s, flags: c.Flags(), idle: c.Idle(now), bytes: up + down,
-			up: max(0, now.Sub(c.Opened)), timeout: c.Timeout(), id: c.ID, reason: c.Reason,
-		}
-		x.showConnLine(l, detail)
+		add(c.Proto(), sides, shownConn{
+			Flags: c.Flags(), Idle: cli.Seconds(c.Idle(now)), Bytes: up + down,
+			Up: cli.Seconds(max(0, now.Sub(c.Opened))), Timeout: cli.Seconds(c.Timeout()), ID: c.ID, Reason: c.Reason,
+		})
 	}
 	for _, h := range holeList(x.table) {
-		s := holeSides(h)
-		if !m.has(h.Match.Proto, s) {
+		sides := holeSides(h)
+		if !m.has(h.Match.Proto, sides) {
 			continue
 		}
-		l := connLine{proto: h.Match.Proto, sides: s, flags: h.Mark + "i", reason: h.Reason, hole: true}
+		o := shownConn{Flags: h.Mark + "i", Reason: h.Reason, Pinhole: true}
 		if c := h.Conn(); h.Standing && c != nil { // an endpoint that is in use
 			packets, bytes := c.Counters(nat.Client)
-			l.flags, l.bytes = h.Mark, bytes
+			o.Flags, o.Bytes = h.Mark, bytes
 			if packets > 0 {
-				l.idle = c.Idle(now)
+				o.Idle = cli.Seconds(c.Idle(now))
 			} else {
-				l.flags += "i"
+				o.Flags += "i"
 			}
 		}
 		if !h.Expires.IsZero() {
-			l.timeout = max(0, h.Expires.Sub(now))
+			o.Timeout = cli.Seconds(max(0, h.Expires.Sub(now)))
 		}
-		x.showConnLine(l, detail)
+		add(h.Match.Proto, sides, o)
 	}
-	return nil
+	return s, nil
 }
 
-// A connLine is what a list says of a connection or a pinhole.
-type connLine struct {
-	proto             stack.Proto
-	sides             [2]connSide
-	flags             string
-	idle, up, timeout time.Duration // timeout 0 is never; of a pinhole it is what is left
-	bytes             uint64
-	id                uint64
-	reason            string
-	hole              bool
+// Text is in the layout of reference/asa-cli-show-debug.md, section 2.7.
+func (s shownConns) Text(w *bufio.Writer) {
+	s.usage.Text(w)
+	if s.detail {
+		w.WriteString(connLegend)
+	}
+	for k := range s.Conns {
+		s.Conns[k].text(w, s.detail)
+	}
 }
 
-func (x *execution) showConnLine(l connLine, detail bool) {
-	proto := strings.ToUpper(l.proto.String())
-	if l.flags == "" {
-		l.flags = "-"
-	}
+func (c *shownConn) text(w *bufio.Writer, detail bool) {
+	proto, flags := strings.ToUpper(c.Proto), cmp.Or(c.Flags, "-")
 	if !detail {
-		x.printf("%s %s %s, idle %s, bytes %d, flags %s\n", proto, l.sides[0].text(), l.sides[1].text(), clockTime(l.idle), l.bytes, l.flags)
+		fmt.Fprintf(w, "%s %s %s, idle %s, bytes %d, flags %s\n", proto, c.Sides[0].text(), c.Sides[1].text(), clockTime(c.Idle.Duration()), c.Bytes, flags)
 		return
 	}
 	timeout := "never"
-	if l.timeout != 0 || l.hole {
-		timeout = shortTime(l.timeout)
+	if c.Timeout != 0 || c.Pinhole {
+		timeout = shortTime(c.Timeout.Duration())
 	}
-	x.printf("%s %s %s,\n", proto, l.sides[0].long(), l.sides[1].long())
-	if l.hole {
-		x.printf("    flags %s, timeout %s, bytes %d", l.flags, timeout, l.bytes)
+	fmt.Fprintf(w, "%s %s %s,\n", proto, c.Sides[0].long(), c.Sides[1].long())
+	if c.Pinhole {
+		fmt.Fprintf(w, "    flags %s, timeout %s, bytes %d", flags, timeout, c.Bytes)
 	} else {
-		x.printf("    flags %s, idle %s, uptime %s, timeout %s, bytes %d, id %d", l.flags, shortTime(l.idle), shortTime(l.up), timeout, l.bytes, l.id)
+		fmt.Fprintf(w, "    flags %s, idle %s, uptime %s, timeout %s, bytes %d, id %d", flags, shortTime(c.Idle.Duration()), shortTime(c.Up.Duration()), timeout, c.Bytes, c.ID)
 	}
-	if l.reason != "" {
-		x.printf(", for %s", l.reason)
+	if c.Reason != "" {
+		fmt.Fprintf(w, ", for %s", c.Reason)
 	}
-	x.printf("\n")
+	w.WriteString("\n")
+}
+
+// A shownHost is one of "show local-host": how many connections it has.
+type shownHost struct {
+	Addr      netip.Addr `json:"address"`
+	TCP       int        `json:"tcp_connections"`
+	Embryonic int        `json:"tcp_embryonic"`
+	UDP       int        `json:"udp_connections"`
+}
+
+// hostsOn are the hosts of an interface.
+type hostsOn struct {
+	Interface string              `json:"interface"`
+	Hosts     cli.List[shownHost] `json:"hosts"` // by address
+}
+
+type shownHosts struct {
+	Interfaces cli.List[hostsOn] `json:"interfaces"`
 }
 
 // showLocalHost counts the connections of each host, by interface.
-func showLocalHost(x *execution, args cli.Args) error {
+func showLocalHost(x *execution, args cli.Args) (s shownHosts, _ error) {
 	only, _ := x.execAddr(args.Get("addr"))
-	type host struct{ tcp, udp, embryonic int }
-	hosts := make(map[*stack.Interface]map[netip.Addr]*host)
+	hosts := make(map[*stack.Interface]map[netip.Addr]*shownHost)
 	for _, c := range connList(x.table) {
 		for _, s := range connSides(c) {
 			a := s.real.Addr()
@@ -292,31 +351,40 @@ func showLocalHost(x *execution, args cli.Args) error {
 				continue
 			}
 			if hosts[s.on] == nil {
-				hosts[s.on] = make(map[netip.Addr]*host)
+				hosts[s.on] = make(map[netip.Addr]*shownHost)
 			}
 			h := hosts[s.on][a]
 			if h == nil {
-				h = new(host)
+				h = &shownHost{Addr: a}
 				hosts[s.on][a] = h
 			}
 			switch {
 			case c.Proto() == stack.UDP:
-				h.udp++
+				h.UDP++
 			case c.Proto() == stack.TCP && c.Up():
-				h.tcp++
+				h.TCP++
 			case c.Proto() == stack.TCP:
-				h.tcp++
-				h.embryonic++
+				h.TCP++
+				h.Embryonic++
 			}
 		}
 	}
 	for _, i := range append(slices.Clone(x.plan.interfaces), x.identity) {
-		x.printf("Interface %s: %d active\n", i.Name, len(hosts[i]))
+		on := hostsOn{Interface: i.Name}
 		for _, a := range slices.SortedFunc(maps.Keys(hosts[i]), netip.Addr.Compare) {
-			h := hosts[i][a]
-			x.printf("local host: <%v>,\n    TCP flow count/limit = %d/unlimited\n    TCP embryonic count to host = %d\n    UDP flow count/limit = %d/unlimited\n",
-				a, h.tcp, h.embryonic, h.udp)
+			on.Hosts = append(on.Hosts, *hosts[i][a])
+		}
+		s.Interfaces = append(s.Interfaces, on)
+	}
+	return s, nil
+}
+
+func (s shownHosts) Text(w *bufio.Writer) {
+	for _, i := range s.Interfaces {
+		fmt.Fprintf(w, "Interface %s: %d active\n", i.Interface, len(i.Hosts))
+		for _, h := range i.Hosts {
+			fmt.Fprintf(w, "local host: <%v>,\n    TCP flow count/limit = %d/unlimited\n    TCP embryonic count to host = %d\n    UDP flow count/limit = %d/unlimited\n",
+				h.Addr, h.TCP, h.Embryonic, h.UDP)
 		}
 	}
-	return nil
 }

@@ -1,9 +1,11 @@
 package appliance
 
 import (
+	"bufio"
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,12 +22,26 @@ const (
 )
 
 var showCryptoCommands = []cli.Rule[execFunc]{
-	{Syntax: "show crypto key mypubkey {rsa|ecdsa}", Help: "Public halves of key pairs", Do: showKeys},
-	{Syntax: "show crypto ca certificates [<trustpoint>]", Help: "Certificates of the box and of CAs", Do: showCertificates},
-	{Syntax: "show crypto ca trustpoints [<trustpoint>]", Help: "Trustpoints, and what they hold", Do: showTrustpoints},
+	{Syntax: "show crypto key mypubkey {rsa|ecdsa}", Help: "Public halves of key pairs", Do: show(showKeys)},
+	{Syntax: "show crypto ca certificates [<trustpoint>]", Help: "Certificates of the box and of CAs", Do: show(showCertificates)},
+	{Syntax: "show crypto ca trustpoints [<trustpoint>]", Help: "Trustpoints, and what they hold", Do: show(showTrustpoints)},
 }
 
-func showKeys(x *execution, a cli.Args) error {
+// A shownKey is the public half of a key pair.
+type shownKey struct {
+	Name   string `json:"name"`
+	Type   string `json:"type"` // "rsa" or "ecdsa"
+	Bits   int    `json:"bits"`
+	InUse  string `json:"in_use_by,omitempty"`
+	Public string `json:"public_key"` // SubjectPublicKeyInfo, hexadecimal
+	der    []byte
+}
+
+type shownKeys struct {
+	Keys cli.List[shownKey] `json:"keys"`
+}
+
+func showKeys(x *execution, a cli.Args) (s shownKeys, _ error) {
 	kind := "rsa"
 	if a.Has("ecdsa") {
 		kind = "ecdsa"
@@ -36,20 +52,26 @@ func showKeys(x *execution, a cli.Args) error {
 		}
 		der, err := x509.MarshalPKIXPublicKey(k.Public)
 		if err != nil {
-			return err
+			return s, err
 		}
-		x.printf("Key name: %s\n Usage: General Purpose Key\n", k.Label)
-		if kind == "rsa" {
-			x.printf(" Modulus Size (bits): %d\n", k.Bits)
-		} else {
-			x.printf(" EC curve size (bits): %d\n", k.Bits)
-		}
-		if user := x.keyUser(k.Label); user != "" {
-			x.printf(" In use by: %s\n", user)
-		}
-		x.printf(" Key Data:\n\n%s\n", hexLines(der))
+		s.Keys = append(s.Keys, shownKey{k.Label, kind, k.Bits, x.keyUser(k.Label), hex.EncodeToString(der), der})
 	}
-	return nil
+	return s, nil
+}
+
+func (s shownKeys) Text(w *bufio.Writer) {
+	for _, k := range s.Keys {
+		fmt.Fprintf(w, "Key name: %s\n Usage: General Purpose Key\n", k.Name)
+		if k.Type == "rsa" {
+			fmt.Fprintf(w, " Modulus Size (bits): %d\n", k.Bits)
+		} else {
+			fmt.Fprintf(w, " EC curve size (bits): %d\n", k.Bits)
+		}
+		if k.InUse != "" {
+			fmt.Fprintf(w, " In use by: %s\n", k.InUse)
+		}
+		fmt.Fprintf(w, " Key Data:\n\n%s\n", hexLines(k.der))
+	}
 }
 
 // hexLines returns bytes as the ASA prints a key: lines of eight groups of four.
@@ -69,39 +91,81 @@ func (x *execution) trustpoints(name string) []pki.Trustpoint {
 	return slices.DeleteFunc(x.opt.Store.Trustpoints(), func(tp pki.Trustpoint) bool { return name != "" && tp.Name != name })
 }
 
-// showCertificates is in the form of reference/asa-cli-show-debug.md, section
-// 2.14.
-func showCertificates(x *execution, a cli.Args) error {
+// A shownCertificate is one of "show crypto ca certificates": one that is there, or
+// that is asked for.
+type shownCertificate struct {
+	Trustpoint string    `json:"trustpoint"`
+	CA         bool      `json:"ca"`
+	Status     string    `json:"status"`           // "Available", "Not yet valid", "Expired" or, without what follows, "Pending"
+	Serial     string    `json:"serial,omitempty"` // hexadecimal
+	Usage      string    `json:"usage,omitempty"`
+	PublicKey  string    `json:"public_key_type,omitempty"`
+	Algorithm  string    `json:"signature_algorithm,omitempty"`
+	Issuer     string    `json:"issuer,omitempty"`
+	Subject    string    `json:"subject,omitempty"`
+	NotBefore  time.Time `json:"not_before,omitzero"`
+	NotAfter   time.Time `json:"not_after,omitzero"`
+	KeyPair    string    `json:"key_pair,omitempty"`
+}
+
+type shownCertificates struct {
+	Certificates cli.List[shownCertificate] `json:"certificates"`
+}
+
+func showCertificates(x *execution, a cli.Args) (s shownCertificates, _ error) {
+	now := x.opt.Now()
 	for _, tp := range x.trustpoints(a.Get("trustpoint")) {
 		switch {
 		case tp.Identity != nil:
-			x.certificate("Certificate", tp.Identity, tp.Name)
+			c := certificateOf(tp.Identity, tp.Name, now)
+			c.KeyPair = tp.KeyPair
+			s.Certificates = append(s.Certificates, c)
 		case tp.KeyPair != "":
-			x.printf("Certificate\n  Status: Pending terminal enrollment\n  Key Pair: %s\n  Associated Trustpoints: %s\n\n", tp.KeyPair, tp.Name)
+			s.Certificates = append(s.Certificates, shownCertificate{Trustpoint: tp.Name, Status: "Pending", KeyPair: tp.KeyPair})
 		}
 		if tp.CA != nil {
-			x.certificate("CA Certificate", tp.CA, tp.Name)
+			c := certificateOf(tp.CA, tp.Name, now)
+			c.CA = true
+			s.Certificates = append(s.Certificates, c)
 		}
 	}
-	return nil
+	return s, nil
 }
 
-func (x *execution) certificate(title string, c *x509.Certificate, name string) {
-	status := "Available"
-	if now := x.opt.Now(); now.Before(c.NotBefore) {
-		status = "Not yet valid"
+func certificateOf(c *x509.Certificate, trustpoint string, now time.Time) shownCertificate {
+	s := shownCertificate{
+		Trustpoint: trustpoint, Status: "Available", Serial: fmt.Sprintf("%x", c.SerialNumber), Usage: "General Purpose",
+		PublicKey: keyText(c.PublicKey), Algorithm: c.SignatureAlgorithm.String(), Issuer: pki.Name(c.RawIssuer), Subject: pki.Name(c.RawSubject),
+		NotBefore: c.NotBefore.UTC(), NotAfter: c.NotAfter.UTC(),
+	}
+	if now.Before(c.NotBefore) {
+		s.Status = "Not yet valid"
 	} else if now.After(c.NotAfter) {
-		status = "Expired"
+		s.Status = "Expired"
 	}
-	usage := "General Purpose"
 	if c.KeyUsage == x509.KeyUsageDigitalSignature || c.KeyUsage&(x509.KeyUsageCertSign|x509.KeyUsageKeyEncipherment) == x509.KeyUsageCertSign {
-		usage = "Signature"
+		s.Usage = "Signature"
 	}
-	x.printf("%s\n  Status: %s\n  Certificate Serial Number: %x\n  Certificate Usage: %s\n", title, status, c.SerialNumber, usage)
-	x.printf("  Public Key Type: %s\n  Signature Algorithm: %v\n", keyText(c.PublicKey), c.SignatureAlgorithm)
-	x.printf("  Issuer Name:\n%s  Subject Name:\n%s", nameLines(c.RawIssuer, "    "), nameLines(c.RawSubject, "    "))
-	x.printf("  Validity Date:\n    start date: %s\n    end   date: %s\n", c.NotBefore.UTC().Format(dateFormat), c.NotAfter.UTC().Format(dateFormat))
-	x.printf("  Associated Trustpoints: %s\n\n", name)
+	return s
+}
+
+// Text is in the form of reference/asa-cli-show-debug.md, section 2.14.
+func (s shownCertificates) Text(w *bufio.Writer) {
+	for _, c := range s.Certificates {
+		if c.Status == "Pending" {
+			fmt.Fprintf(w, "Certificate\n  Status: Pending terminal enrollment\n  Key Pair: %s\n  Associated Trustpoints: %s\n\n", c.KeyPair, c.Trustpoint)
+			continue
+		}
+		title := "Certificate"
+		if c.CA {
+			title = "CA Certificate"
+		}
+		fmt.Fprintf(w, "%s\n  Status: %s\n  Certificate Serial Number: %s\n  Certificate Usage: %s\n", title, c.Status, c.Serial, c.Usage)
+		fmt.Fprintf(w, "  Public Key Type: %s\n  Signature Algorithm: %s\n", c.PublicKey, c.Algorithm)
+		fmt.Fprintf(w, "  Issuer Name:\n%s  Subject Name:\n%s", nameLines(c.Issuer, "    "), nameLines(c.Subject, "    "))
+		fmt.Fprintf(w, "  Validity Date:\n    start date: %s\n    end   date: %s\n", c.NotBefore.Format(dateFormat), c.NotAfter.Format(dateFormat))
+		fmt.Fprintf(w, "  Associated Trustpoints: %s\n\n", c.Trustpoint)
+	}
 }
 
 func keyText(pub any) string {
@@ -115,62 +179,104 @@ func keyText(pub any) string {
 }
 
 // nameLines returns a distinguished name, one attribute to a line.
-func nameLines(raw []byte, indent string) string {
+func nameLines(name, indent string) string {
 	var b strings.Builder
-	for part := range strings.SplitSeq(strings.ReplaceAll(pki.Name(raw), `\,`, "\x00"), ",") {
+	for part := range strings.SplitSeq(strings.ReplaceAll(name, `\,`, "\x00"), ",") {
 		b.WriteString(indent + strings.ReplaceAll(part, "\x00", `\,`) + "\n")
 	}
 	return b.String()
 }
 
-// showTrustpoints lists those of the configuration and those on flash alone, such
+// A shownTrustpoint is a trustpoint of the configuration, or one on flash alone, such
 // as those of CTL files.
-func showTrustpoints(x *execution, a cli.Args) error {
+type shownTrustpoint struct {
+	Name       string    `json:"name"`
+	Configured bool      `json:"configured"`
+	CA         string    `json:"ca_subject,omitempty"`
+	CASerial   string    `json:"ca_serial,omitempty"` // hexadecimal
+	Subject    string    `json:"subject,omitempty"`
+	KeyPair    string    `json:"key_pair,omitempty"`
+	NotAfter   time.Time `json:"not_after,omitzero"`
+	Enrollment string    `json:"enrollment,omitempty"` // "self", "terminal" or "url"
+	URL        string    `json:"url,omitempty"`
+	LDCIssuer  bool      `json:"ldc_issuer"`
+}
+
+type shownTrustpoints struct {
+	Trustpoints cli.List[shownTrustpoint] `json:"trustpoints"`
+	Damaged     cli.List[string]          `json:"damaged"` // why those on flash are not shown
+}
+
+func showTrustpoints(x *execution, a cli.Args) (s shownTrustpoints, _ error) {
 	only := a.Get("trustpoint")
 	held := make(map[string]pki.Trustpoint)
 	for _, tp := range x.opt.Store.Trustpoints() {
 		held[tp.Name] = tp
 	}
-	show := func(name string, how string) {
-		if only != "" && only != name {
+	add := func(o shownTrustpoint) {
+		tp := held[o.Name]
+		delete(held, o.Name)
+		if only != "" && only != o.Name {
 			return
 		}
-		tp := held[name]
-		x.printf("Trustpoint %s:\n", name)
-		switch {
-		case tp.CA != nil:
-			x.printf("    Subject Name:\n%s          Serial Number: %x\n", nameLines(tp.CA.RawSubject, "    "), tp.CA.SerialNumber)
-		case tp.Identity == nil:
-			x.printf("    Not authenticated.\n")
+		if o.KeyPair = tp.KeyPair; tp.CA != nil {
+			o.CA, o.CASerial = pki.Name(tp.CA.RawSubject), fmt.Sprintf("%x", tp.CA.SerialNumber)
 		}
-		switch {
-		case tp.Identity != nil:
-			x.printf("    Certificate configured: %s, key pair %s, until %s\n", pki.Name(tp.Identity.RawSubject), tp.KeyPair, tp.Identity.NotAfter.UTC().Format(time.DateOnly))
-		case tp.KeyPair != "":
-			x.printf("    Certificate asked for, key pair %s\n", tp.KeyPair)
+		if tp.Identity != nil {
+			o.Subject, o.NotAfter = pki.Name(tp.Identity.RawSubject), tp.Identity.NotAfter.UTC()
 		}
-		x.printf("%s\n", how)
-		delete(held, name)
+		s.Trustpoints = append(s.Trustpoints, o)
 	}
 	for _, tp := range x.running.Trustpoints {
-		how := "    Enrollment: " + orNone(tp.Enrollment) + "\n"
+		o := shownTrustpoint{Name: tp.Name, Configured: true, Enrollment: tp.Enrollment, LDCIssuer: tp.LDCIssuer}
 		if tp.Enrollment == "url" {
-			how = "    CEP URL: " + tp.URL + "\n"
+			o.URL = tp.URL
 		}
-		if tp.LDCIssuer {
-			how += "    Issues local dynamic certificates.\n"
-		}
-		show(tp.Name, how)
+		add(o)
 	}
 	for _, tp := range x.opt.Store.Trustpoints() {
 		if _, left := held[tp.Name]; left {
-			show(tp.Name, "    Not in the configuration.\n")
+			add(shownTrustpoint{Name: tp.Name})
 		}
 	}
 	for _, err := range x.opt.Store.Damaged() {
-		x.printf("%v\n", err)
+		s.Damaged = append(s.Damaged, err.Error())
 	}
-	return nil
+	return s, nil
+}
+
+func (s shownTrustpoints) Text(w *bufio.Writer) {
+	for _, tp := range s.Trustpoints {
+		fmt.Fprintf(w, "Trustpoint %s:\n", tp.Name)
+		asked := tp.NotAfter.IsZero() // it has no certificate yet
+		switch {
+		case tp.CASerial != "":
+			fmt.Fprintf(w, "    Subject Name:\n%s          Serial Number: %s\n", nameLines(tp.CA, "    "), tp.CASerial)
+		case asked:
+			w.WriteString("    Not authenticated.\n")
+		}
+		switch {
+		case !asked:
+			fmt.Fprintf(w, "    Certificate configured: %s, key pair %s, until %s\n", tp.Subject, tp.KeyPair, tp.NotAfter.Format(time.DateOnly))
+		case tp.KeyPair != "":
+			fmt.Fprintf(w, "    Certificate asked for, key pair %s\n", tp.KeyPair)
+		}
+		switch {
+		case !tp.Configured:
+			w.WriteString("    Not in the configuration.\n")
+		case tp.Enrollment == "url":
+			fmt.Fprintf(w, "    CEP URL: %s\n", tp.URL)
+		default:
+			fmt.Fprintf(w, "    Enrollment: %s\n", orNone(tp.Enrollment))
+		}
+		if tp.LDCIssuer {
+			w.WriteString("    Issues local dynamic certificates.\n")
+		}
+		w.WriteString("\n")
+	}
+	for _, why := range s.Damaged {
+		fmt.Fprintf(w, "%s\n", why)
+	}
 }
 
 // warnOfExpiry logs each certificate that has ended or ends soon, once a day.

@@ -1,9 +1,11 @@
 package appliance
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -12,48 +14,109 @@ import (
 )
 
 var dnsCommands = []cli.Rule[execFunc]{
-	{Syntax: "show dns [host <name:host>]", Help: "Names the box has looked up, and its DNS servers", Do: showDNS},
-	{Syntax: "show dns-hosts", Help: "Names the box knows", Do: showDNSHosts},
+	{Syntax: "show dns [host <name:host>]", Help: "Names the box has looked up, and its DNS servers", Do: show(showDNS)},
+	{Syntax: "show dns-hosts", Help: "Names the box knows", Do: show(showDNSHosts)},
 	{Syntax: "clear dns [host <name:host>]", Help: "Forget names the box has looked up", Do: clearDNS},
 }
 
-// showDNS writes names and their addresses as the ASA does, and then how it goes
-// with the servers.
-func showDNS(x *execution, args cli.Args) error {
+// A shownName is a name that was looked up.
+type shownName struct {
+	Name    string               `json:"name"`
+	Addrs   cli.List[netip.Addr] `json:"addresses"`
+	TTL     cli.Seconds          `json:"ttl_seconds"`             // till it is asked again
+	Error   string               `json:"error,omitempty"`         // why there are no addresses
+	Failure string               `json:"renewal_error,omitempty"` // why it could not be renewed
+	Old     bool                 `json:"old"`                     // its time is over, and it is in use for want of a new one
+}
+
+// A shownServer is a DNS server, and how it goes with it.
+type shownServer struct {
+	Addr     netip.Addr  `json:"address"`
+	State    string      `json:"state"` // "up", "down" or "not asked"
+	Error    string      `json:"error,omitempty"`
+	Answered time.Time   `json:"last_answer,omitzero"`
+	Ago      cli.Seconds `json:"since_last_answer_seconds,omitzero"`
+	Queries  uint64      `json:"queries"`
+	Answers  uint64      `json:"answers"`
+	Strange  uint64      `json:"false_answers"`
+}
+
+type shownDNS struct {
+	Names   cli.List[shownName]   `json:"names"`
+	Servers cli.List[shownServer] `json:"servers,omitzero"`
+}
+
+// showDNS finds names and their addresses, and how it goes with the servers.
+func showDNS(x *execution, args cli.Args) (s shownDNS, _ error) {
 	only := ""
 	if args.Has("host") {
 		var err error
 		if only, err = x.names.Full(args.Get("name")); err != nil {
-			return refuse("%% %s is no name", args.Get("name"))
+			return s, refuse("%% %s is no name", args.Get("name"))
 		}
 	}
 	now := x.opt.Now()
 	for _, h := range x.names.Hosts() {
-		if only != "" && h.Name != only {
-			continue
-		}
-		x.printf("Name:  %s\n", h.Name)
-		for _, a := range h.Addrs {
-			x.printf("     Address: %-39v TTL %s%s\n", a, ttlTime(h.Expires.Sub(now)), hostState(&h, now))
-		}
-		if h.Err != nil {
-			x.printf("     No address: %v; asked again in %s\n", h.Err, ttlTime(h.Expires.Sub(now)))
+		if only == "" || h.Name == only {
+			s.Names = append(s.Names, shownName{
+				h.Name, h.Addrs, cli.Seconds(max(0, h.Expires.Sub(now))), errorText(h.Err), errorText(h.Failure),
+				h.Failure != nil && !now.Before(h.Expires),
+			})
 		}
 	}
 	if only != "" {
-		return nil
+		return s, nil
 	}
-	for _, s := range x.names.Servers() {
-		state := "not asked yet"
-		switch {
-		case s.Failure != nil:
-			state = "down: " + s.Failure.Error()
-		case !s.Answered.IsZero():
-			state = "up, last answer " + clockTime(now.Sub(s.Answered)) + " ago"
+	s.Servers = cli.List[shownServer]{}
+	for _, h := range x.names.Servers() {
+		o := shownServer{Addr: h.Addr, State: "not asked", Error: errorText(h.Failure), Queries: h.Queries, Answers: h.Answers, Strange: h.Strange}
+		if !h.Answered.IsZero() {
+			o.State, o.Answered, o.Ago = "up", h.Answered.UTC(), cli.Seconds(now.Sub(h.Answered))
 		}
-		x.printf("Server %v: %s; %d queries, %d answers, %d false answers\n", s.Addr, state, s.Queries, s.Answers, s.Strange)
+		if h.Failure != nil {
+			o.State = "down"
+		}
+		s.Servers = append(s.Servers, o)
 	}
-	return nil
+	return s, nil
+}
+
+// errorText is what an error says, "" of nil.
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// Text writes names as the ASA does.
+func (s shownDNS) Text(w *bufio.Writer) {
+	for _, h := range s.Names {
+		state := ""
+		switch {
+		case h.Old:
+			state = fmt.Sprintf(" (old, in use for want of a new one: %s)", h.Failure)
+		case h.Failure != "":
+			state = fmt.Sprintf(" (cannot be renewed: %s)", h.Failure)
+		}
+		fmt.Fprintf(w, "Name:  %s\n", h.Name)
+		for _, a := range h.Addrs {
+			fmt.Fprintf(w, "     Address: %-39v TTL %s%s\n", a, ttlTime(h.TTL.Duration()), state)
+		}
+		if h.Error != "" {
+			fmt.Fprintf(w, "     No address: %s; asked again in %s\n", h.Error, ttlTime(h.TTL.Duration()))
+		}
+	}
+	for _, h := range s.Servers {
+		state := "not asked yet"
+		switch h.State {
+		case "down":
+			state = "down: " + h.Error
+		case "up":
+			state = "up, last answer " + clockTime(h.Ago.Duration()) + " ago"
+		}
+		fmt.Fprintf(w, "Server %v: %s; %d queries, %d answers, %d false answers\n", h.Addr, state, h.Queries, h.Answers, h.Strange)
+	}
 }
 
 // ttlTime writes what is left of a time as HH:MM:SS.
@@ -62,24 +125,24 @@ func ttlTime(d time.Duration) string {
 	return fmt.Sprintf("%02d:%02d:%02d", s/3600, s/60%60, s%60)
 }
 
-// hostState says what is wrong with the addresses of h.
-func hostState(h *dns.Host, now time.Time) string {
-	switch {
-	case h.Failure == nil:
-		return ""
-	case now.Before(h.Expires):
-		return fmt.Sprintf(" (cannot be renewed: %v)", h.Failure)
-	}
-	return fmt.Sprintf(" (old, in use for want of a new one: %v)", h.Failure)
+// A knownName is one of the ASA's table of names: those of "name" lines, which are
+// permanent, and those of the DNS.
+type knownName struct {
+	Name      string               `json:"name"`
+	Permanent bool                 `json:"permanent"`
+	State     string               `json:"state"` // OK is good, EX has run out, ?? could not be renewed
+	Age       cli.Seconds          `json:"age_seconds"`
+	Addrs     cli.List[netip.Addr] `json:"addresses"`
+	Error     string               `json:"error,omitempty"`
 }
 
-// showDNSHosts writes the ASA's table of names: those of "name" lines, which are
-// permanent, and those of the DNS. OK is good, EX has run out, ?? could not be
-// renewed. The age is in hours.
-func showDNSHosts(x *execution, _ cli.Args) error {
-	x.printf("%-25s%-11s%-4s%-7s%s\n", "Host", "Flags", "Age", "Type", "Address(es)")
+type knownNames struct {
+	Names cli.List[knownName] `json:"names"`
+}
+
+func showDNSHosts(x *execution, _ cli.Args) (s knownNames, _ error) {
 	for _, label := range slices.Sorted(maps.Keys(x.running.Names)) {
-		x.printf("%-25s%-11s%-4d%-7s%v\n", label, "(perm, OK)", 0, "IP", x.running.Names[label])
+		s.Names = append(s.Names, knownName{Name: label, Permanent: true, State: "OK", Addrs: []netip.Addr{x.running.Names[label]}})
 	}
 	now := x.opt.Now()
 	for _, h := range x.names.Hosts() {
@@ -90,19 +153,28 @@ func showDNSHosts(x *execution, _ cli.Args) error {
 		case !now.Before(h.Expires):
 			state = "EX"
 		}
-		x.printf("%-25s%-11s%-4d%-7s", h.Name, "(temp, "+state+")", int(now.Sub(h.Fetched).Hours()), "IP")
+		s.Names = append(s.Names, knownName{h.Name, false, state, cli.Seconds(now.Sub(h.Fetched)), h.Addrs, errorText(h.Err)})
+	}
+	return s, nil
+}
+
+// Text writes the age in hours.
+func (s knownNames) Text(w *bufio.Writer) {
+	fmt.Fprintf(w, "%-25s%-11s%-4s%-7s%s\n", "Host", "Flags", "Age", "Type", "Address(es)")
+	for _, h := range s.Names {
+		kind := "temp"
+		if h.Permanent {
+			kind = "perm"
+		}
+		fmt.Fprintf(w, "%-25s%-11s%-4d%-7s", h.Name, "("+kind+", "+h.State+")", int(h.Age.Duration().Hours()), "IP")
 		for i, a := range h.Addrs {
 			if i > 0 {
-				x.printf("  ")
+				w.WriteString("  ")
 			}
-			x.printf("%v", a)
+			fmt.Fprintf(w, "%v", a)
 		}
-		if h.Err != nil {
-			x.printf("%v", h.Err)
-		}
-		x.printf("\n")
+		fmt.Fprintf(w, "%s\n", h.Error)
 	}
-	return nil
 }
 
 func clearDNS(x *execution, args cli.Args) error {

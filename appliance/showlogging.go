@@ -1,29 +1,107 @@
 package appliance
 
 import (
+	"bufio"
+	"cmp"
 	"fmt"
+	"net/netip"
+	"time"
 
 	"patchbay/appliance/cli"
 	"patchbay/appliance/logging"
 )
 
 var showLoggingCommands = []cli.Rule[execFunc]{
-	{Syntax: "show logging", Help: "How messages are logged, and the buffer", Do: showLogging},
-	{Syntax: "show logging setting", Help: "How messages are logged", Do: showLoggingSetting},
-	{Syntax: "show logging queue", Help: "Messages that wait for syslog hosts", Do: showLoggingQueue},
-	{Syntax: "show logging message [<number:100000-999999>|all]", Help: "Messages that are turned off or have another severity", Do: showLoggingMessage},
+	{Syntax: "show logging", Help: "How messages are logged, and the buffer", Do: show(showLogging)},
+	{Syntax: "show logging setting", Help: "How messages are logged", Do: show(showLoggingSetting)},
+	{Syntax: "show logging queue", Help: "Messages that wait for syslog hosts", Do: show(showLoggingQueue)},
+	{Syntax: "show logging message [<number:100000-999999>|all]", Help: "Messages that are turned off or have another severity", Do: show(showLoggingMessage)},
 	{Syntax: "clear logging buffer", Help: "Empty the buffer", Do: clearLoggingBuffer},
 }
 
-// showLogging writes the settings and what the buffer holds.
-func showLogging(x *execution, args cli.Args) error {
-	if err := showLoggingSetting(x, args); err != nil {
-		return err
+// A shownLog is how messages are logged.
+type shownLog struct {
+	Enabled        bool                   `json:"enabled"`
+	Facility       int                    `json:"facility"`
+	Timestamp      bool                   `json:"timestamp"`
+	RFC5424        bool                   `json:"timestamp_rfc5424"`
+	Console        shownTaker             `json:"console"`
+	Monitor        shownTaker             `json:"monitor"`
+	Buffer         shownTaker             `json:"buffered"`
+	Trap           shownTaker             `json:"trap"`
+	Hosts          cli.List[shownHostLog] `json:"hosts"`
+	PermitHostDown bool                   `json:"permit_hostdown"`
+	History        shownTaker             `json:"history"`
+	ASDM           shownTaker             `json:"asdm"`
+	Device         *shownDevice           `json:"device_id,omitempty"`
+}
+
+// A shownTaker is what a destination of messages takes, and how many it took.
+type shownTaker struct {
+	Enabled  bool   `json:"enabled"`
+	Level    string `json:"level,omitempty"` // and what is more severe; or
+	List     string `json:"list,omitempty"`  // what is in a list
+	Messages uint64 `json:"messages"`
+	Dropped  uint64 `json:"dropped"` // the console was too slow for them
+}
+
+// A shownHostLog is a syslog host and how it fares.
+type shownHostLog struct {
+	Interface string     `json:"interface"`
+	Addr      netip.Addr `json:"address"`
+	Transport string     `json:"transport"` // "udp", "tcp" or "tls"
+	Port      uint16     `json:"port"`
+	Connected *bool      `json:"connected,omitempty"` // of tcp and tls
+	Since     time.Time  `json:"since,omitzero"`      // when it came up or went down
+	Error     string     `json:"error,omitempty"`
+	Sent      uint64     `json:"sent"`
+	Errors    uint64     `json:"errors"`
+	Dropped   uint64     `json:"dropped"`
+}
+
+// A shownDevice is what each message begins with.
+type shownDevice struct {
+	Kind      string `json:"kind"` // "hostname", "ipaddress" or "string"
+	Interface string `json:"interface,omitempty"`
+	Text      string `json:"text"`
+}
+
+func showLoggingSetting(x *execution, _ cli.Args) (shownLog, error) {
+	st := x.syslog.Status()
+	s := &st.Settings
+	taker := func(f logging.Filter, d logging.Destination) shownTaker {
+		t := shownTaker{Enabled: f.On, Messages: st.Count(d)}
+		switch {
+		case f.On && f.List != "":
+			t.List = f.List
+		case f.On:
+			t.Level = logging.LevelName(f.Level)
+		}
+		return t
 	}
-	for _, line := range x.syslog.Lines() {
-		x.printf("%s\n", line)
+	o := shownLog{
+		Enabled: s.Enable, Facility: s.Facility, Timestamp: s.Timestamp, RFC5424: s.Timestamp && s.RFC5424, PermitHostDown: s.PermitHostDown,
+		Console: taker(s.Console, logging.Console), Monitor: taker(s.Monitor, logging.Sessions), Buffer: taker(s.Buffered, logging.Buffer),
+		Trap: taker(s.Trap, logging.Hosts), History: taker(s.History, logging.History), ASDM: taker(s.ASDM, logging.ASDM),
 	}
-	return nil
+	o.Console.Dropped = st.Console
+	for _, h := range st.Hosts {
+		l := shownHostLog{Interface: h.Host.Interface, Addr: h.Host.Addr, Transport: h.Host.Transport.String(), Port: h.Host.Port,
+			Error: h.Error, Sent: h.Sent, Errors: h.Errors, Dropped: h.Dropped}
+		if h.Host.Transport != logging.UDP {
+			l.Connected, l.Since = &h.Up, h.Since.UTC()
+		}
+		o.Hosts = append(o.Hosts, l)
+	}
+	switch d := s.Device; d.Kind {
+	case "hostname":
+		o.Device = &shownDevice{d.Kind, "", st.Names.Device}
+	case "ipaddress":
+		o.Device = &shownDevice{d.Kind, d.Value, st.Names.Device}
+	case "string":
+		o.Device = &shownDevice{d.Kind, "", d.Value}
+	}
+	return o, nil
 }
 
 func onOff(on bool) string {
@@ -33,74 +111,69 @@ func onOff(on bool) string {
 	return "disabled"
 }
 
-// showLoggingSetting writes the settings in the ASA's layout, and how each host
-// fares.
-func showLoggingSetting(x *execution, _ cli.Args) error {
-	st := x.syslog.Status()
-	s := &st.Settings
+// Text is in the ASA's layout, with how each host fares.
+func (s shownLog) Text(w *bufio.Writer) {
 	stamp := onOff(s.Timestamp)
-	if s.Timestamp && s.RFC5424 {
+	if s.RFC5424 {
 		stamp += " (rfc5424)"
 	}
-	x.printf("Syslog logging: %s\n    Facility: %d\n    Timestamp logging: %s\n    Hide Username logging: enabled\n"+
-		"    Standby logging: disabled\n    Debug-trace logging: disabled\n", onOff(s.Enable), s.Facility, stamp)
-	dest := func(name string, f logging.Filter, d logging.Destination, more string) {
-		n := st.Count(d)
-		switch {
-		case !f.On:
-			x.printf("    %s logging: disabled\n", name)
-		case f.List != "":
-			x.printf("    %s logging: list %s%s, %d messages logged\n", name, f.List, more, n)
+	fmt.Fprintf(w, "Syslog logging: %s\n    Facility: %d\n    Timestamp logging: %s\n    Hide Username logging: enabled\n"+
+		"    Standby logging: disabled\n    Debug-trace logging: disabled\n", onOff(s.Enabled), s.Facility, stamp)
+	s.Console.text(w, "Console", "")
+	if s.Console.Dropped > 0 {
+		fmt.Fprintf(w, "        %d messages dropped: the console is too slow\n", s.Console.Dropped)
+	}
+	s.Monitor.text(w, "Monitor", "")
+	s.Buffer.text(w, "Buffer", "")
+	s.Trap.text(w, "Trap", fmt.Sprintf(", facility %d", s.Facility))
+	for k := range s.Hosts {
+		fmt.Fprintf(w, "        Logging to %s\n", s.Hosts[k].text())
+	}
+	fmt.Fprintf(w, "    Permit-hostdown logging: %s\n", onOff(s.PermitHostDown))
+	s.History.text(w, "History", "")
+	device := "disabled"
+	if d := s.Device; d != nil {
+		switch d.Kind {
+		case "ipaddress":
+			device = fmt.Sprintf("'%s' interface IP address %q", d.Interface, d.Text)
 		default:
-			x.printf("    %s logging: level %s%s, %d messages logged\n", name, logging.LevelName(f.Level), more, n)
+			device = fmt.Sprintf("%s %q", d.Kind, d.Text)
 		}
 	}
-	dest("Console", s.Console, logging.Console, "")
-	if st.Console > 0 {
-		x.printf("        %d messages dropped: the console is too slow\n", st.Console)
-	}
-	dest("Monitor", s.Monitor, logging.Sessions, "")
-	dest("Buffer", s.Buffered, logging.Buffer, "")
-	dest("Trap", s.Trap, logging.Hosts, fmt.Sprintf(", facility %d", s.Facility))
-	for _, h := range st.Hosts {
-		x.printf("        Logging to %s\n", hostText(&h))
-	}
-	x.printf("    Permit-hostdown logging: %s\n", onOff(s.PermitHostDown))
-	dest("History", s.History, logging.History, "")
-	device := "disabled"
-	switch d := s.Device; d.Kind {
-	case "hostname":
-		device = fmt.Sprintf("hostname %q", st.Names.Device)
-	case "ipaddress":
-		device = fmt.Sprintf("'%s' interface IP address %q", d.Value, st.Names.Device)
-	case "string":
-		device = fmt.Sprintf("string %q", d.Value)
-	}
-	x.printf("    Device ID: %s\n    Mail logging: disabled\n", device)
-	dest("ASDM", s.ASDM, logging.ASDM, "")
-	return nil
+	fmt.Fprintf(w, "    Device ID: %s\n    Mail logging: disabled\n", device)
+	s.ASDM.text(w, "ASDM", "")
 }
 
-// hostText is a host and how it fares: "inside 10.20.0.5 tcp/1470 connected
-// errors: 1 dropped: 0".
-func hostText(h *logging.HostStatus) string {
-	s := fmt.Sprintf("%s %v", h.Host.Interface, h.Host.Addr)
+func (t shownTaker) text(w *bufio.Writer, name, more string) {
 	switch {
-	case h.Host.Transport == logging.UDP && h.Host.Port != logging.DefaultUDPPort:
-		s += fmt.Sprintf(" udp/%d", h.Host.Port)
-	case h.Host.Transport != logging.UDP:
-		s += fmt.Sprintf(" tcp/%d", h.Host.Port)
-		if h.Host.Transport == logging.TLS {
+	case !t.Enabled:
+		fmt.Fprintf(w, "    %s logging: disabled\n", name)
+	case t.List != "":
+		fmt.Fprintf(w, "    %s logging: list %s%s, %d messages logged\n", name, t.List, more, t.Messages)
+	default:
+		fmt.Fprintf(w, "    %s logging: level %s%s, %d messages logged\n", name, t.Level, more, t.Messages)
+	}
+}
+
+// text is "inside 10.20.0.5 tcp/1470 connected  sent: 3  errors: 1  dropped: 0".
+func (h *shownHostLog) text() string {
+	s := fmt.Sprintf("%s %v", h.Interface, h.Addr)
+	switch {
+	case h.Connected != nil:
+		s += fmt.Sprintf(" tcp/%d", h.Port)
+		if h.Transport == logging.TLS.String() {
 			s += " SECURE"
 		}
 		switch {
-		case h.Up:
+		case *h.Connected:
 			s += " connected"
 		case h.Since.IsZero():
 			s += " not connected"
 		default:
-			s += " not connected since " + h.Since.UTC().Format("Mon, 02 Jan 2006 15:04:05 MST")
+			s += " not connected since " + h.Since.Format("Mon, 02 Jan 2006 15:04:05 MST")
 		}
+	case h.Port != logging.DefaultUDPPort:
+		s += fmt.Sprintf(" udp/%d", h.Port)
 	}
 	if h.Error != "" {
 		s += fmt.Sprintf(" (%.200s)", h.Error)
@@ -108,23 +181,73 @@ func hostText(h *logging.HostStatus) string {
 	return s + fmt.Sprintf("  sent: %d  errors: %d  dropped: %d", h.Sent, h.Errors, h.Dropped)
 }
 
-// showLoggingQueue writes what waits, of all hosts together.
-func showLoggingQueue(x *execution, _ cli.Args) error {
-	st := x.syslog.Status()
-	var lost uint64
-	now, most := 0, 0
-	for _, h := range st.Hosts {
-		lost += h.Dropped
-		now += h.Waiting
-		most += h.Most
-	}
-	x.printf("        Logging Queue length limit : %d msg(s)\n        %d msg(s) discarded due to queue overflow\n"+
-		"        0 msg(s) discarded due to memory allocation failure\n        Current %d msg on queue, %d msgs most on queue\n", st.Settings.Queue, lost, now, most)
-	return nil
+// A shownMessage is one in the buffer.
+type shownMessage struct {
+	Time     time.Time `json:"time"`
+	Severity int       `json:"severity"` // 0, emergencies, to 7, debugging
+	Number   int       `json:"number"`
+	Message  string    `json:"text"`
+	line     string
 }
 
-// showLoggingMessage writes what becomes of messages by their number.
-func showLoggingMessage(x *execution, args cli.Args) error {
+// A shownBuffer is how messages are logged, and the buffer.
+type shownBuffer struct {
+	shownLog
+	Messages cli.List[shownMessage] `json:"messages"` // the oldest first
+}
+
+func showLogging(x *execution, args cli.Args) (s shownBuffer, err error) {
+	s.shownLog, err = showLoggingSetting(x, args)
+	for _, e := range x.syslog.Entries() {
+		s.Messages = append(s.Messages, shownMessage{e.Time, e.Severity, e.Number, e.Text, e.Line})
+	}
+	return s, err
+}
+
+func (s shownBuffer) Text(w *bufio.Writer) {
+	s.shownLog.Text(w)
+	for _, m := range s.Messages {
+		fmt.Fprintf(w, "%s\n", m.line)
+	}
+}
+
+// A shownQueue is what waits, of all hosts together.
+type shownQueue struct {
+	Limit     int    `json:"limit"`
+	Discarded uint64 `json:"discarded"`
+	Waiting   int    `json:"waiting"`
+	Most      int    `json:"most_waiting"`
+}
+
+func showLoggingQueue(x *execution, _ cli.Args) (s shownQueue, _ error) {
+	st := x.syslog.Status()
+	s.Limit = st.Settings.Queue
+	for _, h := range st.Hosts {
+		s.Discarded += h.Dropped
+		s.Waiting += h.Waiting
+		s.Most += h.Most
+	}
+	return s, nil
+}
+
+func (s shownQueue) Text(w *bufio.Writer) {
+	fmt.Fprintf(w, "        Logging Queue length limit : %d msg(s)\n        %d msg(s) discarded due to queue overflow\n"+
+		"        0 msg(s) discarded due to memory allocation failure\n        Current %d msg on queue, %d msgs most on queue\n", s.Limit, s.Discarded, s.Waiting, s.Most)
+}
+
+// A messageLevel is what becomes of messages of a number.
+type messageLevel struct {
+	Number  int    `json:"number"`
+	Default string `json:"default_level,omitempty"` // none: not known
+	Level   string `json:"level,omitempty"`
+	Enabled bool   `json:"enabled"`
+}
+
+type messageLevels struct {
+	Messages cli.List[messageLevel] `json:"messages"`
+}
+
+func showLoggingMessage(x *execution, args cli.Args) (s messageLevels, _ error) {
 	var numbers []int
 	switch {
 	case args.Has("number"):
@@ -136,18 +259,27 @@ func showLoggingMessage(x *execution, args cli.Args) error {
 			numbers = append(numbers, c.Number)
 		}
 	}
-	for _, n := range numbers {
-		s := x.syslog.MessageStatus(n)
-		text := "default-level unknown"
-		if s.Default >= 0 {
-			text = "default-level " + logging.LevelName(s.Default)
+	level := func(n int) string {
+		if n < 0 {
+			return ""
 		}
-		if s.Level != s.Default {
-			text += ", current-level " + logging.LevelName(s.Level)
-		}
-		x.printf("syslog %d: %s (%s)\n", n, text, onOff(s.Enabled))
+		return logging.LevelName(n)
 	}
-	return nil
+	for _, n := range numbers {
+		m := x.syslog.MessageStatus(n)
+		s.Messages = append(s.Messages, messageLevel{n, level(m.Default), level(m.Level), m.Enabled})
+	}
+	return s, nil
+}
+
+func (s messageLevels) Text(w *bufio.Writer) {
+	for _, m := range s.Messages {
+		text := "default-level " + cmp.Or(m.Default, "unknown")
+		if m.Level != m.Default {
+			text += ", current-level " + m.Level
+		}
+		fmt.Fprintf(w, "syslog %d: %s (%s)\n", m.Number, text, onOff(m.Enabled))
+	}
 }
 
 func clearLoggingBuffer(x *execution, _ cli.Args) error {

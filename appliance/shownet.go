@@ -1,57 +1,110 @@
 package appliance
 
 import (
+	"bufio"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"patchbay/appliance/cli"
+	"patchbay/appliance/config"
 	"patchbay/stack"
 	"patchbay/stack/link"
 )
 
 var showNetCommands = []cli.Rule[execFunc]{
-	{Syntax: "show interface [<if>]", Help: "Interfaces and their counters", Do: showInterface},
-	{Syntax: "show interface ip brief", Help: "Interfaces and their addresses", Do: showInterfaceBrief},
-	{Syntax: "show route", Help: "The routing table", Do: showRoute},
-	{Syntax: "show arp", Help: "Neighbours whose address is known", Do: showARP},
+	{Syntax: "show interface [<if>]", Help: "Interfaces and their counters", Do: show(showInterface)},
+	{Syntax: "show interface ip brief", Help: "Interfaces and their addresses", Do: show(showInterfaceBrief)},
+	{Syntax: "show route", Help: "The routing table", Do: show(showRoute)},
+	{Syntax: "show arp", Help: "Neighbours whose address is known", Do: show(showARP)},
 }
 
-// showInterface lists the interfaces of the configuration.
-// (reference/asa-cli-show-debug.md, section 1; the ASA's own layout.)
-func showInterface(x *execution, args cli.Args) error {
+// A shownInterface is one of "show interface". Without up it has no link and none of
+// what follows.
+type shownInterface struct {
+	Hardware     string          `json:"hardware"`
+	Name         string          `json:"name"`
+	AdminUp      bool            `json:"admin_up"`
+	LineUp       bool            `json:"line_up"`
+	Driver       string          `json:"driver,omitempty"`
+	MAC          string          `json:"mac,omitempty"`
+	MTU          int             `json:"mtu,omitempty"` // bytes
+	Addr         netip.Addr      `json:"address,omitzero"`
+	PrefixLength int             `json:"prefix_length,omitempty"`
+	InPackets    uint64          `json:"in_packets"`
+	InBytes      uint64          `json:"in_bytes"`
+	OutPackets   uint64          `json:"out_packets"`
+	OutBytes     uint64          `json:"out_bytes"`
+	Dropped      uint64          `json:"dropped_packets"`
+	Drops        cli.List[drops] `json:"drops"`
+}
+
+// drops are how many packets were dropped for a reason.
+type drops struct {
+	Reason  string `json:"reason"`
+	Packets uint64 `json:"packets"`
+}
+
+type shownInterfaces struct {
+	Interfaces cli.List[shownInterface] `json:"interfaces"`
+}
+
+// showInterface finds the interfaces of the configuration.
+func showInterface(x *execution, args cli.Args) (s shownInterfaces, _ error) {
 	for k := range x.running.Interfaces {
 		c := &x.running.Interfaces[k]
 		if args.Has("if") && c.Name != args.Get("if") {
 			continue
 		}
 		i := x.plan.named(c.Name)
+		o := shownInterface{Hardware: c.Hardware, Name: c.Name, AdminUp: !c.Shutdown, LineUp: !c.Shutdown && i != nil}
+		if i != nil {
+			o.Driver, o.MTU = driverOf(i.Link), i.Link.MTU()
+			if e, ok := link.Unwrap(i.Link).(interface{ MAC() link.MAC }); ok {
+				o.MAC = macText(e.MAC())
+			}
+			o.Addr, o.PrefixLength = i.Addr.Addr(), i.Addr.Bits()
+			n := x.forward.Counters(i)
+			o.InPackets, o.InBytes, o.OutPackets, o.OutBytes = n.InPackets, n.InBytes, n.OutPackets, n.OutBytes
+			o.Drops = x.dropsOn(i)
+			for _, d := range o.Drops {
+				o.Dropped += d.Packets
+			}
+		}
+		s.Interfaces = append(s.Interfaces, o)
+	}
+	return s, nil
+}
+
+// Text is in the ASA's own layout. (reference/asa-cli-show-debug.md, section 1.)
+func (s shownInterfaces) Text(w *bufio.Writer) {
+	for _, i := range s.Interfaces {
 		state := "is up, line protocol is up"
 		switch {
-		case c.Shutdown:
+		case !i.AdminUp:
 			state = "is administratively down, line protocol is down"
-		case i == nil:
+		case !i.LineUp:
 			state = "is up, line protocol is down"
 		}
-		x.printf("Interface %s %q, %s\n", c.Hardware, c.Name, state)
-		if i == nil {
+		fmt.Fprintf(w, "Interface %s %q, %s\n", i.Hardware, i.Name, state)
+		if i.Driver == "" {
 			continue
 		}
-		x.printf("  Hardware is %s\n", driverOf(i.Link))
-		if e, ok := link.Unwrap(i.Link).(interface{ MAC() link.MAC }); ok {
-			x.printf("\tMAC address %s, MTU %d\n", macText(e.MAC()), i.Link.MTU())
+		fmt.Fprintf(w, "  Hardware is %s\n", i.Driver)
+		if i.MAC != "" {
+			fmt.Fprintf(w, "\tMAC address %s, MTU %d\n", i.MAC, i.MTU)
 		} else {
-			x.printf("\tMTU %d\n", i.Link.MTU())
+			fmt.Fprintf(w, "\tMTU %d\n", i.MTU)
 		}
-		addr, mask := prefixText(i.Addr)
-		x.printf("\tIP address %s, subnet mask %s\n", addr, mask)
-		n := x.forward.Counters(i)
-		x.printf("  Traffic Statistics for %q:\n", i.Name)
-		x.printf("\t%d packets input, %d bytes\n\t%d packets output, %d bytes\n", n.InPackets, n.InBytes, n.OutPackets, n.OutBytes)
-		x.showInterfaceDrops(i)
+		fmt.Fprintf(w, "\tIP address %v, subnet mask %s\n", i.Addr, config.MaskText(i.PrefixLength))
+		fmt.Fprintf(w, "  Traffic Statistics for %q:\n", i.Name)
+		fmt.Fprintf(w, "\t%d packets input, %d bytes\n\t%d packets output, %d bytes\n", i.InPackets, i.InBytes, i.OutPackets, i.OutBytes)
+		fmt.Fprintf(w, "\t%d packets dropped\n", i.Dropped)
+		for _, d := range i.Drops {
+			fmt.Fprintf(w, "\t  %d %s\n", d.Packets, d.Reason)
+		}
 	}
-	return nil
 }
 
 // macText writes a MAC address as the ASA does: 0200.0000.0001.
@@ -68,53 +121,77 @@ func driverOf(l stack.Link) string {
 	return "a link of the program's own"
 }
 
-func (x *execution) showInterfaceDrops(i *stack.Interface) {
-	type drop struct {
-		name string
-		n    uint64
-	}
-	var drops []drop
-	total := uint64(0)
+// dropsOn returns what was dropped on i, by the names of the reasons.
+func (x *execution) dropsOn(i *stack.Interface) []drops {
+	var all []drops
 	for v, n := range x.forward.DropsOn(i) {
-		drops = append(drops, drop{v.String(), n})
-		total += n
+		all = append(all, drops{v.String(), n})
 	}
 	if c, ok := i.Link.(link.Counter); ok {
 		for r, n := range c.Stats().Drops {
-			drops = append(drops, drop{r.String(), n})
-			total += n
+			all = append(all, drops{r.String(), n})
 		}
 	}
-	slices.SortFunc(drops, func(a, b drop) int { return strings.Compare(a.name, b.name) })
-	x.printf("\t%d packets dropped\n", total)
-	for _, d := range drops {
-		x.printf("\t  %d %s\n", d.n, d.name)
-	}
+	slices.SortFunc(all, func(a, b drops) int { return strings.Compare(a.Reason, b.Reason) })
+	return all
 }
 
-func showInterfaceBrief(x *execution, _ cli.Args) error {
-	const layout = "%-26s %-15s %-3s %-6s %-21s %s\n"
-	x.printf(layout, "Interface", "IP-Address", "OK?", "Method", "Status", "Protocol")
+// A briefInterface is one of "show interface ip brief".
+type briefInterface struct {
+	Hardware string     `json:"hardware"`
+	Name     string     `json:"name"`
+	Addr     netip.Addr `json:"address,omitzero"`
+	AdminUp  bool       `json:"admin_up"`
+	LineUp   bool       `json:"line_up"`
+}
+
+type briefInterfaces struct {
+	Interfaces cli.List[briefInterface] `json:"interfaces"`
+}
+
+func showInterfaceBrief(x *execution, _ cli.Args) (s briefInterfaces, _ error) {
 	for k := range x.running.Interfaces {
 		c := &x.running.Interfaces[k]
-		addr, method, status, protocol := "unassigned", "unset", "up", "up"
-		if c.Addr.IsValid() {
-			addr, method = c.Addr.Addr().String(), "CONFIG"
-		}
-		if c.Shutdown {
-			status, protocol = "administratively down", "down"
-		} else if x.plan.named(c.Name) == nil {
-			protocol = "down"
-		}
-		x.printf(layout, c.Hardware, addr, "YES", method, status, protocol)
+		s.Interfaces = append(s.Interfaces, briefInterface{
+			Hardware: c.Hardware, Name: c.Name, Addr: c.Addr.Addr(), AdminUp: !c.Shutdown, LineUp: !c.Shutdown && x.plan.named(c.Name) != nil})
 	}
-	return nil
+	return s, nil
 }
 
-const routeCodes = "Codes: L - local, C - connected, S - static, * - candidate default\n"
+func (s briefInterfaces) Text(w *bufio.Writer) {
+	const layout = "%-26s %-15s %-3s %-6s %-21s %s\n"
+	fmt.Fprintf(w, layout, "Interface", "IP-Address", "OK?", "Method", "Status", "Protocol")
+	for _, i := range s.Interfaces {
+		addr, method, status, protocol := "unassigned", "unset", "up", "up"
+		if i.Addr.IsValid() {
+			addr, method = i.Addr.String(), "CONFIG"
+		}
+		if !i.AdminUp {
+			status = "administratively down"
+		}
+		if !i.LineUp {
+			protocol = "down"
+		}
+		fmt.Fprintf(w, layout, i.Hardware, addr, "YES", method, status, protocol)
+	}
+}
 
-// showRoute lists the routing table: the default route, and then by address.
-func showRoute(x *execution, _ cli.Args) error {
+// A shownRoute is one of "show route".
+type shownRoute struct {
+	Kind      string       `json:"kind"` // "connected", "local" or "static"
+	Prefix    netip.Prefix `json:"prefix"`
+	Gateway   netip.Addr   `json:"gateway,omitzero"`
+	Interface string       `json:"interface"`
+	Metric    int          `json:"metric"`
+}
+
+type shownRoutes struct {
+	LastResort netip.Addr           `json:"gateway_of_last_resort,omitzero"`
+	Routes     cli.List[shownRoute] `json:"routes"`
+}
+
+// showRoute finds the routing table: the default route, and then by address.
+func showRoute(x *execution, _ cli.Args) (s shownRoutes, _ error) {
 	routes := x.plan.routes.All()
 	slices.SortStableFunc(routes, func(a, b stack.Route) int {
 		if c := a.Prefix.Addr().Compare(b.Prefix.Addr()); c != 0 {
@@ -122,41 +199,73 @@ func showRoute(x *execution, _ cli.Args) error {
 		}
 		return a.Prefix.Bits() - b.Prefix.Bits()
 	})
-	resort := "Gateway of last resort is not set"
 	for _, r := range routes {
-		if r.Prefix.Bits() == 0 && r.Gateway.IsValid() {
-			resort = "Gateway of last resort is " + r.Gateway.String() + " to network 0.0.0.0"
-		}
-	}
-	x.printf("%s%s\n\n", routeCodes, resort)
-	for _, r := range routes {
-		addr, mask := prefixText(r.Prefix)
-		switch {
-		case !r.Gateway.IsValid():
-			x.printf("C     %s %s is directly connected, %s\n", addr, mask, r.Interface)
-			own, whole := prefixText(netip.PrefixFrom(r.Interface.Addr.Addr(), 32))
-			if r.Interface.Addr.Masked() == r.Prefix {
-				x.printf("L     %s %s is directly connected, %s\n", own, whole, r.Interface)
+		o := shownRoute{Kind: "connected", Prefix: r.Prefix, Interface: r.Interface.String()}
+		if r.Gateway.IsValid() {
+			o.Kind, o.Gateway, o.Metric = "static", r.Gateway, max(r.Metric, 1)
+			if r.Prefix.Bits() == 0 {
+				s.LastResort = r.Gateway
 			}
-		case r.Prefix.Bits() == 0:
-			x.printf("S*    %s %s [%d/0] via %v, %s\n", addr, mask, max(r.Metric, 1), r.Gateway, r.Interface)
-		default:
-			x.printf("S     %s %s [%d/0] via %v, %s\n", addr, mask, max(r.Metric, 1), r.Gateway, r.Interface)
+		}
+		s.Routes = append(s.Routes, o)
+		if o.Kind == "connected" && r.Interface.Addr.Masked() == r.Prefix {
+			o.Kind, o.Prefix = "local", netip.PrefixFrom(r.Interface.Addr.Addr(), 32)
+			s.Routes = append(s.Routes, o)
 		}
 	}
-	return nil
+	return s, nil
 }
 
-// showARP lists the neighbours of links that have some.
-func showARP(x *execution, _ cli.Args) error {
+const routeCodes = "Codes: L - local, C - connected, S - static, * - candidate default\n"
+
+func (s shownRoutes) Text(w *bufio.Writer) {
+	resort := "Gateway of last resort is not set"
+	if s.LastResort.IsValid() {
+		resort = "Gateway of last resort is " + s.LastResort.String() + " to network 0.0.0.0"
+	}
+	fmt.Fprintf(w, "%s%s\n\n", routeCodes, resort)
+	for _, r := range s.Routes {
+		addr, mask := prefixText(r.Prefix)
+		code := map[string]string{"connected": "C ", "local": "L ", "static": "S "}[r.Kind]
+		if r.Kind != "static" {
+			fmt.Fprintf(w, "%s    %s %s is directly connected, %s\n", code, addr, mask, r.Interface)
+			continue
+		}
+		if r.Prefix.Bits() == 0 {
+			code = "S*"
+		}
+		fmt.Fprintf(w, "%s    %s %s [%d/0] via %v, %s\n", code, addr, mask, r.Metric, r.Gateway, r.Interface)
+	}
+}
+
+// A shownNeighbour is one of "show arp".
+type shownNeighbour struct {
+	Interface string      `json:"interface"`
+	Addr      netip.Addr  `json:"address"`
+	MAC       string      `json:"mac"`
+	Age       cli.Seconds `json:"age_seconds"`
+}
+
+type shownNeighbours struct {
+	Neighbours cli.List[shownNeighbour] `json:"neighbours"`
+}
+
+// showARP finds the neighbours of links that have some.
+func showARP(x *execution, _ cli.Args) (s shownNeighbours, _ error) {
 	for _, i := range x.plan.interfaces {
 		e, ok := link.Unwrap(i.Link).(interface{ Neighbours() []link.Neighbour })
 		if !ok {
 			continue
 		}
 		for _, n := range e.Neighbours() {
-			x.printf("\t%s %v %s %d\n", i.Name, n.Addr, macText(n.MAC), int64(n.Age.Seconds()))
+			s.Neighbours = append(s.Neighbours, shownNeighbour{i.Name, n.Addr, macText(n.MAC), cli.Seconds(n.Age)})
 		}
 	}
-	return nil
+	return s, nil
+}
+
+func (s shownNeighbours) Text(w *bufio.Writer) {
+	for _, n := range s.Neighbours {
+		fmt.Fprintf(w, "\t%s %v %s %d\n", n.Interface, n.Addr, n.MAC, int64(n.Age.Duration().Seconds()))
+	}
 }

@@ -1,7 +1,9 @@
 package appliance
 
 import (
+	"bufio"
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -14,83 +16,137 @@ import (
 
 var showPolicyCommands = []cli.Rule[execFunc]{
 	{Syntax: "show service-policy [{interface <if>|global}] [inspect {sip|skinny|tftp|icmp}|police|set connection]",
-		Help: "What service policies inspect and hold to rates and limits", Do: showServicePolicy},
-	{Syntax: "show sip", Help: "Calls that inspection follows", Do: showSIP},
-	{Syntax: "show skinny", Help: "Phones' calls that inspection follows", Do: showSkinny},
-	{Syntax: "show ip verify statistics [interface <if>]", Help: "Packets refused for their source", Do: showVerify},
-	{Syntax: "show fragment [<if>]", Help: "Fragments being put together, and what became of them", Do: showFragment},
+		Help: "What service policies inspect and hold to rates and limits", Do: show(showServicePolicy)},
+	{Syntax: "show sip", Help: "Calls that inspection follows", Do: show(showSIP)},
+	{Syntax: "show skinny", Help: "Phones' calls that inspection follows", Do: show(showSkinny)},
+	{Syntax: "show ip verify statistics [interface <if>]", Help: "Packets refused for their source", Do: show(showVerify)},
+	{Syntax: "show fragment [<if>]", Help: "Fragments being put together, and what became of them", Do: show(showFragment)},
 }
 
-// showServicePolicy lists service policies class by class.
-// (reference/asa-cli-show-debug.md, section 2.10.)
-func showServicePolicy(x *execution, args cli.Args) error {
+// A shownPolicy is a service policy, class by class.
+type shownPolicy struct {
+	Interface string               `json:"interface,omitempty"` // none: it is global
+	Name      string               `json:"policy"`
+	Classes   cli.List[shownClass] `json:"classes"` // of which there is something to show
+}
+
+type shownClass struct {
+	Name     string                 `json:"class"`
+	Inspects cli.List[shownInspect] `json:"inspect,omitempty"`
+	Limits   *shownLimits           `json:"connection_limits,omitempty"`
+	Policers cli.List[shownPolicer] `json:"police,omitempty"`
+}
+
+// A shownInspect is what an engine did.
+type shownInspect struct {
+	Protocol   string `json:"protocol"`
+	Map        string `json:"map,omitempty"`
+	PhoneProxy string `json:"phone_proxy,omitempty"`
+	Packets    uint64 `json:"packets"`
+	Dropped    uint64 `json:"dropped"`
+	Reset      uint64 `json:"reset_dropped"`
+	Waiting    int64  `json:"tcp_buffered_bytes"`
+	Lost       uint64 `json:"tcp_dropped_bytes"`
+	tcp        bool   // it ends TCP
+}
+
+// A shownPolicer is a rate that a class is held to on an interface.
+type shownPolicer struct {
+	Interface      string `json:"interface"`
+	Direction      string `json:"direction"` // "input" or "output"
+	Rate           int64  `json:"rate_bps"`
+	Burst          int64  `json:"burst_bytes"`
+	Conformed      uint64 `json:"conformed_packets"`
+	ConformedBytes uint64 `json:"conformed_bytes"`
+	ConformedRate  int64  `json:"conformed_bps"`
+	ConformAction  string `json:"conform_action"` // "transmit" or "drop"
+	Exceeded       uint64 `json:"exceeded_packets"`
+	ExceededBytes  uint64 `json:"exceeded_bytes"`
+	ExceededRate   int64  `json:"exceeded_bps"`
+	ExceedAction   string `json:"exceed_action"`
+}
+
+// shownLimits are the limits of a class; 0 is none. A timeout that is never is 0, one
+// that is not set is left out.
+type shownLimits struct {
+	Max                   int          `json:"conn_max"`
+	MaxEmbryonic          int          `json:"embryonic_conn_max"`
+	MaxPerClient          int          `json:"per_client_max"`
+	MaxEmbryonicPerClient int          `json:"per_client_embryonic_max"`
+	Conns                 int          `json:"connections"`
+	Embryonic             int          `json:"embryonic"`
+	Dropped               uint64       `json:"dropped"`
+	EmbryonicTime         *cli.Seconds `json:"embryonic_timeout_seconds,omitempty"`
+	HalfClosedTime        *cli.Seconds `json:"half_closed_timeout_seconds,omitempty"`
+	IdleTime              *cli.Seconds `json:"idle_timeout_seconds,omitempty"`
+	Reset                 bool         `json:"reset"`
+}
+
+type shownPolicies struct {
+	Policies cli.List[shownPolicy] `json:"policies"`
+}
+
+func showServicePolicy(x *execution, args cli.Args) (s shownPolicies, _ error) {
+	add := func(on *stack.Interface) {
+		if pol := x.plan.policies[on]; pol != nil {
+			s.Policies = append(s.Policies, x.policy(on, pol, args))
+		}
+	}
 	if !args.Has("interface") {
-		x.showPolicy("Global policy", x.plan.policies[nil], args)
+		add(nil)
 	}
 	for _, i := range x.plan.interfaces {
 		if !args.Has("global") && (!args.Has("if") || args.Get("if") == i.Name) {
-			x.showPolicy("Interface "+i.Name, x.plan.policies[i], args)
+			add(i)
 		}
 	}
-	return nil
+	return s, nil
 }
 
-func (x *execution) showPolicy(title string, pol *policy, args cli.Args) {
-	if pol == nil {
-		return
-	}
+func (x *execution) policy(on *stack.Interface, pol *policy, args cli.Args) shownPolicy {
+	s := shownPolicy{Interface: ifName(on), Name: pol.name}
 	all := !args.Has("inspect") && !args.Has("police") && !args.Has("set")
-	x.printf("%s:\n  Service-policy: %s\n", title, pol.name)
 	for _, c := range pol.classes {
-		var part strings.Builder
-		inner := x.part(&part)
+		o := shownClass{Name: c.name}
 		if all || args.Has("inspect") {
 			for _, i := range c.inspects {
 				if all || args.Has(i.protocol) {
-					inner.showInspection(i)
+					o.Inspects = append(o.Inspects, x.inspect(i))
 				}
 			}
 		}
 		if all || args.Has("set") {
-			inner.showLimits(c)
+			o.Limits = c.shownLimits()
 		}
 		if all || args.Has("police") {
 			for dir, r := range c.rates {
 				for _, i := range x.plan.interfaces {
 					if r != nil && r.on[i] != nil {
-						inner.showPolicer(direction(dir), i, r.on[i])
+						o.Policers = append(o.Policers, x.policer(direction(dir), i, r.on[i]))
 					}
 				}
 			}
 		}
-		inner.Flush()
-		if part.Len() > 0 {
-			x.printf("    Class-map: %s\n%s", c.name, part.String())
+		if o.Inspects != nil || o.Limits != nil || o.Policers != nil {
+			s.Classes = append(s.Classes, o)
 		}
 	}
+	return s
 }
 
-// showInspection says what an engine did. Its names are as the ASA prints them,
-// in its older layout, which has no rate.
-func (x *execution) showInspection(i *inspection) {
-	x.printf("      Inspect: %s", i.protocol)
-	if i.mapName != "" {
-		x.printf(" %s", i.mapName)
-	}
+func (x *execution) inspect(i *inspection) shownInspect {
+	s := shownInspect{Protocol: i.protocol, Map: i.mapName, tcp: i.engine != nil || i.phoneProxy}
 	if i.phoneProxy && x.plan.phone != nil {
-		x.printf(" phone-proxy %s", x.plan.phone.config.Name)
+		s.PhoneProxy = x.plan.phone.config.Name
 	}
-	var n inspect.Count
 	if i.count != nil {
-		n = i.count.Count()
+		n := i.count.Count()
+		s.Packets, s.Dropped, s.Reset, s.Waiting, s.Lost = n.Messages, n.Dropped, n.Reset, n.Waiting, n.Lost
 	}
-	x.printf(", packet %d, drop %d, reset-drop %d\n", n.Messages, n.Dropped, n.Reset)
-	if i.engine != nil || i.phoneProxy {
-		x.printf("               tcp-proxy: bytes in buffer %d, bytes dropped %d\n", n.Waiting, n.Lost)
-	}
+	return s
 }
 
-func (x *execution) showPolicer(dir direction, i *stack.Interface, l *stack.Policer) {
+func (x *execution) policer(dir direction, i *stack.Interface, l *stack.Policer) shownPolicer {
 	action := func(drop bool) string {
 		if drop {
 			return "drop"
@@ -98,69 +154,160 @@ func (x *execution) showPolicer(dir direction, i *stack.Interface, l *stack.Poli
 		return "transmit"
 	}
 	cfg, n := l.Config(), l.Count()
-	conformed, exceeded := l.Rates(x.opt.Now())
-	x.printf("      %s police Interface %s:\n", map[direction]string{arriving: "Input", leaving: "Output"}[dir], i.Name)
-	x.printf("        cir %d bps, bc %d bytes\n", cfg.Rate, cfg.Burst)
-	x.printf("        conformed %d packets, %d bytes; actions:  %s\n", n.Conformed, n.ConformedBytes, action(cfg.DropConforming))
-	x.printf("        exceeded %d packets, %d bytes; actions:  %s\n", n.Exceeded, n.ExceededBytes, action(!cfg.TransmitExceeded))
-	x.printf("        conformed %d bps, exceed %d bps\n", conformed, exceeded)
+	s := shownPolicer{
+		Interface: i.Name, Direction: map[direction]string{arriving: "input", leaving: "output"}[dir], Rate: cfg.Rate, Burst: cfg.Burst,
+		Conformed: n.Conformed, ConformedBytes: n.ConformedBytes, ConformAction: action(cfg.DropConforming),
+		Exceeded: n.Exceeded, ExceededBytes: n.ExceededBytes, ExceedAction: action(!cfg.TransmitExceeded),
+	}
+	s.ConformedRate, s.ExceededRate = l.Rates(x.opt.Now())
+	return s
 }
 
-func (x *execution) showLimits(c *class) {
+// shownLimits returns nil if c has none.
+func (c *class) shownLimits() *shownLimits {
 	if c.limits == nil {
-		return
+		return nil
 	}
 	cfg, n := c.limits.Config(), c.limits.Count()
-	x.printf("      Set connection policy:")
+	timeout := func(d time.Duration) *cli.Seconds {
+		switch d {
+		case 0:
+			return nil
+		case nat.Never:
+			return new(cli.Seconds)
+		}
+		s := cli.Seconds(d)
+		return &s
+	}
+	return &shownLimits{
+		Max: cfg.Max, MaxEmbryonic: cfg.MaxEmbryonic, MaxPerClient: cfg.MaxPerClient, MaxEmbryonicPerClient: cfg.MaxEmbryonicPerClient,
+		Conns: n.Conns, Embryonic: n.Embryonic, Dropped: n.Dropped + n.HostDropped + n.EmbryonicDropped,
+		EmbryonicTime: timeout(cfg.Embryonic), HalfClosedTime: timeout(cfg.HalfClosed), IdleTime: timeout(cfg.Idle), Reset: cfg.Reset,
+	}
+}
+
+// Text is in the layout of reference/asa-cli-show-debug.md, section 2.10.
+func (s shownPolicies) Text(w *bufio.Writer) {
+	for _, p := range s.Policies {
+		title := "Global policy"
+		if p.Interface != "" {
+			title = "Interface " + p.Interface
+		}
+		fmt.Fprintf(w, "%s:\n  Service-policy: %s\n", title, p.Name)
+		for _, c := range p.Classes {
+			fmt.Fprintf(w, "    Class-map: %s\n", c.Name)
+			for _, i := range c.Inspects {
+				i.text(w)
+			}
+			if c.Limits != nil {
+				c.Limits.text(w)
+			}
+			for _, l := range c.Policers {
+				l.text(w)
+			}
+		}
+	}
+}
+
+// text has the names of the ASA in its older layout, which has no rate.
+func (s shownInspect) text(w *bufio.Writer) {
+	fmt.Fprintf(w, "      Inspect: %s", s.Protocol)
+	if s.Map != "" {
+		fmt.Fprintf(w, " %s", s.Map)
+	}
+	if s.PhoneProxy != "" {
+		fmt.Fprintf(w, " phone-proxy %s", s.PhoneProxy)
+	}
+	fmt.Fprintf(w, ", packet %d, drop %d, reset-drop %d\n", s.Packets, s.Dropped, s.Reset)
+	if s.tcp {
+		fmt.Fprintf(w, "               tcp-proxy: bytes in buffer %d, bytes dropped %d\n", s.Waiting, s.Lost)
+	}
+}
+
+func (s shownPolicer) text(w *bufio.Writer) {
+	fmt.Fprintf(w, "      %s police Interface %s:\n", map[string]string{"input": "Input", "output": "Output"}[s.Direction], s.Interface)
+	fmt.Fprintf(w, "        cir %d bps, bc %d bytes\n", s.Rate, s.Burst)
+	fmt.Fprintf(w, "        conformed %d packets, %d bytes; actions:  %s\n", s.Conformed, s.ConformedBytes, s.ConformAction)
+	fmt.Fprintf(w, "        exceeded %d packets, %d bytes; actions:  %s\n", s.Exceeded, s.ExceededBytes, s.ExceedAction)
+	fmt.Fprintf(w, "        conformed %d bps, exceed %d bps\n", s.ConformedRate, s.ExceededRate)
+}
+
+func (s *shownLimits) text(w *bufio.Writer) {
+	w.WriteString("      Set connection policy:")
 	for _, l := range []struct {
 		name string
 		most int
 	}{
-		{"conn-max", cfg.Max}, {"embryonic-conn-max", cfg.MaxEmbryonic},
-		{"per-client-max", cfg.MaxPerClient}, {"per-client-embryonic-max", cfg.MaxEmbryonicPerClient},
+		{"conn-max", s.Max}, {"embryonic-conn-max", s.MaxEmbryonic},
+		{"per-client-max", s.MaxPerClient}, {"per-client-embryonic-max", s.MaxEmbryonicPerClient},
 	} {
 		if l.most != 0 {
-			x.printf(" %s %d", l.name, l.most)
+			fmt.Fprintf(w, " %s %d", l.name, l.most)
 		}
 	}
-	x.printf("\n        current embryonic conns %d, current conns %d, drop %d\n",
-		n.Embryonic, n.Conns, n.Dropped+n.HostDropped+n.EmbryonicDropped)
-	if cmp.Or(cfg.Embryonic, cfg.HalfClosed, cfg.Idle) == 0 {
+	fmt.Fprintf(w, "\n        current embryonic conns %d, current conns %d, drop %d\n", s.Embryonic, s.Conns, s.Dropped)
+	if s.EmbryonicTime == nil && s.HalfClosedTime == nil && s.IdleTime == nil {
 		return
 	}
-	x.printf("      Set connection timeout policy:\n       ")
+	w.WriteString("      Set connection timeout policy:\n       ")
 	for _, l := range []struct {
 		name string
-		d    time.Duration
-	}{{"embryonic", cfg.Embryonic}, {"half-closed", cfg.HalfClosed}, {"idle", cfg.Idle}} {
-		switch l.d {
-		case 0:
-		case nat.Never:
-			x.printf(" %s 0:00:00", l.name)
-		default:
-			x.printf(" %s %s", l.name, clockTime(l.d))
+		d    *cli.Seconds
+	}{{"embryonic", s.EmbryonicTime}, {"half-closed", s.HalfClosedTime}, {"idle", s.IdleTime}} {
+		if l.d != nil {
+			fmt.Fprintf(w, " %s %s", l.name, clockTime(l.d.Duration()))
 		}
 	}
-	if cfg.Reset {
-		x.printf(" reset")
+	if s.Reset {
+		w.WriteString(" reset")
 	}
-	x.printf("\n")
+	w.WriteString("\n")
 }
 
-// showVerify says how many packets each interface refused for their source.
-// (The ASA's command reference, show ip verify statistics.)
-func showVerify(x *execution, args cli.Args) error {
+// A shownVerify is how many packets an interface refused for their source.
+type shownVerify struct {
+	Interface string `json:"interface"`
+	Drops     uint64 `json:"unicast_rpf_drops"`
+}
+
+type shownVerifies struct {
+	Interfaces cli.List[shownVerify] `json:"interfaces"` // that look at sources
+}
+
+func showVerify(x *execution, args cli.Args) (s shownVerifies, _ error) {
 	for _, i := range x.plan.interfaces {
 		if g := x.plan.guards[i]; g.reverse && (!args.Has("if") || args.Get("if") == i.Name) {
-			x.printf("interface %s: %d unicast rpf drops\n", i.Name, g.refused.Load())
+			s.Interfaces = append(s.Interfaces, shownVerify{i.Name, g.refused.Load()})
 		}
 	}
-	return nil
+	return s, nil
 }
 
-// showFragment says what became of fragments on each interface. (The ASA's
-// command reference, show fragment; what timed out is ours.)
-func showFragment(x *execution, args cli.Args) error {
+// Text follows the ASA's command reference, show ip verify statistics.
+func (s shownVerifies) Text(w *bufio.Writer) {
+	for _, i := range s.Interfaces {
+		fmt.Fprintf(w, "interface %s: %d unicast rpf drops\n", i.Interface, i.Drops)
+	}
+}
+
+// shownFragments are what became of fragments on an interface.
+type shownFragments struct {
+	Interface  string      `json:"interface"`
+	Size       int         `json:"size"`  // packets being put together, at most
+	Chain      int         `json:"chain"` // fragments of one, at most
+	Timeout    cli.Seconds `json:"timeout_seconds"`
+	Queue      int         `json:"queue"`
+	Assembled  uint64      `json:"assembled"`
+	Failed     uint64      `json:"failed"`
+	Overflowed uint64      `json:"overflowed"`
+	TimedOut   uint64      `json:"timed_out"`
+}
+
+type allFragments struct {
+	Interfaces cli.List[shownFragments] `json:"interfaces"`
+}
+
+func showFragment(x *execution, args cli.Args) (s allFragments, _ error) {
 	now := x.opt.Now()
 	for _, i := range x.plan.interfaces {
 		if args.Has("if") && args.Get("if") != i.Name {
@@ -168,15 +315,31 @@ func showFragment(x *execution, args cli.Args) error {
 		}
 		r := x.forward.Fragments(i)
 		l, n := r.Limits(), r.Count(now)
-		x.printf("Interface: %s\n    Size: %d, Chain: %d, Timeout: %d, Reassembly: full\n", i.Name, l.Size, l.Chain, l.Timeout/time.Second)
-		x.printf("    Queue: %d, Assembled: %d, Fail: %d, Overflow: %d, Timed out: %d\n", n.Queue, n.Assembled, n.Failed, n.Overflowed, n.TimedOut)
+		s.Interfaces = append(s.Interfaces, shownFragments{i.Name, l.Size, l.Chain, cli.Seconds(l.Timeout), n.Queue, n.Assembled, n.Failed, n.Overflowed, n.TimedOut})
 	}
-	return nil
+	return s, nil
 }
 
-// showSIP lists calls by their Call-ID.
-// (reference/asa-cli-show-debug.md, section 2.6.)
-func showSIP(x *execution, _ cli.Args) error {
+// Text follows the ASA's command reference, show fragment; what timed out is ours.
+func (s allFragments) Text(w *bufio.Writer) {
+	for _, i := range s.Interfaces {
+		fmt.Fprintf(w, "Interface: %s\n    Size: %d, Chain: %d, Timeout: %d, Reassembly: full\n", i.Interface, i.Size, i.Chain, i.Timeout.Duration()/time.Second)
+		fmt.Fprintf(w, "    Queue: %d, Assembled: %d, Fail: %d, Overflow: %d, Timed out: %d\n", i.Queue, i.Assembled, i.Failed, i.Overflowed, i.TimedOut)
+	}
+}
+
+// A shownCall is one of "show sip".
+type shownCall struct {
+	ID    string      `json:"call_id"`
+	State string      `json:"state"`
+	Idle  cli.Seconds `json:"idle_seconds"`
+}
+
+type shownCalls struct {
+	Calls cli.List[shownCall] `json:"calls"` // by their Call-ID
+}
+
+func showSIP(x *execution, _ cli.Args) (s shownCalls, _ error) {
 	now := x.opt.Now()
 	var all []inspect.Call
 	for _, i := range x.plan.inspections {
@@ -189,42 +352,70 @@ func showSIP(x *execution, _ cli.Args) error {
 			all = append(all, t.stream.Calls(now)...)
 		}
 	})
-	slices.SortStableFunc(all, func(a, b inspect.Call) int { return strings.Compare(a.ID, b.ID) })
-	x.printf("Total: %d\n", len(all))
 	for _, c := range all {
-		x.printf("call-id %s\n    state %s, idle %s\n", c.ID, c.State(), clockTime(c.Idle))
+		s.Calls = append(s.Calls, shownCall{c.ID, c.State(), cli.Seconds(c.Idle)})
 	}
-	return nil
+	slices.SortStableFunc(s.Calls, func(a, b shownCall) int { return strings.Compare(a.ID, b.ID) })
+	return s, nil
 }
 
-// showSkinny lists the phones' conversations and the media of their calls.
-// (reference/asa-cli-show-debug.md, section 2.6.)
-func showSkinny(x *execution, _ cli.Args) error {
-	type phone struct {
-		local, foreign string
-		calls          []inspect.Call
+// Text is in the layout of reference/asa-cli-show-debug.md, section 2.6.
+func (s shownCalls) Text(w *bufio.Writer) {
+	fmt.Fprintf(w, "Total: %d\n", len(s.Calls))
+	for _, c := range s.Calls {
+		fmt.Fprintf(w, "call-id %s\n    state %s, idle %s\n", c.ID, c.State, clockTime(c.Idle.Duration()))
 	}
-	var all []phone
+}
+
+// A shownTalk is a phone's conversation, one of "show skinny".
+type shownTalk struct {
+	Local   endpoint             `json:"local"`
+	Foreign endpoint             `json:"foreign"`
+	InCall  bool                 `json:"in_call"`
+	Media   cli.List[shownMedia] `json:"media"`
+}
+
+// shownMedia is a stream; an end of it that is not known yet has no address.
+type shownMedia struct {
+	Local   endpoint `json:"local"`
+	Foreign endpoint `json:"foreign"`
+}
+
+type shownTalks struct {
+	Phones cli.List[shownTalk] `json:"phones"`
+}
+
+func showSkinny(x *execution, _ cli.Args) (s shownTalks, _ error) {
 	x.talks.each(func(t *talk) {
-		if t.inspect.protocol == "skinny" {
-			all = append(all, phone{slashed(t.client.Src), slashed(t.server), t.stream.Calls(x.opt.Now())})
+		if t.inspect.protocol != "skinny" {
+			return
 		}
-	})
-	slices.SortFunc(all, func(a, b phone) int {
-		return cmp.Or(strings.Compare(a.local, b.local), strings.Compare(a.foreign, b.foreign))
-	})
-	x.printf("LOCAL                   FOREIGN                 STATE\n%s\n", strings.Repeat("-", 63))
-	for k, p := range all {
-		state := 0
-		if len(p.calls) > 0 {
-			state = 1
-		}
-		x.printf("%-7d %-22s %-22s %d\n", k+1, p.local, p.foreign, state)
-		for _, c := range p.calls {
+		o := shownTalk{Local: endpoint{t.client.Src}, Foreign: endpoint{t.server}}
+		for _, c := range t.stream.Calls(x.opt.Now()) {
+			o.InCall = true
 			for _, m := range c.Media {
-				x.printf("  MEDIA %s/%d %s/%d\n", wildAddr(m.Local.Addr()), m.Local.Port(), wildAddr(m.Foreign.Addr()), m.Foreign.Port())
+				o.Media = append(o.Media, shownMedia{endpoint{m.Local}, endpoint{m.Foreign}})
 			}
 		}
+		s.Phones = append(s.Phones, o)
+	})
+	slices.SortFunc(s.Phones, func(a, b shownTalk) int {
+		return cmp.Or(strings.Compare(slashed(a.Local.AddrPort), slashed(b.Local.AddrPort)), strings.Compare(slashed(a.Foreign.AddrPort), slashed(b.Foreign.AddrPort)))
+	})
+	return s, nil
+}
+
+// Text is in the layout of reference/asa-cli-show-debug.md, section 2.6.
+func (s shownTalks) Text(w *bufio.Writer) {
+	fmt.Fprintf(w, "LOCAL                   FOREIGN                 STATE\n%s\n", strings.Repeat("-", 63))
+	for k, p := range s.Phones {
+		state := 0
+		if p.InCall {
+			state = 1
+		}
+		fmt.Fprintf(w, "%-7d %-22s %-22s %d\n", k+1, slashed(p.Local.AddrPort), slashed(p.Foreign.AddrPort), state)
+		for _, m := range p.Media {
+			fmt.Fprintf(w, "  MEDIA %s %s\n", slashed(m.Local.AddrPort), slashed(m.Foreign.AddrPort))
+		}
 	}
-	return nil
 }

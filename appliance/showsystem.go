@@ -1,16 +1,18 @@
 package appliance
 
 import (
+	"bufio"
 	"cmp"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"patchbay/appliance/cli"
 )
 
 var showSystemCommands = []cli.Rule[execFunc]{
-	{Syntax: "show version", Help: "The program, and how long the box has been up", Do: showVersion},
-	{Syntax: "show clock", Help: "The box's time", Do: showClock},
+	{Syntax: "show version", Help: "The program, and how long the box has been up", Do: show(showVersion)},
+	{Syntax: "show clock", Help: "The box's time", Do: show(showClock)},
 }
 
 // Version returns the version of the program and the revision it was built
@@ -28,12 +30,43 @@ func Version() (version, revision string) {
 	return b.Main.Version, revision
 }
 
-func showVersion(x *execution, _ cli.Args) error {
-	version, revision := Version()
-	if revision != "" {
-		version += " (" + revision[:min(12, len(revision))] + ")"
+// A shownVersion is "show version".
+type shownVersion struct {
+	Version    string                  `json:"version"`
+	Revision   string                  `json:"revision,omitempty"`
+	ASAVersion string                  `json:"asa_version,omitempty"` // of the configuration
+	Hostname   string                  `json:"hostname"`
+	Up         cli.Seconds             `json:"up_seconds"`
+	Sessions   *int                    `json:"phone_proxy_sessions,omitempty"` // of a phone proxy at work; no license limits them
+	Interfaces cli.List[shownHardware] `json:"interfaces"`
+}
+
+type shownHardware struct {
+	Name   string `json:"name"`
+	Driver string `json:"driver"`
+	MTU    int    `json:"mtu"`
+}
+
+func showVersion(x *execution, _ cli.Args) (s shownVersion, _ error) {
+	s.Version, s.Revision = Version()
+	s.ASAVersion, s.Hostname = x.running.Version, cmp.Or(x.running.Hostname, "patchbay")
+	s.Up = cli.Seconds(x.opt.Now().Sub(x.started))
+	if service := x.plan.service; service != nil {
+		n := len(service.proxy.Sessions())
+		s.Sessions = &n
 	}
-	up := x.opt.Now().Sub(x.started)
+	for _, i := range x.plan.interfaces {
+		s.Interfaces = append(s.Interfaces, shownHardware{i.Name, driverOf(i.Link), i.Link.MTU()})
+	}
+	return s, nil
+}
+
+func (s shownVersion) Text(w *bufio.Writer) {
+	version := s.Version
+	if s.Revision != "" {
+		version += " (" + s.Revision[:min(12, len(s.Revision))] + ")"
+	}
+	up := s.Up.Duration()
 	days, hours, mins := int(up.Hours())/24, int(up.Hours())%24, int(up.Minutes())%60
 	text := fmt.Sprintf("%d mins %d secs", mins, int(up.Seconds())%60)
 	if hours > 0 || days > 0 {
@@ -42,14 +75,13 @@ func showVersion(x *execution, _ cli.Args) error {
 	if days > 0 {
 		text = fmt.Sprintf("%d days %d hours", days, hours)
 	}
-	x.printf("Patchbay %s\nConfiguration of ASA version %s\n\n%s up %s\n", version, orNone(x.running.Version), cmp.Or(x.running.Hostname, "patchbay"), text)
-	if s := x.plan.service; s != nil {
-		x.printf("UC Phone Proxy Sessions           : %d in use\n", len(s.proxy.Sessions())) // no license limits them
+	fmt.Fprintf(w, "Patchbay %s\nConfiguration of ASA version %s\n\n%s up %s\n", version, orNone(s.ASAVersion), s.Hostname, text)
+	if s.Sessions != nil {
+		fmt.Fprintf(w, "UC Phone Proxy Sessions           : %d in use\n", *s.Sessions)
 	}
-	for k, i := range x.plan.interfaces {
-		x.printf(" %d: Int: %s: %s, MTU %d\n", k, i.Name, driverOf(i.Link), i.Link.MTU())
+	for k, i := range s.Interfaces {
+		fmt.Fprintf(w, " %d: Int: %s: %s, MTU %d\n", k, i.Name, i.Driver, i.MTU)
 	}
-	return nil
 }
 
 func orNone(s string) string {
@@ -59,8 +91,15 @@ func orNone(s string) string {
 	return s
 }
 
-// showClock writes the time. The box's clock is UTC.
-func showClock(x *execution, _ cli.Args) error {
-	x.printf("%s\n", x.opt.Now().UTC().Format("15:04:05.000 MST Mon Jan 2 2006"))
-	return nil
+// A shownClock is the time. The box's clock is UTC.
+type shownClock struct {
+	Time time.Time `json:"time"`
+}
+
+func showClock(x *execution, _ cli.Args) (shownClock, error) {
+	return shownClock{x.opt.Now().UTC()}, nil
+}
+
+func (s shownClock) Text(w *bufio.Writer) {
+	fmt.Fprintf(w, "%s\n", s.Time.Format("15:04:05.000 MST Mon Jan 2 2006"))
 }

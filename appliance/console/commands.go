@@ -1,8 +1,11 @@
 package console
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 
 	"patchbay/appliance"
@@ -16,6 +19,18 @@ type command struct {
 	do    func(s *Session, w io.Writer, a cli.Args) error
 }
 
+// show makes the function of a show command, which finds out what is to be shown
+// and leaves it to others to write it.
+func show[T cli.Shown](find func(s *Session, a cli.Args) (T, error)) func(*Session, io.Writer, cli.Args) error {
+	return func(s *Session, _ io.Writer, a cli.Args) error {
+		found, err := find(s, a)
+		if err == nil {
+			s.shown = found
+		}
+		return err
+	}
+}
+
 const viewPrivilege = 2 // of commands that show and change nothing
 
 // userCommands are those of user EXEC mode, which privileged mode has too. The
@@ -26,8 +41,8 @@ var (
 		{Syntax: "{exit|quit|logout}", Help: "Exit from the EXEC", Do: command{0, exit}},
 		{Syntax: "login", Help: "Log in as a particular user", Do: command{0, login}},
 		{Syntax: "help", Help: "Interactive help for commands", Do: command{0, help}},
-		{Syntax: "show curpriv", Help: "Show the current privilege level", Do: command{0, showCurpriv}},
-		{Syntax: "show history", Help: "Show the commands of this session", Do: command{0, showHistory}},
+		{Syntax: "show curpriv", Help: "Show the current privilege level", Do: command{0, show(showCurpriv)}},
+		{Syntax: "show history", Help: "Show the commands of this session", Do: command{0, show(showHistory)}},
 		{Syntax: "terminal pager [lines] <n:0-2147483647>", Help: "Set terminal line parameters", Do: command{0, terminalPager}},
 		{Syntax: "terminal no pager", Help: "Set terminal line parameters", Do: command{0, terminalPager}},
 	}
@@ -39,23 +54,23 @@ var (
 		{Syntax: "configure memory", Help: "Merge the configuration on flash into the running one", Do: command{maxPrivilege, configureMemory}},
 		{Syntax: "configure replace startup-config [noconfirm]", Help: "Replace the running configuration as a whole", Do: command{maxPrivilege, configureReplace}},
 		{Syntax: "write [memory]", Help: "Write the running configuration to flash", Do: command{maxPrivilege, writeMemory}},
-		{Syntax: "write terminal", Help: "Show the running configuration", Do: command{maxPrivilege, showRunning}},
+		{Syntax: "write terminal", Help: "Show the running configuration", Do: command{maxPrivilege, show(showRunning)}},
 		{Syntax: "write erase", Help: "Erase the configuration on flash", Do: command{maxPrivilege, writeErase}},
 		{Syntax: "copy [/noconfirm] running-config startup-config", Help: "Copy from one file to another", Do: command{maxPrivilege, writeMemory}},
 		{Syntax: "copy [/noconfirm] startup-config running-config", Help: "Copy from one file to another", Do: command{maxPrivilege, configureMemory}},
 		{Syntax: "reload [in <when:reloadtime>] [noconfirm|save-config|quick]... [reason <text:line>]", Help: "Halt and start again", Do: command{maxPrivilege, reload}},
 		{Syntax: "reload cancel", Help: "Halt and start again", Do: command{maxPrivilege, reloadCancel}},
-		{Syntax: "show reload", Help: "Show when the box starts again", Do: command{viewPrivilege, showReload}},
-		{Syntax: "show running-config [all] [<section:line>]", Help: "Current operating configuration", Do: command{maxPrivilege, showRunning}},
-		{Syntax: "show running-config diff", Help: "What is not as on flash", Do: command{maxPrivilege, showDiff}},
-		{Syntax: "show startup-config", Help: "Configuration that the box starts with", Do: command{maxPrivilege, showStartup}},
+		{Syntax: "show reload", Help: "Show when the box starts again", Do: command{viewPrivilege, show(showReload)}},
+		{Syntax: "show running-config [all] [<section:line>]", Help: "Current operating configuration", Do: command{maxPrivilege, show(showRunning)}},
+		{Syntax: "show running-config diff", Help: "What is not as on flash", Do: command{maxPrivilege, show(showDiff)}},
+		{Syntax: "show startup-config", Help: "Configuration that the box starts with", Do: command{maxPrivilege, show(showStartup)}},
 		{Syntax: "terminal monitor", Help: "Show the messages of logging monitor here", Do: command{viewPrivilege, terminalMonitor}},
 		{Syntax: "terminal no monitor", Help: "Show no messages here", Do: command{0, terminalMonitor}},
-		{Syntax: "show privilege", Help: "Show the current privilege level", Do: command{0, showPrivilege}},
-		{Syntax: "show ssh sessions", Help: "Sessions by SSH", Do: command{viewPrivilege, showSessions}},
-		{Syntax: "show users", Help: "Sessions there are", Do: command{viewPrivilege, showSessions}},
-		{Syntax: "show pager", Help: "Lines of a page", Do: command{0, showPager}},
-		{Syntax: "show aaa local user", Help: "Failures of local users to log in", Do: command{viewPrivilege, showLocalUsers}},
+		{Syntax: "show privilege", Help: "Show the current privilege level", Do: command{0, show(showPrivilege)}},
+		{Syntax: "show ssh sessions", Help: "Sessions by SSH", Do: command{viewPrivilege, show(showSessions)}},
+		{Syntax: "show users", Help: "Sessions there are", Do: command{viewPrivilege, show(showSessions)}},
+		{Syntax: "show pager", Help: "Lines of a page", Do: command{0, show(showPager)}},
+		{Syntax: "show aaa local user", Help: "Failures of local users to log in", Do: command{viewPrivilege, show(showLocalUsers)}},
 		{Syntax: "clear aaa local user lockout {all|username <who:word>}", Help: "Clear", Do: command{maxPrivilege, clearLockout}},
 		{Syntax: "clear history", Help: "Clear", Do: command{0, clearHistory}},
 	}
@@ -198,35 +213,57 @@ func help(s *Session, w io.Writer, _ cli.Args) error {
 	_, err := io.WriteString(w, `Help may be asked for at any point of a command by typing "?".
 A word that is followed by "?" shows the words that begin like it; a space and
 "?" shows what may follow. Tab completes a word. If nothing matches, nothing is shown.
-What is shown may be filtered: "show conn | include 2443".
+What is shown may be filtered: "show conn | include 2443"; or be JSON: "show conn | json".
 `)
 	return err
 }
 
-func showCurpriv(s *Session, w io.Writer, _ cli.Args) error {
-	modes := "P_PRIV"
+// A shownUser is who has a session, and what it may do.
+type shownUser struct {
+	Name  string           `json:"username"`
+	Level int              `json:"privilege"`
+	Modes cli.List[string] `json:"modes"`
+}
+
+func showCurpriv(s *Session, _ cli.Args) (shownUser, error) {
+	modes := []string{"P_PRIV"}
 	switch {
 	case s.config:
-		modes = "P_PRIV P_CONF"
+		modes = []string{"P_PRIV", "P_CONF"}
 	case s.level <= userPrivilege:
-		modes = "P_UNPR"
+		modes = []string{"P_UNPR"}
 	}
-	_, err := fmt.Fprintf(w, "Username : %s\nCurrent privilege level : %d\nCurrent Mode/s : %s\n", s.name(), s.level, modes)
-	return err
+	return shownUser{s.name(), s.level, modes}, nil
 }
 
-func showPrivilege(s *Session, w io.Writer, _ cli.Args) error {
-	_, err := fmt.Fprintf(w, "Current privilege level is %d\n", s.level)
-	return err
+func (u shownUser) Text(w *bufio.Writer) {
+	fmt.Fprintf(w, "Username : %s\nCurrent privilege level : %d\nCurrent Mode/s : %s\n", u.Name, u.Level, strings.Join(u.Modes, " "))
 }
 
-func showHistory(s *Session, w io.Writer, _ cli.Args) error {
-	for _, line := range s.t.edit.history {
-		if _, err := fmt.Fprintf(w, "  %s\n", line); err != nil {
-			return err
-		}
+type shownPrivilege struct {
+	Level int `json:"privilege"`
+}
+
+func showPrivilege(s *Session, _ cli.Args) (shownPrivilege, error) {
+	return shownPrivilege{s.level}, nil
+}
+
+func (p shownPrivilege) Text(w *bufio.Writer) {
+	fmt.Fprintf(w, "Current privilege level is %d\n", p.Level)
+}
+
+type shownHistory struct {
+	Commands cli.List[string] `json:"commands"` // the first first
+}
+
+func showHistory(s *Session, _ cli.Args) (shownHistory, error) {
+	return shownHistory{slices.Clone(s.t.edit.history)}, nil
+}
+
+func (h shownHistory) Text(w *bufio.Writer) {
+	for _, line := range h.Commands {
+		fmt.Fprintf(w, "  %s\n", line)
 	}
-	return nil
 }
 
 func clearHistory(s *Session, _ io.Writer, _ cli.Args) error {
@@ -239,16 +276,21 @@ func terminalPager(s *Session, _ io.Writer, a cli.Args) error {
 	return nil
 }
 
-func showPager(s *Session, w io.Writer, _ cli.Args) error {
-	text := fmt.Sprintf("pager lines %d\n", s.t.page)
-	if s.t.page == 0 {
-		text = "no pager\n"
-	}
-	_, err := io.WriteString(w, text)
-	return err
+type shownPager struct {
+	Lines int `json:"lines"` // of a page; 0 is no paging
 }
 
-func showLocalUsers(s *Session, w io.Writer, _ cli.Args) error { return s.box.showUsers(w) }
+func showPager(s *Session, _ cli.Args) (shownPager, error) { return shownPager{s.t.page}, nil }
+
+func (p shownPager) Text(w *bufio.Writer) {
+	if p.Lines == 0 {
+		w.WriteString("no pager\n")
+		return
+	}
+	fmt.Fprintf(w, "pager lines %d\n", p.Lines)
+}
+
+func showLocalUsers(s *Session, _ cli.Args) (localUsers, error) { return s.box.localUsers(), nil }
 
 func clearLockout(s *Session, _ io.Writer, a cli.Args) error {
 	s.box.keeper.unlock(a.Get("who"))

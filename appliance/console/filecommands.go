@@ -1,10 +1,11 @@
 package console
 
 import (
+	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,32 +99,6 @@ func writeErase(s *Session, w io.Writer, _ cli.Args) error {
 	return err
 }
 
-func showRunning(s *Session, w io.Writer, a cli.Args) error {
-	section := strings.Fields(a.Get("section"))
-	if len(section) > 0 && section[0] == "all" && len(section) == 1 {
-		return s.box.Text().Render(w, true)
-	}
-	return s.box.Text().Render(w, a.Has("all"), section...)
-}
-
-// showDiff shows what "write memory" would change.
-func showDiff(s *Session, w io.Writer, _ cli.Args) error {
-	saved, err := s.box.Saved()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return config.Diff(w, saved, s.box.Text())
-}
-
-func showStartup(s *Session, w io.Writer, _ cli.Args) error {
-	text, err := s.box.opt.Startup.Read()
-	if err != nil {
-		return notExist(err)
-	}
-	_, err = w.Write(text)
-	return err
-}
-
 // maxDelay bounds "reload in".
 const maxDelay = 7 * 24 * time.Hour
 
@@ -200,54 +175,71 @@ func reloadCancel(s *Session, w io.Writer, _ cli.Args) error {
 	return err
 }
 
-func showReload(s *Session, w io.Writer, _ cli.Args) error {
+// A shownReload is when the box starts again.
+type shownReload struct {
+	Scheduled bool        `json:"scheduled"`
+	At        time.Time   `json:"at,omitzero"`
+	In        cli.Seconds `json:"in_seconds,omitempty"`
+	Reason    string      `json:"reason,omitempty"`
+}
+
+func showReload(s *Session, _ cli.Args) (shownReload, error) {
 	s.box.mu.Lock()
 	r := s.box.reload
 	s.box.mu.Unlock()
 	if r == nil {
-		_, err := fmt.Fprintln(w, "No reload is scheduled.")
-		return err
+		return shownReload{}, nil
 	}
-	left := r.at.Sub(s.box.opt.Now()).Round(time.Minute)
-	_, err := fmt.Fprintf(w, "Reload scheduled for %s (in %s)\n", r.at.UTC().Format("15:04:05 MST Mon Jan 2 2006"), delay(left))
-	if err == nil && r.why != "" {
-		_, err = fmt.Fprintf(w, "Reload reason: %s\n", r.why)
-	}
-	return err
+	return shownReload{true, r.at.UTC(), cli.Seconds(r.at.Sub(s.box.opt.Now())), r.why}, nil
 }
 
-// showSessions lists who is here.
-func showSessions(s *Session, w io.Writer, a cli.Args) error {
-	type line struct {
-		who   Who
-		began time.Time
+func (r shownReload) Text(w *bufio.Writer) {
+	if !r.Scheduled {
+		w.WriteString("No reload is scheduled.\n")
+		return
 	}
+	fmt.Fprintf(w, "Reload scheduled for %s (in %s)\n", r.At.Format("15:04:05 MST Mon Jan 2 2006"), delay(r.In.Duration().Round(time.Minute)))
+	if r.Reason != "" {
+		fmt.Fprintf(w, "Reload reason: %s\n", r.Reason)
+	}
+}
+
+// A shownSession is one that is going on.
+type shownSession struct {
+	ID    int       `json:"id"`
+	From  string    `json:"from"` // an address, "console" or "program"
+	Since time.Time `json:"since"`
+	User  string    `json:"username,omitempty"`
+}
+
+type shownSessions struct {
+	Sessions cli.List[shownSession] `json:"sessions"`
+}
+
+// showSessions finds who is here.
+func showSessions(s *Session, a cli.Args) (list shownSessions, _ error) {
 	s.box.mu.Lock()
-	var list []line
 	for x := range s.box.sessions {
 		if !a.Has("ssh") || x.who.From != fromConsole {
-			list = append(list, line{x.who, x.began})
+			list.Sessions = append(list.Sessions, shownSession{From: x.who.From, Since: x.began.UTC(), User: x.who.User})
 		}
 	}
 	s.box.mu.Unlock()
-	slices.SortFunc(list, func(x, y line) int {
-		if c := x.began.Compare(y.began); c != 0 {
-			return c
-		}
-		return strings.Compare(x.who.From, y.who.From)
+	slices.SortFunc(list.Sessions, func(x, y shownSession) int {
+		return cmp.Or(x.Since.Compare(y.Since), strings.Compare(x.From, y.From))
 	})
-	if len(list) == 0 {
-		return nil
+	for k := range list.Sessions {
+		list.Sessions[k].ID = k
+	}
+	return list, nil
+}
+
+func (l shownSessions) Text(w *bufio.Writer) {
+	if len(l.Sessions) == 0 {
+		return
 	}
 	fmt.Fprintf(w, "%-4s %-18s %-8s %s\n", "SID", "Client IP", "Since", "Username")
-	for i, x := range list {
-		user := x.who.User
-		if user == "" {
-			user = "-"
-		}
-		if _, err := fmt.Fprintf(w, "%-4d %-18s %-8s %s\n", i, x.who.From, x.began.UTC().Format("15:04:05"), user); err != nil {
-			return err
-		}
+	for _, x := range l.Sessions {
+		fmt.Fprintf(w, "%-4d %-18s %-8s %s\n", x.ID, x.From, x.Since.Format("15:04:05"), cmp.Or(x.User, "-"))
 	}
-	return nil
 }

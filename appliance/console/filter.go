@@ -28,6 +28,7 @@ var filterKinds = []struct{ word, help string }{
 	{"exclude", "Exclude lines that match"},
 	{"grep", "Include or exclude lines that match"},
 	{"include", "Include lines that match"},
+	{"json", "Show it as one JSON document"},
 }
 
 // splitFilter divides a line at the "|" of a filter. Only what is shown can be
@@ -40,19 +41,33 @@ func splitFilter(line string) (command, pipe string, ok bool) {
 	return strings.Cut(line, "|")
 }
 
-// newFilter reads what follows "|".
-func newFilter(pipe string, w io.Writer) (*filter, error) {
+// thenJSON finds what was meant as another filter, and would be an odd expression.
+var thenJSON = regexp.MustCompile(`\s\|\s*json$`)
+
+// filterKind divides what follows "|"; kind is "" if it is none.
+func filterKind(pipe string) (kind, pattern string) {
 	word, pattern, _ := strings.Cut(strings.TrimLeft(pipe, " "), " ")
-	kind := ""
 	for _, k := range filterKinds {
 		if word != "" && strings.HasPrefix(k.word, strings.ToLower(word)) {
 			kind = k.word
 		}
 	}
+	return kind, strings.TrimSpace(pattern)
+}
+
+// newFilter reads what follows "|". It returns nil for json, which is no filter of
+// lines: it has the command show something else.
+func newFilter(pipe string, w io.Writer) (*filter, error) {
+	kind, pattern := filterKind(pipe)
 	if kind == "" {
-		return nil, fmt.Errorf("%% Invalid input detected at '^' marker.\nafter \"|\" may stand begin, count, exclude, grep [-v] or include, and a regular expression")
+		return nil, fmt.Errorf("%% Invalid input detected at '^' marker.\nafter \"|\" may stand begin, count, exclude, grep [-v] or include, and a regular expression, or json")
 	}
-	pattern = strings.TrimSpace(pattern)
+	switch {
+	case kind == "json" && pattern != "", thenJSON.MatchString(pattern):
+		return nil, fmt.Errorf("%% Invalid input detected at '^' marker.\njson stands alone after \"|\": it shows the whole, and goes with no other filter")
+	case kind == "json":
+		return nil, nil
+	}
 	if kind == "grep" {
 		kind = "include"
 		if rest, ok := strings.CutPrefix(pattern, "-v "); ok {

@@ -37,7 +37,11 @@ func (s *Session) help(line string) {
 func (s *Session) helpFilter(pipe string) {
 	words := strings.Fields(pipe)
 	if len(words) > 1 || len(words) == 1 && strings.HasSuffix(pipe, " ") {
-		fmt.Fprintln(s.t, "  LINE  Regular expression")
+		if kind, _ := filterKind(pipe); kind == "json" {
+			fmt.Fprintln(s.t, "  <cr>")
+		} else {
+			fmt.Fprintln(s.t, "  LINE  Regular expression")
+		}
 		return
 	}
 	for _, k := range filterKinds {

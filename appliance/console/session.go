@@ -32,6 +32,7 @@ type Session struct {
 	config bool
 	at     config.Place // where configuration is typed
 	left   bool         // it is over
+	shown  cli.Shown    // what a show command has found out, until perform has written it
 
 	undebug   func() // ends what debug shows here
 	unmonitor func() // the same for messages
@@ -268,13 +269,27 @@ func (s *Session) perform(m *cli.Match[command], text, pipe string, filtered boo
 		if f, err = newFilter(pipe, s.t); err != nil {
 			return err
 		}
+	}
+	if f != nil {
 		w = &untilWriter{ctx: s.t.running, w: f}
 	}
-	if do := m.Rule.Do.do; do == nil {
-		err = s.ask(w, strings.TrimSpace(text))
-	} else {
+	asJSON := filtered && f == nil
+	switch do := m.Rule.Do.do; {
+	case do != nil && asJSON:
+		if err = do(s, io.Discard, m.Args); err == nil && s.shown == nil {
+			err = errors.New("% This command cannot be shown as JSON")
+		}
+	case do != nil:
 		err = do(s, w, m.Args)
+	case asJSON:
+		err = s.ask(w, strings.TrimSpace(text)+" | json")
+	default:
+		err = s.ask(w, strings.TrimSpace(text))
 	}
+	if s.shown != nil && err == nil {
+		err = cli.Show(w, s.shown, asJSON)
+	}
+	s.shown = nil
 	if f != nil && err == nil {
 		err = f.close()
 	}

@@ -3,6 +3,7 @@ package console
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
@@ -341,6 +342,17 @@ func TestSSHOnInterface(t *testing.T) {
 	out, err := session.Output("show clock")
 	if err != nil || !strings.Contains(string(out), "UTC") {
 		t.Errorf("show clock = %q, %v", out, err)
+	}
+	if session, err = client.NewSession(); err != nil {
+		t.Fatal(err)
+	}
+	var version struct{ Interfaces []struct{ Name string } }
+	out, err = session.Output("show version | json")
+	if err == nil {
+		err = json.Unmarshal(out, &version)
+	}
+	if err != nil || len(version.Interfaces) != 2 || version.Interfaces[1].Name != "inside" {
+		t.Errorf("show version | json = %q, %v", out, err)
 	}
 	short, cancelShort := context.WithTimeout(ctx, time.Second)
 	defer cancelShort()

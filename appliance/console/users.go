@@ -1,14 +1,15 @@
 package console
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"patchbay/appliance/cli"
 	"patchbay/appliance/config"
 )
 
@@ -219,19 +220,33 @@ func (b *Box) checkEnable(user, password, from string, level int) (int, error) {
 	return 0, errDenied
 }
 
-// showUsers lists local users and how often they have failed to log in.
-func (b *Box) showUsers(w io.Writer) error {
+// A localUser is how often a local user has failed to log in, in a row.
+type localUser struct {
+	Name     string `json:"username"`
+	Failures int    `json:"failed_attempts"`
+	Locked   bool   `json:"locked"`
+}
+
+type localUsers struct {
+	Users cli.List[localUser] `json:"users"`
+}
+
+func (b *Box) localUsers() (l localUsers) {
 	users := slices.Clone(b.login().Users)
 	slices.SortFunc(users, func(x, y config.User) int { return strings.Compare(x.Name, y.Name) })
-	_, err := fmt.Fprintf(w, "Lock-time  Failed-attempts  Locked  User\n")
 	for _, u := range users {
+		l.Users = append(l.Users, localUser{u.Name, b.keeper.userFailures(u.Name), b.lockedOut(&u)})
+	}
+	return l
+}
+
+func (l localUsers) Text(w *bufio.Writer) {
+	w.WriteString("Lock-time  Failed-attempts  Locked  User\n")
+	for _, u := range l.Users {
 		locked := "N"
-		if b.lockedOut(&u) {
+		if u.Locked {
 			locked = "Y"
 		}
-		if err == nil {
-			_, err = fmt.Fprintf(w, "    -      %6d             %s     %s\n", b.keeper.userFailures(u.Name), locked, u.Name)
-		}
+		fmt.Fprintf(w, "    -      %6d             %s     %s\n", u.Failures, locked, u.Name)
 	}
-	return err
 }

@@ -191,7 +191,7 @@ func (l *Log) Message(number, level int, text string) {
 		}
 	}
 	if to&(1<<Buffer) != 0 {
-		l.buffer.add(line)
+		l.buffer.add(Entry{m.at, m.level, m.number, m.text, line})
 	}
 	if to&(1<<Console) != 0 && l.console != nil {
 		l.console.put(line)

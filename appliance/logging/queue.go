@@ -5,20 +5,20 @@ import (
 	"sync"
 )
 
-// A ring is the buffer: lines, the oldest of which go when they are more than
-// size bytes with their ends. The zero ring keeps nothing.
+// A ring is the buffer: messages, the oldest of which go when their lines are more
+// than size bytes with their ends. The zero ring keeps nothing.
 type ring struct {
-	size  int
-	used  int
-	lines []string
+	size int
+	used int
+	kept []Entry
 }
 
-func (r *ring) add(line string) {
-	if len(line)+1 > r.size {
+func (r *ring) add(e Entry) {
+	if len(e.Line)+1 > r.size {
 		return
 	}
-	r.lines = append(r.lines, line)
-	r.used += len(line) + 1
+	r.kept = append(r.kept, e)
+	r.used += len(e.Line) + 1
 	r.trim()
 }
 
@@ -30,10 +30,10 @@ func (r *ring) resize(size int) {
 func (r *ring) trim() {
 	n := 0
 	for ; r.used > r.size; n++ {
-		r.used -= len(r.lines[n]) + 1
-		r.lines[n] = ""
+		r.used -= len(r.kept[n].Line) + 1
+		r.kept[n] = Entry{}
 	}
-	r.lines = r.lines[n:]
+	r.kept = r.kept[n:]
 }
 
 // A queue is messages that wait, the oldest first. Any number of goroutines may

@@ -2,6 +2,7 @@ package logging
 
 import (
 	"slices"
+	"time"
 )
 
 // A Status is how a Log fares.
@@ -35,11 +36,29 @@ func (l *Log) Status() Status {
 	return s
 }
 
-// Lines returns what the buffer holds, the oldest first.
-func (l *Log) Lines() []string {
+// An Entry is a message in the buffer.
+type Entry struct {
+	Time     time.Time // UTC
+	Severity int       // 0, emergencies, to 7, debugging
+	Number   int
+	Text     string // one line of printable characters
+	Line     string // the whole, as it was written when it came
+}
+
+// Entries returns what the buffer holds, the oldest first.
+func (l *Log) Entries() []Entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.Clone(l.buffer.lines)
+	return slices.Clone(l.buffer.kept)
+}
+
+// Lines returns the lines of Entries.
+func (l *Log) Lines() []string {
+	var lines []string
+	for _, e := range l.Entries() {
+		lines = append(lines, e.Line)
+	}
+	return lines
 }
 
 // ClearBuffer empties the buffer.

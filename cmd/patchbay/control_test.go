@@ -91,7 +91,15 @@ func TestExec(t *testing.T) {
 	if err != nil || out != "0 in use, 0 most used\n" {
 		t.Errorf("show conn count: %q, %v", out, err)
 	}
-	_, said, err := runExec(t, "--flash", flash, "show", "con", "bogus")
+	out, _, err = runExec(t, "--flash", flash, "show conn count | json")
+	if err != nil || out != "{\n  \"in_use\": 0,\n  \"most_used\": 0\n}\n" {
+		t.Errorf("show conn count | json: %q, %v", out, err)
+	}
+	_, said, err := runExec(t, "--flash", flash, "show", "conn", "bogus", "|", "json")
+	if !errors.Is(err, errReported) || !strings.Contains(said, "          ^\nERROR: % Invalid input detected at '^' marker.\n") {
+		t.Errorf("show conn bogus | json: %q, %v", said, err)
+	}
+	_, said, err = runExec(t, "--flash", flash, "show", "con", "bogus")
 	if !errors.Is(err, errReported) || said != "ERROR: % Invalid input detected at '^' marker.\n" && !strings.Contains(said, "         ^\nERROR: % Invalid input detected at '^' marker.\n") {
 		t.Errorf("show con bogus: %q, %v", said, err)
 	}

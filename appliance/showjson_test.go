@@ -1,0 +1,139 @@
+package appliance_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"patchbay/appliance"
+	"patchbay/appliance/cli"
+	"patchbay/appliance/lab"
+)
+
+// samples are words of a kind.
+var samples = map[string]string{
+	"addr": "198.51.100.7", "addrs": "10.20.0.11-10.20.0.50", "ports": "2443", "if": "outside", "acl": "outside_in", "name": "some",
+	"trustpoint": "phone_ca", "ctl": "trust", "phone": "SEP0200C6336407", "reason": "acl-drop", "host": "ucm.example.com",
+	"100000-999999": "106001", "1-4294967295": "1",
+}
+
+// linesOf returns commands of a syntax: the shortest first, and those with up to two
+// words more.
+func linesOf(t *testing.T, syntax string) (lines []string) {
+	g := cli.MustCompile([]cli.Rule[struct{}]{{Syntax: syntax}})
+	check := func(string, string) error { return nil }
+	next := []string{strings.Join(cli.Lead(syntax), " ")}
+	for more := -1; len(next) > 0 && more < 2; {
+		var after []string
+		for _, line := range next {
+			for _, c := range g.Complete(line+" ", check) {
+				switch word := c.Word; {
+				case word == "<cr>":
+					lines = append(lines, line)
+				case c.Keyword():
+					after = append(after, line+" "+word)
+				case samples[c.Kind] == "":
+					t.Fatalf("%s: there is no sample of the kind %s", syntax, c.Kind)
+				default:
+					after = append(after, line+" "+samples[c.Kind])
+				}
+			}
+		}
+		if next = after; len(lines) > 0 {
+			more++
+		}
+	}
+	return lines
+}
+
+// TestShowJSON has each show command, with its options, show JSON on a box with
+// calls. A new one that cannot is found here.
+func TestShowJSON(t *testing.T) {
+	b := start(t, setup{config: []string{"mtu outside 1500\n", "mtu outside 1500\ndns domain-lookup inside\ndns name-server 10.20.0.53\n"}})
+	for _, proto := range []lab.Protocol{lab.SCCP, lab.SIP} {
+		b.call(b.up(lab.Remote, proto), b.up(lab.Inside, proto))
+	}
+	b.exec("capture some interface outside")
+	b.exec("debug sip host 198.51.100.99")
+	b.heard(b.lab.Phone(lab.Remote, lab.SIP), b.lab.Phone(lab.Inside, lab.SIP))
+	b.eventually("the processors are not measured", func() bool { return b.app.Exec(io.Discard, "show cpu") == nil })
+	all, shown := 0, new(bytes.Buffer)
+	for _, r := range appliance.ExecSyntax() {
+		if !strings.HasPrefix(r.Syntax, "show ") {
+			continue
+		}
+		for k, line := range linesOf(t, r.Syntax) {
+			all++
+			var text, doc bytes.Buffer
+			refused := b.app.Exec(&text, line)
+			err := b.app.Exec(&doc, line+" | json")
+			if k == 0 && err != nil || fmt.Sprint(err) != fmt.Sprint(refused) {
+				t.Errorf("%s | json: %v; as text: %v", line, err, refused)
+			}
+			if err == nil {
+				checkJSON(t, line, doc.Bytes())
+			} else if doc.Len() > 0 {
+				t.Errorf("%s | json is refused, and shows %q", line, doc.Bytes())
+			}
+			shown.Write(doc.Bytes())
+		}
+	}
+	if all < 60 {
+		t.Errorf("only %d commands", all)
+	}
+	for _, k := range boxKeys().keys {
+		for _, secret := range []string{hex.EncodeToString(k.D.Bytes()[:16]), base64.StdEncoding.EncodeToString(k.D.Bytes()[:15])} {
+			if strings.Contains(shown.String(), secret) {
+				t.Error("a key is shown")
+			}
+		}
+	}
+}
+
+var snakeCase = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
+
+// checkJSON checks that doc is one JSON object with nothing behind it but the end of
+// the line, its names in snake_case and nothing null.
+func checkJSON(t *testing.T, line string, doc []byte) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(doc))
+	d.UseNumber()
+	var v map[string]any
+	if err := d.Decode(&v); err != nil {
+		t.Errorf("%s | json: %v:\n%s", line, err, doc)
+		return
+	}
+	if rest := doc[d.InputOffset():]; string(rest) != "\n" {
+		t.Errorf("%s | json: after the document %q", line, rest)
+	}
+	var walk func(path string, v any)
+	walk = func(path string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for name, v := range v {
+				if !snakeCase.MatchString(name) {
+					t.Errorf("%s | json: the name %s.%s", line, path, name)
+				}
+				walk(path+"."+name, v)
+			}
+		case []any:
+			for _, v := range v {
+				walk(path+"[]", v)
+			}
+		case string:
+			if slices.Contains([]string{"", "invalid IP", "invalid AddrPort", "0001-01-01T00:00:00Z"}, v) && !strings.HasSuffix(path, ".flags") { // a set of letters
+				t.Errorf("%s | json: %s is %q", line, path, v)
+			}
+		case nil:
+			t.Errorf("%s | json: %s is null", line, path)
+		}
+	}
+	walk("", v)
+}
