@@ -118,7 +118,7 @@ func loginCommands() []command {
 			}
 			p.enter(inUser, slices.IndexFunc(p.run.Login.Users, func(u User) bool { return u.Name == name.Text }))
 		}),
-		cmd("aaa authentication {ssh|serial|enable} console <server:word> [<fallback:word>]", by("aaa authentication $3"), parseAuthentication),
+		cmd("aaa authentication {ssh|serial|enable} console <server:word> [LOCAL]", by("aaa authentication $3"), parseAuthentication),
 		cmd("aaa authorization exec <server:word> [auto-enable]", one, func(p *parser, a cli.Args) {
 			if s := a.Token("server"); s.Text != "LOCAL" && s.Text != "authentication-server" {
 				p.refuse(s, "", "%s", notSupported("AAA servers; write LOCAL"))
@@ -165,10 +165,8 @@ func userCommands() []command {
 			}
 		}),
 		cmd("service-type admin", by("service-type"), func(p *parser, a cli.Args) {}),
-	}, inert("the box has no VPN", "vpn-group-policy <rest:line>", "vpn-filter <rest:line>", "vpn-idle-timeout <rest:line>",
-		"vpn-session-timeout <rest:line>", "vpn-simultaneous-logins <rest:line>", "vpn-tunnel-protocol <rest:line>",
-		"vpn-framed-ip-address <rest:line>", "vpn-framed-ip-netmask <rest:line>", "vpn-access-hours <rest:line>",
-		"group-lock <rest:line>", "password-storage <rest:line>", "memberof <rest:line>", "webvpn")...)
+		idleStanza(noVPN, helpVPN, "webvpn", inUserWebVPN),
+	}, settings(noVPN, helpVPN, groupPolicySettings...)...)
 }
 
 // passwordOf reads a password and how it stands there.
@@ -209,11 +207,13 @@ func parseUser(p *parser, a cli.Args) {
 
 func parseAuthentication(p *parser, a cli.Args) {
 	l := &p.run.Login
-	for _, s := range append(a.All("server"), a.All("fallback")...) {
-		if s.Text != "LOCAL" {
-			p.refuse(s, "", "%s", notSupported("AAA servers; write LOCAL"))
-			return
-		}
+	switch server := a.Token("server"); {
+	case server.Text == "LOCAL":
+	case a.Has("local"):
+		p.warn(server, "", "no AAA server is asked in this version: users log in as if %s did not answer, by LOCAL", server.Text)
+	default:
+		p.refuse(server, "", "%s", notSupported("AAA servers; write LOCAL"))
+		return
 	}
 	for name, where := range map[string]*bool{"ssh": &l.SSHLocal, "serial": &l.SerialLocal, "enable": &l.EnableLocal} {
 		if a.Has(name) {

@@ -270,7 +270,7 @@ func TestFindingString(t *testing.T) {
 
 // TestSecrets checks that no finding shows a password or moves the cursor.
 func TestSecrets(t *testing.T) {
-	text := "crypto ca import tp pkcs12 s3cret\nusernaem bob password s3cret\nfailover key s3cret\nhostname a\x1b[31m\ncrypto ca import \u009b tp pkcs12 s3cret\n"
+	text := "crypto ca import tp pkcs12 s3cret\nusernaem bob password s3cret\nzone key s3cret\nhostname a\x1b[31m\ncrypto ca import \u009b tp pkcs12 s3cret\n"
 	_, found := config.Parse("pb.cfg", strings.NewReader(text))
 	if len(found) != 5 {
 		t.Errorf("%d findings, want 5: %v", len(found), found)

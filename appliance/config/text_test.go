@@ -261,7 +261,7 @@ router ospf 1
 interface GigabitEthernet0/0
  nameif outside
  ip address 203.0.113.2 255.255.255.0
- ipv6 enable
+ mac-address 0200.0c07.ac01
 access-list a extended permit ip any object missing
 access-list b extended permit ip any any
 access-group a in interface outside
