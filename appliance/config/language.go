@@ -182,7 +182,7 @@ var asa = sync.OnceValue(func() *language {
 	l.actions = cli.MustCompile(actionCommands())
 	add(global, "global configuration", "(config)", global,
 		systemCommands(), loggingCommands(), interfaceGlobals(), objectGlobals(), groupGlobals(), accessCommands(), twiceNATCommands(), legacyCommands(), cryptoCommands(), phoneProxyGlobals(), policyGlobals(),
-		loginCommands(), idleCommands(), vpnCommands(), farCommands(), inertCommands(), notYetCommands())
+		loginCommands(), privilegeCommands(), idleCommands(), vpnCommands(), farCommands(), inertCommands(), notYetCommands())
 	add(inInterface, "interface", "(config-if)", global, interfaceCommands())
 	add(inObject, "object network", "(config-network-object)", global, objectCommands())
 	add(inDNS, "dns server-group", "(config-dns-server-group)", global, dnsCommands())

@@ -26,6 +26,10 @@ type Login struct {
 	AutoEnable  bool // aaa authorization exec {LOCAL|authentication-server} auto-enable
 	MaxFail     int  // aaa local authentication attempts max-fail; 0: no limit set
 
+	AuthorizeExec     bool        // aaa authorization exec: a user's service-type counts
+	AuthorizeCommands bool        // aaa authorization command LOCAL: what shows needs all privileges too, but where Privileges says otherwise
+	Privileges        []Privilege // the levels of commands
+
 	Pager  int         // lines of a page; 0: no paging
 	Banner [4][]string // by BannerKind, lines
 }
@@ -70,8 +74,18 @@ type User struct {
 	Password   Password
 	Empty      bool // nopassword: any one will do
 	Privilege  int  // 0 to 15, 2 by default
+	Service    ServiceType
 	PublicKeys []PublicKey
 }
+
+// A ServiceType is what a user may do, where AuthorizeExec is set.
+type ServiceType uint8
+
+const (
+	ServiceAdmin  ServiceType = iota // everything
+	ServicePrompt                    // nas-prompt: log in, and not enable where EnableLocal is set
+	ServiceRemote                    // remote-access: not log in to the box
+)
 
 // A PublicKey is a key by which a user logs in: the base64 text of its SSH wire
 // form, or the SHA-256 of that in hexadecimal pairs divided by colons.
@@ -124,9 +138,11 @@ func loginCommands() []command {
 				p.refuse(s, "", "%s", notSupported("AAA servers; write LOCAL"))
 				return
 			}
-			p.run.Login.AutoEnable = a.Has("auto-enable")
-			if !p.run.Login.AutoEnable {
-				p.noEffect("without auto-enable it allows what is allowed already")
+			p.run.Login.AuthorizeExec, p.run.Login.AutoEnable = true, a.Has("auto-enable")
+		}),
+		cmd("aaa authorization command <server:word> [LOCAL]", one, func(p *parser, a cli.Args) {
+			if p.local(a) {
+				p.run.Login.AuthorizeCommands = true
 			}
 		}),
 		cmd("aaa local authentication attempts max-fail <fails:1-16>", one, func(p *parser, a cli.Args) {
@@ -164,7 +180,13 @@ func userCommands() []command {
 				u.PublicKeys = append(u.PublicKeys, k)
 			}
 		}),
-		cmd("service-type admin", by("service-type"), func(p *parser, a cli.Args) {}),
+		cmd("service-type {admin|nas-prompt|remote-access}", by("service-type"), func(p *parser, a cli.Args) {
+			for i, name := range []string{"admin", "nas-prompt", "remote-access"} {
+				if a.Has(name) {
+					p.run.Login.Users[p.item].Service = ServiceType(i)
+				}
+			}
+		}),
 		idleStanza(noVPN, helpVPN, "webvpn", inUserWebVPN),
 	}, settings(noVPN, helpVPN, groupPolicySettings...)...)
 }
@@ -205,14 +227,23 @@ func parseUser(p *parser, a cli.Args) {
 	}
 }
 
-func parseAuthentication(p *parser, a cli.Args) {
-	l := &p.run.Login
+// local reports whether the users of this configuration are asked, at least
+// where a server does not answer; else it refuses the line.
+func (p *parser) local(a cli.Args) bool {
 	switch server := a.Token("server"); {
 	case server.Text == "LOCAL":
 	case a.Has("local"):
-		p.warn(server, "", "no AAA server is asked in this version: users log in as if %s did not answer, by LOCAL", server.Text)
+		p.warn(server, "", "no AAA server is asked in this version: it is as if %s did not answer, and LOCAL holds", server.Text)
 	default:
 		p.refuse(server, "", "%s", notSupported("AAA servers; write LOCAL"))
+		return false
+	}
+	return true
+}
+
+func parseAuthentication(p *parser, a cli.Args) {
+	l := &p.run.Login
+	if !p.local(a) {
 		return
 	}
 	for name, where := range map[string]*bool{"ssh": &l.SSHLocal, "serial": &l.SerialLocal, "enable": &l.EnableLocal} {

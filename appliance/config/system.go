@@ -167,11 +167,11 @@ func inertCommands() []command {
 	var list []command
 	add := func(why string, syntax ...string) { list = append(list, inert(why, syntax...)...) }
 	add("the consoles work another way or do not need it",
-		"[no] aaa authentication {telnet|http} <rest:line>", "[no] aaa authorization {command|http} <rest:line>", "[no] aaa accounting <rest:line>",
+		"[no] aaa authentication {telnet|http} <rest:line>", "[no] aaa authorization http <rest:line>", "[no] aaa accounting <rest:line>",
 		"[no] aaa authentication login-history <rest:line>",
 		"[no] ssh {version|key-exchange|cipher|scopy|pubkey-chain} <rest:line>", "[no] ssh stricthostkeycheck",
 		"[no] telnet <rest:line>", "[no] management-access <if>",
-		"privilege <rest:line>", "[no] password-policy <rest:line>", "key config-key <rest:line>",
+		"[no] password-policy <rest:line>", "key config-key <rest:line>",
 		"terminal width <columns:0-511>", "prompt <rest:line>",
 		"[no] service password-recovery", "user-identity <rest:line>",
 		"quota management-session <n:0-10000>")

@@ -165,7 +165,7 @@ var alone = []string{
 	"enable password", "passwd", "username *", "prompt", "clock timezone", "clock summer-time", "ssh timeout", "ssh version",
 	"ssh key-exchange", "telnet timeout", "asdm image", "asdm history", "snmp-server location", "snmp-server contact", "snmp-server community",
 	"logging device-id", "boot config", "config-register", "key config-key", "http server", "user-identity default-domain", "call-home reporting",
-	"aaa authentication *", "aaa authorization *", "aaa accounting *", "privilege *", "ntp authenticate", "id-mismatch", "tsig",
+	"aaa authentication *", "aaa authorization *", "aaa accounting *", "ntp authenticate", "id-mismatch", "tsig",
 	"threat-detection basic-threat", "threat-detection scanning-threat", "threat-detection statistics *", "password-policy *",
 	"ssl trust-point *", "speed", "duplex", "flowcontrol", "crypto ipsec security-association *", "crypto isakmp nat-traversal", "failover polltime",
 }

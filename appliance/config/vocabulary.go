@@ -273,7 +273,11 @@ var vocabulary = cli.Vocabulary{
 	"motd": "Banner at each connection", "login": "Banner before the password", "banner exec": "Banner after login",
 	"key-exchange": "Key exchange", "cipher": "Ciphers", "scopy": "Secure copy", "pubkey-chain": "Keys of other hosts", "stricthostkeycheck": "Check the keys of other hosts",
 	"publickey": "Log in with this key", "<key>": "Key in base64, or its SHA-256 in hexadecimal", "hashed": "The key is its SHA-256",
-	"service-type": "What the user may do", "admin": "Log in to the consoles", "vpn-group-policy": "VPN", "vpn-filter": "VPN", "vpn-idle-timeout": "VPN", "vpn-session-timeout": "VPN",
+	"service-type": "What the user may do, where aaa authorization exec is set", "nas-prompt": "Log in and not enable", "remote-access": "Not log in to the box",
+	"privilege show": "What shows with \"show\"", "privilege clear": "What clears with \"clear\"", "cmd": "What has neither before it", "privilege configure": "The same as cmd",
+	"<verb>":          "First word of the command",
+	"privilege level": "Level of privilege", "privilege level <n> mode": "Where the command is typed", "mode exec": "EXEC mode", "mode enable": "EXEC mode", "mode configure": "Configuration mode",
+	"privilege level <n> command": "Command", "admin": "Log in to the consoles", "vpn-group-policy": "VPN", "vpn-filter": "VPN", "vpn-idle-timeout": "VPN", "vpn-session-timeout": "VPN",
 	"vpn-simultaneous-logins": "VPN", "vpn-tunnel-protocol": "VPN", "vpn-framed-ip-address": "VPN", "vpn-framed-ip-netmask": "VPN", "vpn-access-hours": "VPN",
 	"group-lock": "VPN", "password-storage": "VPN", "memberof": "Groups of the user", "webvpn": "VPN",
 }

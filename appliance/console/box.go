@@ -37,9 +37,10 @@ type Options struct {
 // A Box is an appliance with its configuration as text: what all sessions share.
 // Any number of goroutines may use it; changes are made one at a time.
 type Box struct {
-	opt     Options
-	keeper  keeper
-	started time.Time
+	opt      Options
+	keeper   keeper
+	grammars grammarCache
+	started  time.Time
 
 	changing sync.Mutex // one change at a time
 
@@ -73,6 +74,7 @@ func NewBox(opt Options) (*Box, error) {
 	}
 	b := &Box{opt: opt, started: opt.Now(), sessions: make(map[*Session]struct{})}
 	b.keeper.now = opt.Now
+	b.grammars.rules = execRules
 	var err error
 	b.text, err = b.conceal(opt.Text)
 	if err != nil {
