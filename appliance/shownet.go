@@ -21,8 +21,7 @@ var showNetCommands = []cli.Rule[execFunc]{
 // showInterface lists the interfaces of the configuration.
 // (reference/asa-cli-show-debug.md, section 1; the ASA's own layout.)
 func showInterface(x *execution, args cli.Args) error {
-	for k := range x.running.Interfaces {
-		c := &x.running.Interfaces[k]
+	for _, c := range x.hardware() {
 		if args.Has("if") && c.Name != args.Get("if") {
 			continue
 		}
@@ -31,6 +30,8 @@ func showInterface(x *execution, args cli.Args) error {
 		switch {
 		case c.Shutdown:
 			state = "is administratively down, line protocol is down"
+		case c.Down:
+			state = "is down, line protocol is down"
 		case i == nil:
 			state = "is up, line protocol is down"
 		}
@@ -95,14 +96,15 @@ func (x *execution) showInterfaceDrops(i *stack.Interface) {
 func showInterfaceBrief(x *execution, _ cli.Args) error {
 	const layout = "%-26s %-15s %-3s %-6s %-21s %s\n"
 	x.printf(layout, "Interface", "IP-Address", "OK?", "Method", "Status", "Protocol")
-	for k := range x.running.Interfaces {
-		c := &x.running.Interfaces[k]
+	for _, c := range x.hardware() {
 		addr, method, status, protocol := "unassigned", "unset", "up", "up"
 		if c.Addr.IsValid() {
 			addr, method = c.Addr.Addr().String(), "CONFIG"
 		}
 		if c.Shutdown {
 			status, protocol = "administratively down", "down"
+		} else if c.Down {
+			status, protocol = "down", "down"
 		} else if x.plan.named(c.Name) == nil {
 			protocol = "down"
 		}

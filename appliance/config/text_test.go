@@ -131,6 +131,9 @@ func (x *typist) line(t *testing.T, line string) {
 		}
 	}
 	x.c, x.at = e.Text, e.At
+	if strings.HasPrefix(line, "interface ") {
+		x.c = e.Text.Enter(e.At, "no shutdown").Text // what is typed is down until then
+	}
 	if a := e.Action; a != nil {
 		switch tp := a.Args.Get("tp"); {
 		case a.Args.Has("enroll"):

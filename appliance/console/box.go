@@ -152,6 +152,9 @@ func (b *Box) Merge(text config.Text) error {
 	now, at := b.Text(), config.Place{}
 	for line := range strings.Lines(text.String()) {
 		e := now.Enter(at, strings.TrimRight(line, "\n"))
+		if strings.HasPrefix(line, "interface ") && config.Errors(e.Findings) == 0 && !e.Text.Equal(now) {
+			e = e.Text.Enter(e.At, "no shutdown") // it is new, and a file says what is shut down
+		}
 		for _, f := range e.Findings {
 			if f.Severity == config.Error {
 				return fmt.Errorf("%s\n%s", f.Text, f.Reply(0))
