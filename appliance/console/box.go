@@ -85,6 +85,9 @@ func NewBox(opt Options) (*Box, error) {
 			opt.Log.Warn("the hash of a user's password is an old one, which is soon guessed: set it again", "user", u.Name)
 		}
 	}
+	if err := b.certify(""); err != nil { // what was imported while the box did not run
+		opt.Log.Warn("the certificates on flash are not in the configuration", "reason", err)
+	}
 	return b, nil
 }
 
@@ -167,14 +170,25 @@ func (b *Box) Merge(text config.Text) error {
 }
 
 // certify puts the certificates that trustpoints have got into the text, where an
-// ASA shows them.
-func (b *Box) certify() error {
+// ASA shows them. The trustpoint that a PKCS #12 file was imported as is there from
+// then on, with the key pair that came in it.
+func (b *Box) certify(imported string) error {
 	if b.opt.Store == nil {
 		return nil
 	}
 	b.changing.Lock()
 	defer b.changing.Unlock()
 	text := b.Text()
+	if got, err := b.opt.Store.Trustpoint(imported); imported != "" && err == nil {
+		at := config.Place{}
+		for _, line := range []string{"crypto ca trustpoint " + imported, "keypair " + got.KeyPair} {
+			e := text.Enter(at, line)
+			if config.Errors(e.Findings) > 0 {
+				return fmt.Errorf("%% The certificate is on flash, and not in the configuration: %s", e.Findings[0].Msg)
+			}
+			text, at = e.Text, e.At
+		}
+	}
 	r, _ := text.Running()
 	for _, tp := range r.Trustpoints {
 		got, err := b.opt.Store.Trustpoint(tp.Name)

@@ -317,12 +317,22 @@ func (s *Session) ask(w io.Writer, line string) error {
 		err = s.box.opt.App.ExecAsking(s.t.running, w, line, []byte(pasted.String()), answer)
 	}
 	if err == nil && strings.HasPrefix(line, "cr") {
-		err = s.box.certify()
+		err = s.box.certify(importedAs(line))
 	}
 	if err != nil && s.t.running.Err() != nil {
 		return context.Cause(s.t.running)
 	}
 	return err
+}
+
+// importedAs returns the trustpoint of "crypto ca import TRUSTPOINT pkcs12", "" of
+// any other command. Keywords may be abbreviated.
+func importedAs(line string) string {
+	m, err := allCommands().Match(line, nil)
+	if err != nil || !m.Args.Has("import") || !m.Args.Has("pkcs12") {
+		return ""
+	}
+	return m.Args.Get("tp")
 }
 
 // outcome says what went wrong with a command, if anything.
