@@ -50,6 +50,9 @@ type Options struct {
 	// is closed when no interface has it any more.
 	Links map[string]stack.Link
 	Open  func(*config.Interface) (stack.Link, error)
+	// Hardware names the interfaces that Open has links for, as far as they are
+	// known: "show interface" lists them before they are configured.
+	Hardware []string
 
 	Store *pki.Store // key pairs and trustpoints on flash
 

@@ -22,7 +22,7 @@ func (a *Appliance) linksFor(r *config.Running) (byName map[string]stack.Link, o
 	opened, needed = make(map[linkKey]stack.Link), make(map[linkKey]stack.Link)
 	for i := range r.Interfaces {
 		c := &r.Interfaces[i]
-		if c.Name == "" || c.Shutdown || !c.Addr.IsValid() {
+		if c.Name == "" || c.Down || !c.Addr.IsValid() {
 			continue
 		}
 		k := linkKey{name: c.Hardware, mtu: c.MTU, vlan: c.VLAN}
@@ -57,7 +57,7 @@ func closeLinks(links map[linkKey]stack.Link) {
 func unused(r *config.Running, links map[string]stack.Link) error {
 	for name := range links {
 		i := r.Interface(name)
-		if i == nil || i.Shutdown || !i.Addr.IsValid() {
+		if i == nil || i.Down || !i.Addr.IsValid() {
 			return fmt.Errorf("appliance: link for %q: the configuration has no interface of that nameif that is up and has an address", name)
 		}
 	}

@@ -82,7 +82,7 @@ func compile(r *config.Running, links map[string]stack.Link, old *plan) (*plan, 
 	p.timeouts = timeouts(r.Timeouts)
 	byName := make(map[string]*stack.Interface)
 	for _, i := range r.Interfaces {
-		if i.Name == "" || i.Shutdown || !i.Addr.IsValid() {
+		if i.Name == "" || i.Down || !i.Addr.IsValid() {
 			continue
 		}
 		l, ok := links[i.Name]

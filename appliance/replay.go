@@ -100,7 +100,7 @@ func NewReplay(r *config.Running, opt ReplayOptions) (*Replay, error) {
 	}
 	links := make(map[string]stack.Link)
 	for _, i := range r.Interfaces {
-		if i.Name == "" || i.Shutdown || !i.Addr.IsValid() {
+		if i.Name == "" || i.Down || !i.Addr.IsValid() {
 			continue
 		}
 		mtu := i.MTU

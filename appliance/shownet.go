@@ -25,7 +25,8 @@ var showNetCommands = []cli.Rule[execFunc]{
 type shownInterface struct {
 	Hardware     string          `json:"hardware"`
 	Name         string          `json:"name"`
-	AdminUp      bool            `json:"admin_up"`
+	AdminUp      bool            `json:"admin_up"` // it is not shut down
+	Up           bool            `json:"up"`       // nor is what it is a part of
 	LineUp       bool            `json:"line_up"`
 	Driver       string          `json:"driver,omitempty"`
 	MAC          string          `json:"mac,omitempty"`
@@ -52,13 +53,12 @@ type shownInterfaces struct {
 
 // showInterface finds the interfaces of the configuration.
 func showInterface(x *execution, args cli.Args) (s shownInterfaces, _ error) {
-	for k := range x.running.Interfaces {
-		c := &x.running.Interfaces[k]
+	for _, c := range x.hardware() {
 		if args.Has("if") && c.Name != args.Get("if") {
 			continue
 		}
 		i := x.plan.named(c.Name)
-		o := shownInterface{Hardware: c.Hardware, Name: c.Name, AdminUp: !c.Shutdown, LineUp: !c.Shutdown && i != nil}
+		o := shownInterface{Hardware: c.Hardware, Name: c.Name, AdminUp: !c.Shutdown, Up: !c.Down, LineUp: !c.Down && i != nil}
 		if i != nil {
 			o.Driver, o.MTU = driverOf(i.Link), i.Link.MTU()
 			if e, ok := link.Unwrap(i.Link).(interface{ MAC() link.MAC }); ok {
@@ -84,6 +84,8 @@ func (s shownInterfaces) Text(w *bufio.Writer) {
 		switch {
 		case !i.AdminUp:
 			state = "is administratively down, line protocol is down"
+		case !i.Up:
+			state = "is down, line protocol is down"
 		case !i.LineUp:
 			state = "is up, line protocol is down"
 		}
@@ -142,6 +144,7 @@ type briefInterface struct {
 	Name     string     `json:"name"`
 	Addr     netip.Addr `json:"address,omitzero"`
 	AdminUp  bool       `json:"admin_up"`
+	Up       bool       `json:"up"`
 	LineUp   bool       `json:"line_up"`
 }
 
@@ -150,10 +153,9 @@ type briefInterfaces struct {
 }
 
 func showInterfaceBrief(x *execution, _ cli.Args) (s briefInterfaces, _ error) {
-	for k := range x.running.Interfaces {
-		c := &x.running.Interfaces[k]
+	for _, c := range x.hardware() {
 		s.Interfaces = append(s.Interfaces, briefInterface{
-			Hardware: c.Hardware, Name: c.Name, Addr: c.Addr.Addr(), AdminUp: !c.Shutdown, LineUp: !c.Shutdown && x.plan.named(c.Name) != nil})
+			Hardware: c.Hardware, Name: c.Name, Addr: c.Addr.Addr(), AdminUp: !c.Shutdown, Up: !c.Down, LineUp: !c.Down && x.plan.named(c.Name) != nil})
 	}
 	return s, nil
 }
@@ -168,6 +170,8 @@ func (s briefInterfaces) Text(w *bufio.Writer) {
 		}
 		if !i.AdminUp {
 			status = "administratively down"
+		} else if !i.Up {
+			status = "down"
 		}
 		if !i.LineUp {
 			protocol = "down"

@@ -29,7 +29,7 @@ func (v Vocabulary) Of(before []string, word string) string {
 // A Candidate is what may stand at a place of a line.
 type Candidate struct {
 	Word string // a keyword, an argument as "<name>", or "<cr>" for the end of the line
-	Help string // of the rule that Word makes distinct, else by the Vocabulary
+	Help string // of the rule that Word makes distinct, else by the Vocabulary; of a keyword that it does not know, of its rule
 	Kind string // of an argument: "word", "line", "1-255" or one of the caller's
 	Name string // of an argument: what the syntax calls it
 }
@@ -77,6 +77,9 @@ func (g *Grammar[T]) Help(line string, check Check, v Vocabulary, where ...strin
 		}
 		if c.Help == "" {
 			c.Help = v.Of(append(slices.Clip(where), path...), word)
+		}
+		if c.Help == "" && in.op == opKey {
+			c.Help = g.rules[g.rule(th.pc)].Help
 		}
 		if n := seen[c.Word]; n > 0 {
 			list[n-1].Help = c.Help

@@ -108,13 +108,19 @@ func accessCommands() []command {
 			" [log [default|disable|<level> [interval <seconds:1-600>]|interval <seconds:1-600>]]"+
 			" [time-range <time:name>] [inactive]", each.spelled(placedEntry), parseACE),
 		cmd("access-group <name> {in|out} interface <if>", by("access-group $3 $5"), parseAccessGroup),
+		cmd("access-group <name> in interface <if> per-user-override", by("access-group $3 $5"), func(p *parser, a cli.Args) {
+			parseAccessGroup(p, a)
+			p.run.Lines[p.line-1].Why = "per-user-override: no user has an access list of his own"
+		}),
 		cmd("access-group <name> global", by("access-group $3 $5"), parseAccessGroup),
 	}
 	list = append(list, inert("it is for routing protocols and VPN, which are not here; interfaces and classes take extended lists only",
 		"access-list <name> {standard|webtype} <rest:line>")...)
+	list = append(list, notYet("users and security groups in an access list",
+		"access-list <name> [line <number:1-2147483647>] [extended] {permit|deny} <proto> {security-group|object-group-security|user|user-group|object-group-user} <rest:line>")...)
 	list = append(list, notYet("an access list of this kind", "access-list <name> ethertype <rest:line>")...)
 	return append(list, notYet("access-group with this option",
-		"access-group <name> in interface <if> {per-user-override|control-plane}", "access-group <name> {out|global} <rest:line>")...)
+		"access-group <name> in interface <if> control-plane", "access-group <name> {out|global} <rest:line>")...)
 }
 
 // accessList returns the index of the access list of a name, which may be new.

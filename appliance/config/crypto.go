@@ -38,8 +38,7 @@ func cryptoCommands() []command {
 	list = append(list, notYet("a key pair of this kind", "crypto key generate rsa usage-keys [<rest:line>]",
 		"crypto key generate {ecdsa|eddsa} [<rest:line>]")...)
 	return append(list, notYet("this crypto command in a file", "crypto ca import <rest:line>", "crypto ca export <rest:line>",
-		"crypto key zeroize <rest:line>", "crypto ca certificate map <rest:line>", "crypto ca server", "crypto ca trustpool <rest:line>",
-		"crypto ca permit-weak-crypto", "crypto ca reference-identity <rest:line>")...)
+		"crypto key zeroize <rest:line>", "crypto ca reference-identity <rest:line>")...)
 }
 
 // actionCommands are done once, when they are typed: what they make is kept
@@ -83,11 +82,14 @@ func trustpointCommands() []command {
 	list = append(list, inert("enrollment is asked for once", "enrollment retry {period|count} <n:0-100>")...)
 	list = append(list, inert("it is so by default", "id-usage ssl-ipsec", "no email",
 		"no fqdn", "validation-usage ipsec-client ssl-client", "no ignore-ipsec-keyusage", "no ignore-ssl-keyusage")...)
+	list = append(list, idle("it is so by default", "As by default", "accept-subordinates", "id-cert-issuer", "ca-check")...)
+	list = append(list, idle("certificates are taken where revocation cannot be checked, and here it cannot", "Revocation: kept, without effect",
+		"revocation-check {crl|ocsp} [crl|ocsp] none", "ocsp <rest:line>", "match certificate <rest:line>")...)
+	list = append(list, inert("there is no IPsec, and phones' certificates are held to their key usage", "ignore-ipsec-keyusage", "ignore-ssl-keyusage")...)
+	list = append(list, idle("the box warns before a certificate expires; \"crypto ca enroll\" asks for another", "Renewal: kept, without effect", "auto-enroll [<rest:line>]")...)
 	return append(list, notYet("this of a trustpoint", "revocation-check <rest:line>", "email <rest:line>",
 		"id-usage <rest:line>", "validation-usage <rest:line>", "validation-policy <rest:line>",
-		"accept-subordinates", "id-cert-issuer", "ca-check", "no <rest:line>", "match <rest:line>",
-		"ocsp <rest:line>", "crl <rest:line>", "ignore-ipsec-keyusage", "ignore-ssl-keyusage", "auto-enroll <rest:line>",
-		"signature-key <rest:line>")...)
+		"no <rest:line>", "match <rest:line>", "crl <rest:line>", "signature-key <rest:line>")...)
 }
 
 func chainCommands() []command {

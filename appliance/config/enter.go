@@ -141,6 +141,12 @@ func (e *entry) positive() {
 	for _, l := range list {
 		lines, _ = change(lines, place.path, func(below []*line) []*line { return put(below, l, nth) })
 	}
+	if l := list[0]; l.mode == inInterface && at(e.Text.lines(), []string{l.key}) == nil && !strings.Contains(l.key, ".") {
+		// As on an ASA hardware is down until it is told otherwise.
+		lines, _ = change(lines, []string{l.key}, func([]*line) []*line {
+			return []*line{keywordLine(inInterface, global, "", "shutdown", "shutdown")}
+		})
+	}
 	e.At = place
 	e.whole = place.Global()
 	if l := list[len(list)-1]; l.mode != global {

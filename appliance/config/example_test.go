@@ -14,6 +14,7 @@ func ExampleText_Enter() {
 		"int gi0/1",
 		"nameif inside",
 		"ip address 10.20.0.1 255.255.255.0",
+		"no shutdown",
 		"route insde 0.0.0.0 0.0.0.0 10.20.0.9",
 		"route inside 0.0.0.0 0.0.0.0 10.20.0.9",
 	} {
@@ -32,6 +33,7 @@ func ExampleText_Enter() {
 	// pb(config-if)# nameif inside
 	// INFO: Security level for "inside" set to 100 by default.
 	// pb(config-if)# ip address 10.20.0.1 255.255.255.0
+	// pb(config-if)# no shutdown
 	// pb(config-if)# route insde 0.0.0.0 0.0.0.0 10.20.0.9
 	//                      ^
 	// ERROR: no interface is named insde; is it inside? (V04)

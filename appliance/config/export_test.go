@@ -37,7 +37,7 @@ func Unsupported() []string {
 // WithoutHelp returns the words of the language that have no help.
 func WithoutHelp() []string {
 	var list []string
-	miss := func(mode string, before []string, c cli.Candidate) {
+	miss := func(mode string, rule *command, before []string, c cli.Candidate) {
 		word := c.Word
 		if c.Name != "" {
 			word = "<" + c.Name + ">"
@@ -46,13 +46,16 @@ func WithoutHelp() []string {
 		if c.Kind != "" && help == "" {
 			help = vocabulary["<"+c.Kind+">"]
 		}
+		if c.Keyword() && help == "" {
+			help = rule.Help
+		}
 		if help == "" {
 			list = append(list, mode+": "+strings.Join(append(before, word), " "))
 		}
 	}
 	for _, m := range asa().modes {
-		m.positive.Walk(func(_ *command, before []string, c cli.Candidate) { miss(m.name, before, c) })
+		m.positive.Walk(func(r *command, before []string, c cli.Candidate) { miss(m.name, r, before, c) })
 	}
-	asa().actions.Walk(func(_ *command, before []string, c cli.Candidate) { miss("action", before, c) })
+	asa().actions.Walk(func(r *command, before []string, c cli.Candidate) { miss("action", r, before, c) })
 	return list
 }

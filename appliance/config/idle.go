@@ -18,7 +18,7 @@ func idleCommands() []command {
 	add("PAT keeps each port for timeout pat-xlate, as with deny", "xlate per-session permit {tcp|udp} <rest:line>")
 	add("there is no VPN", "ip local pool <rest:line>", "group-delimiter <c:word>",
 		"sysopt connection {permit-vpn|preserve-vpn-flows|reclassify-vpn}", "no sysopt connection {preserve-vpn-flows|reclassify-vpn}",
-		"sysopt radius ignore-secret", "crypto isakmp identity <rest:line>", "crypto ipsec df-bit <rest:line>", "crypto ipsec fragmentation <rest:line>")
+		"sysopt radius ignore-secret", "crypto ipsec df-bit <rest:line>", "crypto ipsec fragmentation <rest:line>")
 	add("connections are forgotten when they are closed", "[no] sysopt connection timewait")
 	add("what is denied is dropped in silence", "service {resetinbound|resetoutbound|resetoutside} [interface <if>]")
 	add("there is no failover", "[no] logging standby")
@@ -35,9 +35,12 @@ func idleCommands() []command {
 func idleInterfaceCommands() []command {
 	list := inert("the ports of a switch and their VLANs are the host's; the link is one of them", "switchport <rest:line>")
 	list = append(list, inert("the host binds ports together", "channel-group <rest:line>", "member-interface <rest:line>", "lacp <rest:line>")...)
-	return append(list, inert("there is no routing protocol", "ospf <rest:line>", "authentication {mode|key} eigrp <rest:line>",
+	list = append(list, inert("there is no routing protocol", "ospf <rest:line>", "authentication {mode|key} eigrp <rest:line>",
 		"{hello-interval|hold-time|summary-address|split-horizon} eigrp <rest:line>", "delay <n:1-16777215>",
 		"rip <rest:line>")...)
+	list = append(list, idle(noIPv6, "IPv6: kept, without effect", "[no] ipv6 {address|enable|nd|ospf|dhcprelay|traffic-filter|verify} [<rest:line>]")...)
+	list = append(list, idle(noMulticast, "Multicast: kept, without effect", "[no] igmp [<rest:line>]", "[no] pim [<rest:line>]", "[no] multicast <rest:line>")...)
+	return append(list, idle(noSGT, "Security groups: kept, without effect", "cts manual", "propagate sgt [<rest:line>]", "policy static sgt <rest:line>")...)
 }
 
 const noCallHome = "the box calls nobody's home"

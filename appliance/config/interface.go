@@ -40,11 +40,13 @@ func interfaceGlobals() []command {
 		}),
 		cmd("sysopt connection tcpmss [minimum] <bytes:0-65535>", by("sysopt connection tcpmss $minimum"), parseTCPMSS),
 		cmd("no sysopt connection tcpmss [minimum] [<bytes:0-65535>]", by("sysopt connection tcpmss $minimum"), parseTCPMSS),
-		cmd("route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>]", by("route $if $dest $mask $gateway").spelled(spellMetric), parseRoute),
+		cmd("route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>] [track <n:1-500>]", by("route $if $dest $mask $gateway").spelled(spellMetric), parseRoute),
 		cmd("icmp {permit|deny} {any|host <one:addr>|<addr> <mask>} [<type:icmptype>] <if>", each, parseICMPRule),
 	}
 	list = append(list, inert("fragments are always put together here", "fragment reassembly {full|virtual} [<if>]")...)
-	return append(list, notYet("a route of this kind", "route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>] {track <n:1-500>|tunneled}")...)
+	list = append(list, command{Syntax: "route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>] tunneled",
+		Do: action{inert: "it is for what comes out of VPN tunnels, and there is no VPN", form: each}})
+	return append(list, notYet("a route to Null0; deny the network in an access list", "route <if> <dest:addr> <mask> null0 [<metric:1-255>]")...)
 }
 
 func interfaceCommands() []command {
@@ -65,7 +67,7 @@ func interfaceCommands() []command {
 	list = append(list, inert("the driver's link is as the host made it", "speed <rest:line>", "duplex <rest:line>",
 		"no speed", "no duplex", "flowcontrol <rest:line>", "no flowcontrol <rest:line>")...)
 	list = append(list, idleInterfaceCommands()...)
-	return append(list, notYet("this of an interface", "ip address {dhcp|pppoe} [<rest:line>]", "ipv6 <rest:line>",
+	return append(list, notYet("this of an interface", "ip address {dhcp|pppoe} [<rest:line>]",
 		"mac-address <rest:line>", "no <rest:line>")...)
 }
 
@@ -190,6 +192,9 @@ func parseRoute(p *parser, a cli.Args) {
 	gateway, _ := p.addr(a.Get("gateway"))
 	if ok {
 		p.run.Routes = append(p.run.Routes, Route{p.line, a.Get("if"), prefix, gateway, a.Int("metric", 1)})
+	}
+	if a.Has("track") {
+		p.warn(a.Token("track"), "", "routes are not tracked in this version: this one stays when what lies behind it cannot be reached")
 	}
 }
 

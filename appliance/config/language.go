@@ -124,6 +124,25 @@ const (
 	inCallHome
 	inCallHomeProfile
 	inUser
+	inVPNPolicy
+	inTunnelGroup
+	inGroupPolicy
+	inGroupWebVPN
+	inWebVPN
+	inUserWebVPN
+	inNACPolicy
+	inAccessRecord
+	inRecordWebVPN
+	inVPNBalancing
+	inCertificateMap
+	inAAAServer
+	inLDAPMap
+	inSLA
+	inApplet
+	inFilterList
+	inPriorityQueue
+	inIdleClass
+	inCAServer
 	modeCount
 )
 
@@ -163,7 +182,7 @@ var asa = sync.OnceValue(func() *language {
 	l.actions = cli.MustCompile(actionCommands())
 	add(global, "global configuration", "(config)", global,
 		systemCommands(), loggingCommands(), interfaceGlobals(), objectGlobals(), groupGlobals(), accessCommands(), twiceNATCommands(), legacyCommands(), cryptoCommands(), phoneProxyGlobals(), policyGlobals(),
-		loginCommands(), idleCommands(), inertCommands(), notYetCommands())
+		loginCommands(), privilegeCommands(), idleCommands(), vpnCommands(), farCommands(), inertCommands(), notYetCommands())
 	add(inInterface, "interface", "(config-if)", global, interfaceCommands())
 	add(inObject, "object network", "(config-network-object)", global, objectCommands())
 	add(inDNS, "dns server-group", "(config-dns-server-group)", global, dnsCommands())
@@ -193,5 +212,8 @@ var asa = sync.OnceValue(func() *language {
 	add(inSkinnyMatch, "match", "(config-pmap-c)", inSkinnyMap, skinnyMatchCommands())
 	add(inCallHome, "call-home", "(cfg-call-home)", global, callHomeCommands())
 	add(inCallHomeProfile, "profile", "(cfg-call-home-profile)", inCallHome, callHomeProfileCommands())
+	for _, x := range idleStanzaModes() {
+		add(x.id, x.name, x.prompt, x.parent, x.commands)
+	}
 	return l
 })

@@ -26,6 +26,10 @@ type Login struct {
 	AutoEnable  bool // aaa authorization exec {LOCAL|authentication-server} auto-enable
 	MaxFail     int  // aaa local authentication attempts max-fail; 0: no limit set
 
+	AuthorizeExec     bool        // aaa authorization exec: a user's service-type counts
+	AuthorizeCommands bool        // aaa authorization command LOCAL: what shows needs all privileges too, but where Privileges says otherwise
+	Privileges        []Privilege // the levels of commands
+
 	Pager  int         // lines of a page; 0: no paging
 	Banner [4][]string // by BannerKind, lines
 }
@@ -70,8 +74,18 @@ type User struct {
 	Password   Password
 	Empty      bool // nopassword: any one will do
 	Privilege  int  // 0 to 15, 2 by default
+	Service    ServiceType
 	PublicKeys []PublicKey
 }
+
+// A ServiceType is what a user may do, where AuthorizeExec is set.
+type ServiceType uint8
+
+const (
+	ServiceAdmin  ServiceType = iota // everything
+	ServicePrompt                    // nas-prompt: log in, and not enable where EnableLocal is set
+	ServiceRemote                    // remote-access: not log in to the box
+)
 
 // A PublicKey is a key by which a user logs in: the base64 text of its SSH wire
 // form, or the SHA-256 of that in hexadecimal pairs divided by colons.
@@ -118,15 +132,17 @@ func loginCommands() []command {
 			}
 			p.enter(inUser, slices.IndexFunc(p.run.Login.Users, func(u User) bool { return u.Name == name.Text }))
 		}),
-		cmd("aaa authentication {ssh|serial|enable} console <server:word> [<fallback:word>]", by("aaa authentication $3"), parseAuthentication),
+		cmd("aaa authentication {ssh|serial|enable} console <server:word> [LOCAL]", by("aaa authentication $3"), parseAuthentication),
 		cmd("aaa authorization exec <server:word> [auto-enable]", one, func(p *parser, a cli.Args) {
 			if s := a.Token("server"); s.Text != "LOCAL" && s.Text != "authentication-server" {
 				p.refuse(s, "", "%s", notSupported("AAA servers; write LOCAL"))
 				return
 			}
-			p.run.Login.AutoEnable = a.Has("auto-enable")
-			if !p.run.Login.AutoEnable {
-				p.noEffect("without auto-enable it allows what is allowed already")
+			p.run.Login.AuthorizeExec, p.run.Login.AutoEnable = true, a.Has("auto-enable")
+		}),
+		cmd("aaa authorization command <server:word> [LOCAL]", one, func(p *parser, a cli.Args) {
+			if p.local(a) {
+				p.run.Login.AuthorizeCommands = true
 			}
 		}),
 		cmd("aaa local authentication attempts max-fail <fails:1-16>", one, func(p *parser, a cli.Args) {
@@ -164,11 +180,15 @@ func userCommands() []command {
 				u.PublicKeys = append(u.PublicKeys, k)
 			}
 		}),
-		cmd("service-type admin", by("service-type"), func(p *parser, a cli.Args) {}),
-	}, inert("the box has no VPN", "vpn-group-policy <rest:line>", "vpn-filter <rest:line>", "vpn-idle-timeout <rest:line>",
-		"vpn-session-timeout <rest:line>", "vpn-simultaneous-logins <rest:line>", "vpn-tunnel-protocol <rest:line>",
-		"vpn-framed-ip-address <rest:line>", "vpn-framed-ip-netmask <rest:line>", "vpn-access-hours <rest:line>",
-		"group-lock <rest:line>", "password-storage <rest:line>", "memberof <rest:line>", "webvpn")...)
+		cmd("service-type {admin|nas-prompt|remote-access}", by("service-type"), func(p *parser, a cli.Args) {
+			for i, name := range []string{"admin", "nas-prompt", "remote-access"} {
+				if a.Has(name) {
+					p.run.Login.Users[p.item].Service = ServiceType(i)
+				}
+			}
+		}),
+		idleStanza(noVPN, helpVPN, "webvpn", inUserWebVPN),
+	}, settings(noVPN, helpVPN, groupPolicySettings...)...)
 }
 
 // passwordOf reads a password and how it stands there.
@@ -207,13 +227,24 @@ func parseUser(p *parser, a cli.Args) {
 	}
 }
 
+// local reports whether the users of this configuration are asked, at least
+// where a server does not answer; else it refuses the line.
+func (p *parser) local(a cli.Args) bool {
+	switch server := a.Token("server"); {
+	case server.Text == "LOCAL":
+	case a.Has("local"):
+		p.warn(server, "", "no AAA server is asked in this version: it is as if %s did not answer, and LOCAL holds", server.Text)
+	default:
+		p.refuse(server, "", "%s", notSupported("AAA servers; write LOCAL"))
+		return false
+	}
+	return true
+}
+
 func parseAuthentication(p *parser, a cli.Args) {
 	l := &p.run.Login
-	for _, s := range append(a.All("server"), a.All("fallback")...) {
-		if s.Text != "LOCAL" {
-			p.refuse(s, "", "%s", notSupported("AAA servers; write LOCAL"))
-			return
-		}
+	if !p.local(a) {
+		return
 	}
 	for name, where := range map[string]*bool{"ssh": &l.SSHLocal, "serial": &l.SerialLocal, "enable": &l.EnableLocal} {
 		if a.Has(name) {

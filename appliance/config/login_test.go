@@ -54,7 +54,7 @@ func TestLogin(t *testing.T) {
 		},
 		SSH:     []config.SSHSource{{Line: 22, From: netip.MustParsePrefix("10.20.0.0/24"), Interface: "inside"}},
 		SSHIdle: 30 * time.Minute, ConsoleIdle: 10 * time.Minute,
-		SSHLocal: true, EnableLocal: true, AutoEnable: true, MaxFail: 3,
+		SSHLocal: true, EnableLocal: true, AuthorizeExec: true, AutoEnable: true, MaxFail: 3,
 		Banner: [4][]string{config.BannerMOTD: {"one", "two"}},
 	}
 	if diff := cmp.Diff(want, r.Login, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {

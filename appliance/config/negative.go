@@ -90,8 +90,11 @@ func (e *entry) negative() {
 // keywords that the command begins with, and a word more where it has many lines.
 func enough(matches []cli.Match[action], words []cli.Token, rest string) ([]cli.Match[action], *cli.Error) {
 	matches = slices.DeleteFunc(matches, func(m cli.Match[action]) bool {
-		need := len(cli.Lead(m.Rule.Syntax))
-		if item := m.Rule.Do.form.item; (item == "" || strings.Contains(item, "$")) && strings.ContainsAny(m.Rule.Syntax, "<{[") {
+		lead := cli.Lead(m.Rule.Syntax)
+		need := len(lead)
+		switch item := m.Rule.Do.form.item; {
+		case item == loose.item && strings.HasPrefix(strings.TrimPrefix(m.Rule.Syntax, "[no] "), strings.Join(lead, " ")+" {"),
+			(item == "" || strings.Contains(item, "$")) && strings.ContainsAny(m.Rule.Syntax, "<{["):
 			need++
 		}
 		return len(m.Args.Words()) < need

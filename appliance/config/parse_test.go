@@ -61,7 +61,7 @@ func TestCheck(t *testing.T) {
 		Interfaces: []config.Interface{
 			{Line: 11, Hardware: "GigabitEthernet0/0", Name: "outside", Addr: prefix("203.0.113.2/24"), MTU: 1500, Description: "to the Internet"},
 			{Line: 17, Hardware: "GigabitEthernet0/1", Name: "inside", Level: 100, Addr: prefix("10.20.0.1/24"), MTU: 1400},
-			{Line: 22, Hardware: "Management0/0", Shutdown: true, ManagementOnly: true, MTU: 1500},
+			{Line: 22, Hardware: "Management0/0", Shutdown: true, Down: true, ManagementOnly: true, MTU: 1500},
 		},
 		Routes: []config.Route{{Line: 68, Interface: "outside", Prefix: prefix("0.0.0.0/0"), Gateway: addr("203.0.113.1"), Metric: 1}},
 		Objects: []config.Object{
@@ -153,7 +153,7 @@ func TestParse(t *testing.T) {
 		{"abbreviated", "int gi0/3\nint gi0/3.7\nna dmz\nsec 30\nip ad 192.0.2.1 255.255.255.128\nvlan 7\nhostn x", func(r *config.Running) any { return []any{r.Interfaces[1:], r.Hostname} },
 			[]any{[]config.Interface{{Line: 2, Hardware: "GigabitEthernet0/3.7", Name: "dmz", Level: 30, Addr: prefix("192.0.2.1/25"), VLAN: 7, MTU: 1500}}, "x"}},
 		{"hardware with a space", "interface ethernet 0/0\n shutdown", func(r *config.Running) any { return r.Interfaces[0] },
-			config.Interface{Line: 1, Hardware: "Ethernet0/0", Shutdown: true, MTU: 1500}},
+			config.Interface{Line: 1, Hardware: "Ethernet0/0", Shutdown: true, Down: true, MTU: 1500}},
 		{"level by name", ifaces, func(r *config.Running) any { return []int{r.Interfaces[0].Level, r.Interfaces[1].Level} }, []int{0, 100}},
 		{"a line of both modes, indented", pp + " tls-proxy a\ntls-proxy b\n", func(r *config.Running) any { return []any{r.PhoneProxies[0].TLSProxy, r.TLSProxies} },
 			[]any{"a", []config.TLSProxy{{Line: 3, Name: "b", AuthenticateClient: true}}}},
@@ -270,7 +270,7 @@ func TestFindingString(t *testing.T) {
 
 // TestSecrets checks that no finding shows a password or moves the cursor.
 func TestSecrets(t *testing.T) {
-	text := "crypto ca import tp pkcs12 s3cret\nusernaem bob password s3cret\nfailover key s3cret\nhostname a\x1b[31m\ncrypto ca import \u009b tp pkcs12 s3cret\n"
+	text := "crypto ca import tp pkcs12 s3cret\nusernaem bob password s3cret\nzone key s3cret\nhostname a\x1b[31m\ncrypto ca import \u009b tp pkcs12 s3cret\n"
 	_, found := config.Parse("pb.cfg", strings.NewReader(text))
 	if len(found) != 5 {
 		t.Errorf("%d findings, want 5: %v", len(found), found)

@@ -99,12 +99,18 @@ func policyClassCommands() []command {
 		cmd("inspect {sip|skinny} [<map:name>] [phone-proxy <pp:name>|tls-proxy <tlsp:name>]", each, parseInspect),
 		cmd("inspect tftp", each, parseInspect),
 		cmd("inspect {dns|ftp|h323|http|icmp|ils|ip-options|ipsec-pass-thru|mgcp|netbios|pptp|rsh|rtsp|esmtp|snmp|sqlnet|sunrpc|xdmcp|"+
-			"waas|ctiqbe|dcerpc|gtp|im} [{h225|ras|error|strict|dynamic-filter-snoop}...] [<map:name>]", each, parseInspect),
+			"waas|ctiqbe|dcerpc|gtp|im} [{h225|ras|error|strict}...] [<map:name>] [dynamic-filter-snoop]", each, parseInspect),
 	}
 	list = append(list, policingCommands()...)
+	list = append(list, idle(noQueues, "Priority queue: kept, without effect", "priority")...)
+	list = append(list, idle(noModule, "Module: kept, without effect", "ips {inline|promiscuous} fail-open [sensor <name>]", "csc fail-open", "sfr fail-open [monitor-only]",
+		"cxsc fail-open [auth-proxy|monitor-only]...")...)
+	list = append(list, idle(noNetFlow, "NetFlow: kept, without effect", "flow-export event-type <rest:line>")...)
+	list = append(list, idle("it only counts", "Counts of users: kept, without effect", "user-statistics <rest:line>")...)
+	list = append(list, idle("it is so here: the box is a hop to what passes it", "Count the hop", "set connection decrement-ttl")...)
 	list = append(list, notYet("this action on a class",
-		"set connection {advanced-options|decrement-ttl} [<rest:line>]", "set connection timeout dcd [<rest:line>]", "priority", "shape <rest:line>", "ips <rest:line>", "csc <rest:line>",
-		"user-statistics <rest:line>", "flow-export <rest:line>", "no <rest:line>", "inspect sip [<map:name>] uc-ime <rest:line>")...)
+		"set connection advanced-options <rest:line>", "set connection timeout dcd [<rest:line>]", "shape <rest:line>", "ips <rest:line>", "csc <rest:line>",
+		"sfr <rest:line>", "cxsc <rest:line>", "no <rest:line>", "inspect sip [<map:name>] uc-ime <rest:line>")...)
 	return list
 }
 

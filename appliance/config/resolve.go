@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"strings"
 
 	"patchbay/appliance/cli"
 )
@@ -19,6 +20,11 @@ func (p *parser) resolve() {
 		}
 	}
 	p.resolveNAT()
+	for i := range p.run.Interfaces {
+		x := &p.run.Interfaces[i]
+		base, _, _ := strings.Cut(x.Hardware, ".")
+		x.Down = slices.ContainsFunc(p.run.Interfaces, func(o Interface) bool { return o.Shutdown && (o.Hardware == x.Hardware || o.Hardware == base) })
+	}
 }
 
 // resolved returns the addresses of the object called name in the current

@@ -109,8 +109,9 @@ type Interface struct {
 	Level          int    // security level 0 to 100; 100 for "inside" and 0 for others by default
 	Addr           netip.Prefix
 	Shutdown       bool
-	VLAN           int // of a sub-interface, 1 to 4094; 0 none
-	MTU            int // bytes, 1500 by default
+	Down           bool // it is shut down, or the interface is that it is a part of
+	VLAN           int  // of a sub-interface, 1 to 4094; 0 none
+	MTU            int  // bytes, 1500 by default
 	ManagementOnly bool
 	Description    string
 

@@ -172,7 +172,7 @@ func spellHardware(l *placed) {
 // spellMetric writes the metric of a route, which may be left out.
 func spellMetric(l *placed) {
 	if l.has("gateway") && !l.has("metric") {
-		l.words = append(l.words, word{text: "1", name: "metric"})
+		l.words = slices.Insert(l.words, l.index("gateway")+1, word{text: "1", name: "metric"})
 	}
 }
 

@@ -167,13 +167,13 @@ func inertCommands() []command {
 	var list []command
 	add := func(why string, syntax ...string) { list = append(list, inert(why, syntax...)...) }
 	add("the consoles work another way or do not need it",
-		"[no] aaa authentication {telnet|http} <rest:line>", "[no] aaa authorization {command|http} <rest:line>", "[no] aaa accounting <rest:line>",
+		"[no] aaa authentication {telnet|http} <rest:line>", "[no] aaa authorization http <rest:line>", "[no] aaa accounting <rest:line>",
 		"[no] aaa authentication login-history <rest:line>",
 		"[no] ssh {version|key-exchange|cipher|scopy|pubkey-chain} <rest:line>", "[no] ssh stricthostkeycheck",
 		"[no] telnet <rest:line>", "[no] management-access <if>",
-		"privilege <rest:line>", "[no] password-policy <rest:line>", "key config-key <rest:line>",
+		"[no] password-policy <rest:line>", "key config-key <rest:line>",
 		"terminal width <columns:0-511>", "prompt <rest:line>",
-		"[no] service password-recovery", "user-identity <rest:line>", "dynamic-access-policy-record <rest:line>",
+		"[no] service password-recovery", "user-identity <rest:line>",
 		"quota management-session <n:0-10000>")
 	add("there is no web server for ASDM", "[no] http server <rest:line>", "http <addr> <mask> <if>",
 		"[no] asdm <rest:line>", "http redirect <rest:line>")
@@ -201,28 +201,30 @@ func inertCommands() []command {
 func notYetCommands() []command {
 	var list []command
 	add := func(what string, syntax ...string) { list = append(list, notYet(what, syntax...)...) }
-	add("failover", "failover", "failover {lan|link|interface|key|replication|mac|standby} [<rest:line>]")
 	add("messages by mail or by class", "logging mail <rest:line>",
-		"logging class <rest:line>", "logging flow-export-syslogs <rest:line>", "logging from-address <rest:line>", "logging recipient-address <rest:line>")
+		"logging class <rest:line>", "logging from-address <rest:line>", "logging recipient-address <rest:line>")
 	add("another ssl version", "ssl server-version <v:word>", "ssl client-version <v:word>")
-	add("ssl cipher of 9.3(2) and later", "ssl cipher <rest:line>", "ssl dh-group <rest:line>", "ssl ecdh-group <rest:line>")
+	add("ssl cipher of 9.3(2) and later", "ssl cipher <rest:line>")
 	add("transparent firewall mode (V09)", "firewall transparent")
 	add("multiple context mode (V09)", "context <rest:line>", "mode multiple", "admin-context <rest:line>", "changeto <rest:line>")
 	add("a routing protocol", "router <rest:line>", "route-map <rest:line>", "prefix-list <rest:line>", "[no] rip <rest:line>")
+	add("this setting of VPN", "crypto map <rest:line>", "crypto dynamic-map <rest:line>", "crypto ikev1 <rest:line>", "crypto ikev2 <rest:line>",
+		"crypto isakmp <rest:line>", "crypto ipsec <rest:line>", "tunnel-group <rest:line>", "group-policy <rest:line>", "vpn <rest:line>")
+	add("this sysopt", "sysopt <rest:line>")
+	add("logins to pass, which an ASA asks for; without them everybody passes", "aaa authentication {match|include|exclude} <rest:line>",
+		"aaa authorization {match|include|exclude} <rest:line>")
+	add("AAA servers", "aaa <rest:line>")
+	add("hosts that are shut out; deny them in an access list", "shun <rest:line>")
+	add("the botnet filter; deny the hosts in an access list", "dynamic-filter drop <rest:line>")
+	add("NAT by alias; write nat or static", "alias <rest:line>")
+	add("security groups", "cts <rest:line>")
 	add("IPv6", "ipv6 <rest:line>")
-	add("VPN", "crypto map <rest:line>", "crypto dynamic-map <rest:line>", "crypto ikev1 <rest:line>", "crypto ikev2 <rest:line>",
-		"crypto isakmp <rest:line>", "crypto ipsec <rest:line>", "tunnel-group <rest:line>", "group-policy <rest:line>", "webvpn",
-		"vpn-load-balancing", "vpn <rest:line>", "ip local pool <rest:line>", "anyconnect <rest:line>", "sysopt <rest:line>")
-	add("AAA servers", "aaa-server <rest:line>", "aaa <rest:line>")
-	add("the ASA's DHCP server", "dhcpd <rest:line>", "dhcprelay <rest:line>", "dhcp <rest:line>")
-	add("multicast", "multicast-routing", "igmp <rest:line>", "pim <rest:line>", "mroute <rest:line>")
 	add("DNS by another command", "dns {expire-entry-timer|poll-timer|timeout|retries|update|forwarder|trusted-source} <rest:line>",
 		"dns-group <name>", "dns-guard")
 	add("a static ARP entry", "arp <if> <addr> <mac:word> [alias]")
 	add("this", "no ip verify <rest:line>", "ip audit <rest:line>", "uc-ime <rest:line>", "ctl-provider <rest:line>",
 		"threat-detection-rate <rest:line>", "service {internal|call-home} [<rest:line>]",
-		"sla <rest:line>", "track <rest:line>", "regex <rest:line>", "tcp-map <name>", "flow-export <rest:line>",
-		"wccp <rest:line>", "url-server <rest:line>", "filter <rest:line>", "cluster <rest:line>", "zone <rest:line>",
+		"sla <rest:line>", "track <rest:line>", "tcp-map <name>", "filter <rest:line>", "cluster <rest:line>", "zone <rest:line>",
 		"mac-address <rest:line>", "established <rest:line>", "switch <rest:line>", "license <rest:line>",
 		"activation-key <rest:line>", "scansafe <rest:line>", "xlate <rest:line>")
 	add("taking this back with no", "no <rest:line>")

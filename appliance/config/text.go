@@ -165,7 +165,7 @@ var alone = []string{
 	"enable password", "passwd", "username *", "prompt", "clock timezone", "clock summer-time", "ssh timeout", "ssh version",
 	"ssh key-exchange", "telnet timeout", "asdm image", "asdm history", "snmp-server location", "snmp-server contact", "snmp-server community",
 	"logging device-id", "boot config", "config-register", "key config-key", "http server", "user-identity default-domain", "call-home reporting",
-	"aaa authentication *", "aaa authorization *", "aaa accounting *", "privilege *", "ntp authenticate", "id-mismatch", "tsig",
+	"aaa authentication *", "aaa authorization *", "aaa accounting *", "ntp authenticate", "id-mismatch", "tsig",
 	"threat-detection basic-threat", "threat-detection scanning-threat", "threat-detection statistics *", "password-policy *",
 	"ssl trust-point *", "speed", "duplex", "flowcontrol", "crypto ipsec security-association *", "crypto isakmp nat-traversal", "failover polltime",
 }
@@ -215,7 +215,7 @@ func placeFor(lines []*line, l *line, nth int) int {
 	first, _ := slices.BinarySearchFunc(lines, l.rank, byRank)
 	end, _ := slices.BinarySearchFunc(lines, l.rank+1, byRank)
 	if l.mode == inInterface {
-		for end > first && hardwareLess(l.words[1].text, lines[end-1].words[1].text) {
+		for end > first && HardwareLess(l.words[1].text, lines[end-1].words[1].text) {
 			end--
 		}
 	}
@@ -243,9 +243,9 @@ func placeFor(lines []*line, l *line, nth int) int {
 	return end
 }
 
-// hardwareLess reports whether an ASA lists the interface a before b: by type,
-// then by the numbers.
-func hardwareLess(a, b string) bool {
+// HardwareLess reports whether an ASA lists the interface a before b, both in
+// full: by type, then by the numbers.
+func HardwareLess(a, b string) bool {
 	numbers := func(name string) (typ int, numbers []int) {
 		i := strings.IndexAny(name, "0123456789")
 		if i < 0 {

@@ -131,6 +131,9 @@ func (x *typist) line(t *testing.T, line string) {
 		}
 	}
 	x.c, x.at = e.Text, e.At
+	if strings.HasPrefix(line, "interface ") {
+		x.c = e.Text.Enter(e.At, "no shutdown").Text // what is typed is down until then
+	}
 	if a := e.Action; a != nil {
 		switch tp := a.Args.Get("tp"); {
 		case a.Args.Has("enroll"):
@@ -261,7 +264,7 @@ router ospf 1
 interface GigabitEthernet0/0
  nameif outside
  ip address 203.0.113.2 255.255.255.0
- ipv6 enable
+ mac-address 0200.0c07.ac01
 access-list a extended permit ip any object missing
 access-list b extended permit ip any any
 access-group a in interface outside

@@ -248,6 +248,8 @@ var vocabulary = cli.Vocabulary{
 	"tsig": "Transaction signatures",
 
 	// What is known and does nothing.
+	"<tunnel>": "Name of the tunnel group", "<kind>": "Kind of tunnel", "<engine>": "Engine", "route <if> <dest> <mask> <gateway> track": "Only while this is up: kept, without effect",
+	"tunneled": "For what comes out of VPN tunnels", "per-user-override": "Access lists of users come first", "<cmap>": "Name of the crypto map",
 	"sender": "Sender of its mails", "alert-group": "Groups of alerts", "alert-group-config": "Configure a group of alerts", "contact-email-addr": "Mail address of the contact",
 	"contact-name": "Name of the contact", "contract-id": "Number of the contract", "customer-id": "Number of the customer", "site-id": "Number of the site",
 	"mail-server": "Mail server", "phone-number": "Telephone number of the contact", "street-address": "Address of the contact", "vrf": "Routing table",
@@ -266,12 +268,16 @@ var vocabulary = cli.Vocabulary{
 	"<secret>": "Password, or its hash", "enable password <secret> level": "Privilege level that the password gives; 15 by default", "encrypted": "The password is an old MD5 hash",
 	"pbkdf2": "The password is a PBKDF2 hash", "mschap": "Hash for MS-CHAP", "nt-encrypted": "Hash for MS-CHAP", "nopassword": "The user needs no password",
 	"username <name> attributes": "Attributes of the user", "serial": "Serial console", "exec": "Sessions of administrators", "command": "Commands", "login-history": "Who logged in when",
-	"<server>": "LOCAL: the users of this configuration", "<fallback>": "LOCAL: the users of this configuration", "auto-enable": "Go to privileged mode by the privilege of the user",
+	"<server>": "LOCAL: the users of this configuration", "aaa authentication ssh console <server> local": "The users of this configuration, where no server answers", "auto-enable": "Go to privileged mode by the privilege of the user",
 	"attempts": "Attempts to log in", "max-fail": "Failures in a row after which a user is locked out", "<fails>": "Failures: 1 to 16",
 	"motd": "Banner at each connection", "login": "Banner before the password", "banner exec": "Banner after login",
 	"key-exchange": "Key exchange", "cipher": "Ciphers", "scopy": "Secure copy", "pubkey-chain": "Keys of other hosts", "stricthostkeycheck": "Check the keys of other hosts",
 	"publickey": "Log in with this key", "<key>": "Key in base64, or its SHA-256 in hexadecimal", "hashed": "The key is its SHA-256",
-	"service-type": "What the user may do", "admin": "Log in to the consoles", "vpn-group-policy": "VPN", "vpn-filter": "VPN", "vpn-idle-timeout": "VPN", "vpn-session-timeout": "VPN",
+	"service-type": "What the user may do, where aaa authorization exec is set", "nas-prompt": "Log in and not enable", "remote-access": "Not log in to the box",
+	"privilege show": "What shows with \"show\"", "privilege clear": "What clears with \"clear\"", "cmd": "What has neither before it", "privilege configure": "The same as cmd",
+	"<verb>":          "First word of the command",
+	"privilege level": "Level of privilege", "privilege level <n> mode": "Where the command is typed", "mode exec": "EXEC mode", "mode enable": "EXEC mode", "mode configure": "Configuration mode",
+	"privilege level <n> command": "Command", "admin": "Log in to the consoles", "vpn-group-policy": "VPN", "vpn-filter": "VPN", "vpn-idle-timeout": "VPN", "vpn-session-timeout": "VPN",
 	"vpn-simultaneous-logins": "VPN", "vpn-tunnel-protocol": "VPN", "vpn-framed-ip-address": "VPN", "vpn-framed-ip-netmask": "VPN", "vpn-access-hours": "VPN",
 	"group-lock": "VPN", "password-storage": "VPN", "memberof": "Groups of the user", "webvpn": "VPN",
 }

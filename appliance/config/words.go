@@ -241,6 +241,13 @@ func parseHardware(word, unit string) (name string, sub bool, err error) {
 	return full[0] + unit, sub, nil
 }
 
+// Hardware returns the name of a hardware interface in full: of "gi0/1"
+// "GigabitEthernet0/1". It is an error that there is no such type or number.
+func Hardware(name string) (string, error) {
+	full, _, err := parseHardware(name, "")
+	return full, err
+}
+
 // isHostname reports whether word can be a fully qualified name in the DNS. (RFC
 // 1123, section 2.1; underscores are common.)
 func isHostname(word string) bool {

@@ -37,9 +37,10 @@ type Options struct {
 // A Box is an appliance with its configuration as text: what all sessions share.
 // Any number of goroutines may use it; changes are made one at a time.
 type Box struct {
-	opt     Options
-	keeper  keeper
-	started time.Time
+	opt      Options
+	keeper   keeper
+	grammars grammarCache
+	started  time.Time
 
 	changing sync.Mutex // one change at a time
 
@@ -73,6 +74,7 @@ func NewBox(opt Options) (*Box, error) {
 	}
 	b := &Box{opt: opt, started: opt.Now(), sessions: make(map[*Session]struct{})}
 	b.keeper.now = opt.Now
+	b.grammars.rules = execRules
 	var err error
 	b.text, err = b.conceal(opt.Text)
 	if err != nil {
@@ -82,6 +84,9 @@ func NewBox(opt Options) (*Box, error) {
 		if u.Password.Kind == config.Encrypted && u.Password.Text != "" {
 			opt.Log.Warn("the hash of a user's password is an old one, which is soon guessed: set it again", "user", u.Name)
 		}
+	}
+	if err := b.certify(""); err != nil { // what was imported while the box did not run
+		opt.Log.Warn("the certificates on flash are not in the configuration", "reason", err)
 	}
 	return b, nil
 }
@@ -150,6 +155,9 @@ func (b *Box) Merge(text config.Text) error {
 	now, at := b.Text(), config.Place{}
 	for line := range strings.Lines(text.String()) {
 		e := now.Enter(at, strings.TrimRight(line, "\n"))
+		if strings.HasPrefix(line, "interface ") && config.Errors(e.Findings) == 0 && !e.Text.Equal(now) {
+			e = e.Text.Enter(e.At, "no shutdown") // it is new, and a file says what is shut down
+		}
 		for _, f := range e.Findings {
 			if f.Severity == config.Error {
 				return fmt.Errorf("%s\n%s", f.Text, f.Reply(0))
@@ -162,14 +170,25 @@ func (b *Box) Merge(text config.Text) error {
 }
 
 // certify puts the certificates that trustpoints have got into the text, where an
-// ASA shows them.
-func (b *Box) certify() error {
+// ASA shows them. The trustpoint that a PKCS #12 file was imported as is there from
+// then on, with the key pair that came in it.
+func (b *Box) certify(imported string) error {
 	if b.opt.Store == nil {
 		return nil
 	}
 	b.changing.Lock()
 	defer b.changing.Unlock()
 	text := b.Text()
+	if got, err := b.opt.Store.Trustpoint(imported); imported != "" && err == nil {
+		at := config.Place{}
+		for _, line := range []string{"crypto ca trustpoint " + imported, "keypair " + got.KeyPair} {
+			e := text.Enter(at, line)
+			if config.Errors(e.Findings) > 0 {
+				return fmt.Errorf("%% The certificate is on flash, and not in the configuration: %s", e.Findings[0].Msg)
+			}
+			text, at = e.Text, e.At
+		}
+	}
 	r, _ := text.Running()
 	for _, tp := range r.Trustpoints {
 		got, err := b.opt.Store.Trustpoint(tp.Name)

@@ -15,7 +15,7 @@ import (
 
 // A command is one of EXEC mode. One without do is the appliance's.
 type command struct {
-	level int // the privilege it needs
+	level int // the privilege it needs, where the configuration does not say
 	do    func(s *Session, w io.Writer, a cli.Args) error
 }
 
@@ -49,7 +49,7 @@ var (
 	userAppliance = map[string]bool{"show version": true, "show clock": true}
 
 	privilegedCommands = []cli.Rule[command]{
-		{Syntax: "disable", Help: "Exit from privileged mode", Do: command{0, disable}},
+		{Syntax: "disable", Help: "Exit from privileged mode", Do: command{viewPrivilege, disable}},
 		{Syntax: "configure terminal", Help: "Configure from the terminal", Do: command{maxPrivilege, configureTerminal}},
 		{Syntax: "configure memory", Help: "Merge the configuration on flash into the running one", Do: command{maxPrivilege, configureMemory}},
 		{Syntax: "configure replace startup-config [noconfirm]", Help: "Replace the running configuration as a whole", Do: command{maxPrivilege, configureReplace}},
@@ -65,46 +65,43 @@ var (
 		{Syntax: "show running-config diff", Help: "What is not as on flash", Do: command{maxPrivilege, show(showDiff)}},
 		{Syntax: "show startup-config", Help: "Configuration that the box starts with", Do: command{maxPrivilege, show(showStartup)}},
 		{Syntax: "terminal monitor", Help: "Show the messages of logging monitor here", Do: command{viewPrivilege, terminalMonitor}},
-		{Syntax: "terminal no monitor", Help: "Show no messages here", Do: command{0, terminalMonitor}},
-		{Syntax: "show privilege", Help: "Show the current privilege level", Do: command{0, show(showPrivilege)}},
+		{Syntax: "terminal no monitor", Help: "Show no messages here", Do: command{viewPrivilege, terminalMonitor}},
+		{Syntax: "show privilege", Help: "Show the current privilege level", Do: command{viewPrivilege, show(showPrivilege)}},
+		{Syntax: "show running-config all privilege {all|command <verb:word>|level <n:0-15>}", Help: "Levels of privilege of commands", Do: command{maxPrivilege, show(showPrivileges)}},
 		{Syntax: "show ssh sessions", Help: "Sessions by SSH", Do: command{viewPrivilege, show(showSessions)}},
 		{Syntax: "show users", Help: "Sessions there are", Do: command{viewPrivilege, show(showSessions)}},
-		{Syntax: "show pager", Help: "Lines of a page", Do: command{0, show(showPager)}},
+		{Syntax: "show pager", Help: "Lines of a page", Do: command{viewPrivilege, show(showPager)}},
 		{Syntax: "show aaa local user", Help: "Failures of local users to log in", Do: command{viewPrivilege, show(showLocalUsers)}},
 		{Syntax: "clear aaa local user lockout {all|username <who:word>}", Help: "Clear", Do: command{maxPrivilege, clearLockout}},
-		{Syntax: "clear history", Help: "Clear", Do: command{0, clearHistory}},
+		{Syntax: "clear history", Help: "Clear", Do: command{viewPrivilege, clearHistory}},
 	}
 )
 
-// grammars are compiled once: of user EXEC mode and of privileged EXEC mode.
-var grammars = sync.OnceValue(func() (g [2]*cli.Grammar[command]) {
-	var user, all []cli.Rule[command]
+// execRules are all commands of EXEC mode, each with one verb.
+var execRules = sync.OnceValue(func() []cli.Rule[command] {
+	var all []cli.Rule[command]
+	add := func(r cli.Rule[command]) {
+		for _, syntax := range eachVerb(r.Syntax) {
+			one := r
+			one.Syntax = syntax
+			all = append(all, one)
+		}
+	}
 	for _, r := range appliance.ExecSyntax() {
 		c := cli.Rule[command]{Syntax: r.Syntax, Help: r.Help, Do: command{level: maxPrivilege}}
-		if firstWord(r.Syntax) == "show" {
+		switch {
+		case userAppliance[r.Syntax]:
+			c.Do.level = 0
+		case strings.HasPrefix(r.Syntax, "show "):
 			c.Do.level = viewPrivilege
 		}
-		if userAppliance[r.Syntax] {
-			c.Do.level = 0
-			user = append(user, c)
-		}
-		all = append(all, c)
+		add(c)
 	}
-	for _, list := range []*[]cli.Rule[command]{&user, &all} {
-		*list = append(*list, userCommands...)
+	for _, r := range slices.Concat(userCommands, privilegedCommands) {
+		add(r)
 	}
-	all = append(all, privilegedCommands...)
-	return [2]*cli.Grammar[command]{cli.MustCompile(user), cli.MustCompile(all)}
+	return all
 })
-
-func firstWord(syntax string) string { return cli.Split(syntax)[0].Text }
-
-func grammar(privileged bool) *cli.Grammar[command] {
-	if privileged {
-		return grammars()[1]
-	}
-	return grammars()[0]
-}
 
 // checkWord is the cli.Check of all commands.
 func (s *Session) checkWord(kind, word string) error {
@@ -150,10 +147,10 @@ func (s *Session) become(user string, level int) {
 	s.who.User = user // others are shown it
 	s.box.mu.Unlock()
 	s.level = max(level, userPrivilege)
-	if s.level < viewPrivilege {
+	if !s.permits("cmd", "terminal", viewPrivilege) {
 		s.unmonitor()
 	}
-	if s.level < maxPrivilege {
+	if !s.permits("cmd", "configure", maxPrivilege) {
 		s.config, s.at = false, config.Place{}
 	}
 }
@@ -238,18 +235,6 @@ func showCurpriv(s *Session, _ cli.Args) (shownUser, error) {
 
 func (u shownUser) Text(w *bufio.Writer) {
 	fmt.Fprintf(w, "Username : %s\nCurrent privilege level : %d\nCurrent Mode/s : %s\n", u.Name, u.Level, strings.Join(u.Modes, " "))
-}
-
-type shownPrivilege struct {
-	Level int `json:"privilege"`
-}
-
-func showPrivilege(s *Session, _ cli.Args) (shownPrivilege, error) {
-	return shownPrivilege{s.level}, nil
-}
-
-func (p shownPrivilege) Text(w *bufio.Writer) {
-	fmt.Fprintf(w, "Current privilege level is %d\n", p.Level)
 }
 
 type shownHistory struct {

@@ -62,6 +62,7 @@ func (s *Session) helpLines(line string) ([]config.HelpLine, *config.Finding) {
 		return exec, nil
 	}
 	list, f := s.box.Text().Help(s.at, line)
+	list = s.permitted(line, list)
 	if s.at.Prompt() == "" {
 		return nil, nil
 	}
@@ -84,7 +85,7 @@ func (s *Session) helpLines(line string) ([]config.HelpLine, *config.Finding) {
 
 // execHelp is help for a command of EXEC mode.
 func (s *Session) execHelp(line string) ([]config.HelpLine, *cli.Error) {
-	found, err := grammar(s.level > userPrivilege).Help(line, s.checkWord, execVocabulary())
+	found, err := s.grammar().Help(line, s.checkWord, execVocabulary())
 	if err != nil {
 		return nil, err
 	}

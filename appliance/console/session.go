@@ -87,7 +87,7 @@ func (b *Box) Exec(ctx context.Context, w io.Writer, line string) error {
 	s := b.session(ctx, Transport{In: in, Out: w}, Who{From: fromProgram, Level: maxPrivilege})
 	defer b.leave(s)
 	text, pipe, filtered := splitFilter(line)
-	m, bad := grammar(true).Match(text, s.checkWord)
+	m, bad := s.grammar().Match(text, s.checkWord)
 	if bad != nil {
 		return &appliance.Refusal{Line: text, Col: bad.Token.Col, Text: bad.Error(), Why: bad.Reason}
 	}
@@ -243,19 +243,24 @@ func (s *Session) caret(line string, col int, text, why string) bool {
 // exec does a command of user or privileged EXEC mode.
 func (s *Session) exec(line string) bool {
 	command, pipe, filtered := splitFilter(line)
-	m, err := grammar(s.level > userPrivilege).Match(command, s.checkWord)
-	if err != nil {
+	m, err, denied := s.match(command)
+	switch {
+	case denied != nil:
+		return s.deny(line, denied)
+	case err != nil:
 		return s.caret(command, err.Token.Col, err.Error(), err.Reason)
 	}
 	return s.command(m, line, command, pipe, filtered)
 }
 
+// deny says that the session may not do a line, and logs it.
+func (s *Session) deny(line string, why error) bool {
+	s.box.opt.Log.Warn("a command is not authorized", "user", s.name(), "from", s.who.From, "privilege", s.level, "command", clean(strings.TrimSpace(line)))
+	return s.refuse("%v", why)
+}
+
 // command does a command that is known.
 func (s *Session) command(m *cli.Match[command], line, text, pipe string, filtered bool) bool {
-	c := m.Rule.Do
-	if s.level < c.level {
-		return s.refuse("%% Command authorization failed: it needs privilege %d and this session has %d", c.level, s.level)
-	}
 	s.logCommand(m, line)
 	return s.outcome(text, s.perform(m, text, pipe, filtered))
 }
@@ -327,12 +332,22 @@ func (s *Session) ask(w io.Writer, line string) error {
 		err = s.box.opt.App.ExecAsking(s.t.running, w, line, []byte(pasted.String()), answer)
 	}
 	if err == nil && strings.HasPrefix(line, "cr") {
-		err = s.box.certify()
+		err = s.box.certify(importedAs(line))
 	}
 	if err != nil && s.t.running.Err() != nil {
 		return context.Cause(s.t.running)
 	}
 	return err
+}
+
+// importedAs returns the trustpoint of "crypto ca import TRUSTPOINT pkcs12", "" of
+// any other command. Keywords may be abbreviated.
+func importedAs(line string) string {
+	m, err := allCommands().Match(line, nil)
+	if err != nil || !m.Args.Has("import") || !m.Args.Has("pkcs12") {
+		return ""
+	}
+	return m.Args.Get("tp")
 }
 
 // outcome says what went wrong with a command, if anything.
@@ -359,11 +374,19 @@ func (s *Session) outcome(line string, err error) bool {
 // may be typed in configuration mode too, where nothing there is like them.
 func (s *Session) configure(line string) bool {
 	at := s.at
-	e := s.box.Enter(at, line)
-	if config.Errors(e.Findings) > 0 && at.Prompt() != "" {
+	var e config.Entered
+	forbidden := s.mayConfigure(line)
+	if forbidden == nil {
+		e = s.box.Enter(at, line)
+	}
+	if (forbidden != nil || config.Errors(e.Findings) > 0) && at.Prompt() != "" {
 		command, pipe, filtered := splitFilter(line)
-		m, err := grammar(true).Match(command, s.checkWord)
+		m, err, denied := s.match(command)
 		switch {
+		case denied != nil:
+			return s.deny(line, denied)
+		case err != nil && forbidden != nil:
+			return s.deny(line, forbidden)
 		case err == nil:
 			return s.command(m, line, command, pipe, filtered)
 		case err.Words > 0 && e.Findings[0].Column == cli.Split(line)[0].Col:

@@ -171,7 +171,7 @@ func (s *SSH) config(c net.Conn) *ssh.ServerConfig {
 		},
 		PublicKeyCallback: func(m ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 			u := s.box.login().User(m.User())
-			if u == nil || s.box.lockedOut(u) || !hasKey(u, key.Marshal()) {
+			if u == nil || s.box.lockedOut(u) || s.box.remoteOnly(u) || !hasKey(u, key.Marshal()) {
 				return nil, errDenied // not counted: clients offer one key after the other, and nobody guesses one
 			}
 			return permissions(u), nil

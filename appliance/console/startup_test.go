@@ -8,7 +8,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"patchbay/appliance/config"
 )
 
 var errPower = errors.New("the power is cut")
@@ -213,5 +216,23 @@ func TestStartupOnDisk(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
 		t.Errorf("left in the directory: %v", entries)
+	}
+}
+
+// TestMergeInterface merges an interface that is not there yet: it is as the file
+// has it, up unless it says "shutdown".
+func TestMergeInterface(t *testing.T) {
+	b := newTestBox(t, "hostname pb\n")
+	text, found := config.Load("saved", strings.NewReader("interface GigabitEthernet0/0\n nameif outside\n ip address 203.0.113.2 255.255.255.0\n"+
+		"interface GigabitEthernet0/1\n shutdown\n nameif inside\n ip address 10.20.0.1 255.255.255.0\n"), false)
+	if config.Errors(found) > 0 {
+		t.Fatal(found)
+	}
+	if err := b.Merge(text); err != nil {
+		t.Fatal(err)
+	}
+	r := b.running()
+	if len(r.Interfaces) != 2 || r.Interfaces[0].Down || !r.Interfaces[1].Down {
+		t.Errorf("merged is\n%s", b.Text())
 	}
 }

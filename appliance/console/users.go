@@ -161,6 +161,9 @@ func (b *Box) check(name, password, from string) (*config.User, error) {
 	case known && b.lockedOut(u):
 		b.keeper.failed(from)
 		return nil, errLocked
+	case ok && b.remoteOnly(u):
+		b.keeper.passed(from, name)
+		return nil, errDenied
 	case ok:
 		b.keeper.passed(from, name)
 		return u, nil
@@ -170,6 +173,11 @@ func (b *Box) check(name, password, from string) (*config.User, error) {
 		b.log(6, 113006, "User '%s' locked out on exceeding '%d' successive failed authentication attempts", name, b.login().MaxFail)
 	}
 	return nil, errDenied
+}
+
+// remoteOnly reports whether a user is for VPN and may not log in to the box.
+func (b *Box) remoteOnly(u *config.User) bool {
+	return b.login().AuthorizeExec && u.Service == config.ServiceRemote
 }
 
 // checkDefault returns a user for pix or asa if the password is that of passwd,
@@ -197,6 +205,9 @@ func (b *Box) checkEnable(user, password, from string, level int) (int, error) {
 		u, err := b.check(user, password, from)
 		if err != nil {
 			return 0, err
+		}
+		if l.AuthorizeExec && u.Service == config.ServicePrompt {
+			return 0, errDenied
 		}
 		if u.Privilege <= userPrivilege || level < maxPrivilege && level > u.Privilege {
 			return 0, errDenied

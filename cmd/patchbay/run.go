@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -109,7 +110,7 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 	if err != nil {
 		return err
 	}
-	opt := appliance.Options{Open: links.open, Store: store, Console: os.Stderr, ConsoleLevel: errorsLevel}
+	opt := appliance.Options{Open: links.open, Hardware: slices.Sorted(maps.Keys(links.of)), Store: store, Console: os.Stderr, ConsoleLevel: errorsLevel}
 	if fl.level != "" {
 		opt.Console = nil
 		if opt.Log, err = logger(fl.level); err != nil {
