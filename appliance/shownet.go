@@ -38,7 +38,7 @@ func showInterface(x *execution, args cli.Args) error {
 		if i == nil {
 			continue
 		}
-		x.printf("  Hardware is %s\n", driverOf(i.Link))
+		x.showHardware(i.Link)
 		if e, ok := link.Unwrap(i.Link).(interface{ MAC() link.MAC }); ok {
 			x.printf("\tMAC address %s, MTU %d\n", macText(e.MAC()), i.Link.MTU())
 		} else {
@@ -52,6 +52,19 @@ func showInterface(x *execution, args cli.Args) error {
 		x.showInterfaceDrops(i)
 	}
 	return nil
+}
+
+// showHardware names the driver of a link, how it runs, and why not otherwise.
+func (x *execution) showHardware(l stack.Link) {
+	how := ""
+	e, _ := link.Unwrap(l).(*link.Ethernet)
+	if e != nil && e.Mode() != "" {
+		how = ", " + e.Mode()
+	}
+	x.printf("  Hardware is %s%s\n", driverOf(l), how)
+	if e != nil && e.Note() != nil {
+		x.printf("\tbecause %v\n", e.Note())
+	}
 }
 
 // macText writes a MAC address as the ASA does: 0200.0000.0001.
@@ -89,6 +102,12 @@ func (x *execution) showInterfaceDrops(i *stack.Interface) {
 	x.printf("\t%d packets dropped\n", total)
 	for _, d := range drops {
 		x.printf("\t  %d %s\n", d.n, d.name)
+	}
+	if e, ok := link.Unwrap(i.Link).(*link.Ethernet); ok {
+		for _, q := range e.QueueStats() {
+			x.printf("\tQueue %d: %d ring-full, %d fill-ring-empty, %d kernel-dropped, %d send-ring-full, %d bad-descriptor\n",
+				q.Queue, q.RingFull, q.FillEmpty, q.KernelDrop, q.SendFull, q.BadDescriptor)
+		}
 	}
 }
 

@@ -502,8 +502,7 @@ func (d *xdpDevice) Close() error {
 		defer r.reading.Unlock()
 	}
 	for _, q := range d.rings {
-		q.sending.Lock() // nobody sends for d any more
-		q.sending.Unlock()
+		q.pause() // nobody sends for d any more
 	}
 	last := d.QueueStats()
 	d.counting.Lock()

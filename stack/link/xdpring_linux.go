@@ -265,6 +265,12 @@ func (q *xdpQueue) send(frames [][]byte) (dropped int, err error) {
 	return dropped, nil
 }
 
+// pause waits until nobody sends.
+func (q *xdpQueue) pause() {
+	q.sending.Lock()
+	defer q.sending.Unlock()
+}
+
 // place takes a place for a frame to send.
 func (q *xdpQueue) place() (addr uint64, ok bool) {
 	if len(q.free) == 0 && q.reap() == 0 {
