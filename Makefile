@@ -10,7 +10,7 @@ STATIC   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES := tftp-hpa atftp tftpd-hpa curl openssl iproute2 tshark \
             baresip-core sip-tester kamailio iperf3 nftables openssh-client
 
-.PHONY: all demo test replay replay-verify import-report packages check fuzz bench sipp build clean
+.PHONY: all demo test replay replay-verify import-report packages check fuzz bench bench-links sipp build clean
 
 all: build
 
@@ -72,6 +72,12 @@ fuzz:
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./stack/... ./nat ./appliance/media ./inspect/... ./appliance ./pcaps
+
+# What a packet costs over each driver, and the same wires in the kernel's hands:
+# NAT forwarding and media. Wants root and two cores with nothing else to do;
+# prints the tables of docs/PERFORMANCE.md.
+bench-links: packages
+	$(GO) test -count=1 -timeout 60m -run 'TestBenchForward|TestBenchMedia' -v ./cmd/patchbay -bench.links
 
 # SIPp's calls through the box, through the kernel's NAT and through none, 50 a
 # second for 30 seconds over UDP and TCP, and iperf3. Wants root; takes eight

@@ -5,6 +5,7 @@ import (
 
 	"patchbay/appliance/config"
 	"patchbay/stack"
+	"patchbay/stack/link"
 )
 
 // A linkKey is what a link was opened for. An interface that becomes another
@@ -38,6 +39,9 @@ func (a *Appliance) linksFor(r *config.Running) (byName map[string]stack.Link, o
 				return nil, nil, nil, fmt.Errorf("appliance: interface %s (%s:%d): %w", c.Hardware, r.File, c.Line, err)
 			}
 			opened[k] = l
+			if e, ok := l.(*link.Ethernet); ok && e.Note() != nil {
+				a.opt.Log.Warn("the link is not as it might be", "interface", c.Hardware, "driver", e.Driver(), "mode", e.Mode(), "reason", e.Note())
+			}
 		}
 		if l != nil { // compile says which is missing
 			byName[c.Name], needed[k] = l, l

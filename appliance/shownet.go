@@ -23,22 +23,35 @@ var showNetCommands = []cli.Rule[execFunc]{
 // A shownInterface is one of "show interface". Without up it has no link and none of
 // what follows.
 type shownInterface struct {
-	Hardware     string          `json:"hardware"`
-	Name         string          `json:"name"`
-	AdminUp      bool            `json:"admin_up"` // it is not shut down
-	Up           bool            `json:"up"`       // nor is what it is a part of
-	LineUp       bool            `json:"line_up"`
-	Driver       string          `json:"driver,omitempty"`
-	MAC          string          `json:"mac,omitempty"`
-	MTU          int             `json:"mtu,omitempty"` // bytes
-	Addr         netip.Addr      `json:"address,omitzero"`
-	PrefixLength int             `json:"prefix_length,omitempty"`
-	InPackets    uint64          `json:"in_packets"`
-	InBytes      uint64          `json:"in_bytes"`
-	OutPackets   uint64          `json:"out_packets"`
-	OutBytes     uint64          `json:"out_bytes"`
-	Dropped      uint64          `json:"dropped_packets"`
-	Drops        cli.List[drops] `json:"drops"`
+	Hardware     string             `json:"hardware"`
+	Name         string             `json:"name"`
+	AdminUp      bool               `json:"admin_up"` // it is not shut down
+	Up           bool               `json:"up"`       // nor is what it is a part of
+	LineUp       bool               `json:"line_up"`
+	Driver       string             `json:"driver,omitempty"`
+	Mode         string             `json:"mode,omitempty"` // how the driver runs
+	Note         string             `json:"note,omitempty"` // why not otherwise
+	MAC          string             `json:"mac,omitempty"`
+	MTU          int                `json:"mtu,omitempty"` // bytes
+	Addr         netip.Addr         `json:"address,omitzero"`
+	PrefixLength int                `json:"prefix_length,omitempty"`
+	InPackets    uint64             `json:"in_packets"`
+	InBytes      uint64             `json:"in_bytes"`
+	OutPackets   uint64             `json:"out_packets"`
+	OutBytes     uint64             `json:"out_bytes"`
+	Dropped      uint64             `json:"dropped_packets"`
+	Drops        cli.List[drops]    `json:"drops"`
+	Queues       []shownDeviceQueue `json:"queues,omitempty"`
+}
+
+// A shownDeviceQueue is what one queue of a device lost, in frames; see link.QueueStats.
+type shownDeviceQueue struct {
+	Queue         int    `json:"queue"`
+	RingFull      uint64 `json:"ring_full"`
+	FillEmpty     uint64 `json:"fill_ring_empty"`
+	KernelDrop    uint64 `json:"kernel_dropped"`
+	SendFull      uint64 `json:"send_ring_full"`
+	BadDescriptor uint64 `json:"bad_descriptor"`
 }
 
 // drops are how many packets were dropped for a reason.
@@ -61,6 +74,7 @@ func showInterface(x *execution, args cli.Args) (s shownInterfaces, _ error) {
 		o := shownInterface{Hardware: c.Hardware, Name: c.Name, AdminUp: !c.Shutdown, Up: !c.Down, LineUp: !c.Down && i != nil}
 		if i != nil {
 			o.Driver, o.MTU = driverOf(i.Link), i.Link.MTU()
+			o.ofDevice(i.Link)
 			if e, ok := link.Unwrap(i.Link).(interface{ MAC() link.MAC }); ok {
 				o.MAC = macText(e.MAC())
 			}
@@ -75,6 +89,20 @@ func showInterface(x *execution, args cli.Args) (s shownInterfaces, _ error) {
 		s.Interfaces = append(s.Interfaces, o)
 	}
 	return s, nil
+}
+
+// ofDevice notes how the driver of an Ethernet device runs.
+func (o *shownInterface) ofDevice(l stack.Link) {
+	e, ok := link.Unwrap(l).(*link.Ethernet)
+	if !ok {
+		return
+	}
+	if o.Mode = e.Mode(); e.Note() != nil {
+		o.Note = e.Note().Error()
+	}
+	for _, q := range e.QueueStats() {
+		o.Queues = append(o.Queues, shownDeviceQueue(q))
+	}
 }
 
 // Text is in the ASA's own layout. (reference/asa-cli-show-debug.md, section 1.)
@@ -93,7 +121,14 @@ func (s shownInterfaces) Text(w *bufio.Writer) {
 		if i.Driver == "" {
 			continue
 		}
-		fmt.Fprintf(w, "  Hardware is %s\n", i.Driver)
+		fmt.Fprintf(w, "  Hardware is %s", i.Driver)
+		if i.Mode != "" {
+			fmt.Fprintf(w, ", %s", i.Mode)
+		}
+		w.WriteByte('\n')
+		if i.Note != "" {
+			fmt.Fprintf(w, "\tbecause %s\n", i.Note)
+		}
 		if i.MAC != "" {
 			fmt.Fprintf(w, "\tMAC address %s, MTU %d\n", i.MAC, i.MTU)
 		} else {
@@ -105,6 +140,10 @@ func (s shownInterfaces) Text(w *bufio.Writer) {
 		fmt.Fprintf(w, "\t%d packets dropped\n", i.Dropped)
 		for _, d := range i.Drops {
 			fmt.Fprintf(w, "\t  %d %s\n", d.Packets, d.Reason)
+		}
+		for _, q := range i.Queues {
+			fmt.Fprintf(w, "\tQueue %d: %d ring-full, %d fill-ring-empty, %d kernel-dropped, %d send-ring-full, %d bad-descriptor\n",
+				q.Queue, q.RingFull, q.FillEmpty, q.KernelDrop, q.SendFull, q.BadDescriptor)
 		}
 	}
 }

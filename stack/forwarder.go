@@ -187,7 +187,33 @@ func (f *Forwarder) port(i *Interface) *port {
 // Run reads l and handles each packet as one that arrives at the interface which
 // has the link then, on the calling goroutine, until the link is closed, which is
 // no error. What comes while no interface has it is let go.
+//
+// A Queued is read by a goroutine for each of its Readers. If one fails the link
+// is closed, and Run returns when all have ended.
 func (f *Forwarder) Run(l Link) error {
+	readers := []Reader{l}
+	if q, ok := l.(Queued); ok {
+		readers = q.Readers()
+	}
+	if len(readers) == 1 {
+		return f.read(l, readers[0])
+	}
+	ended := make(chan error, len(readers))
+	for _, r := range readers {
+		go func() { ended <- f.read(l, r) }()
+	}
+	var first error
+	for range readers {
+		if err := <-ended; err != nil && first == nil {
+			first = err
+			l.Close() // what it has to say of that is said by err
+		}
+	}
+	return first
+}
+
+// read reads one place of l until the link is closed.
+func (f *Forwarder) read(l Link, r Reader) error {
 	w := &worker{f: f}
 	var batch [batchSize]*Packet
 	room := min(max(readRoom, l.MTU()+reassembledRoom), MaxPacket)
@@ -195,7 +221,7 @@ func (f *Forwarder) Run(l Link) error {
 		batch[k] = NewPacket(room)
 	}
 	for {
-		n, err := l.Read(batch[:])
+		n, err := r.Read(batch[:])
 		if in := f.portOf(l); in != nil {
 			bytes := 0
 			for _, p := range batch[:n] {

@@ -22,6 +22,20 @@ type Link interface {
 	Close() error
 }
 
+// A Reader is one of several places where a Link is read, each by one goroutine.
+// Its Read is that of the Link, for a part of its flows.
+type Reader interface {
+	Read(batch []*Packet) (n int, err error)
+}
+
+// A Queued is a Link of a device with several receive queues, for several cores:
+// the packets of a flow all come by one. They are read by all of Readers, or by
+// Read, not by both.
+type Queued interface {
+	Link
+	Readers() []Reader
+}
+
 // An Interface is a named place where packets come and go. It does not change
 // once a Forwarder runs with it.
 type Interface struct {

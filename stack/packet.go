@@ -24,6 +24,10 @@ type Packet struct {
 	In, Out *Interface // where it came from; where it goes
 	NextHop netip.Addr // neighbour to hand it to on Out; zero: found by route
 
+	// Queue is the receive queue of In that it came by, from 0. A Link with
+	// several sends what came by one by one, too: flows stay in order.
+	Queue int
+
 	// ChecksumVouched is set by a link whose kernel or device vouches for
 	// the transport checksum or has yet to fill it in (veth and virtio hand
 	// over locally made packets so). Parse then writes a correct one, checks

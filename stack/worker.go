@@ -14,6 +14,7 @@ type worker struct {
 	seen *[]*port  // the interfaces of f when outs was begun
 	own  []*Packet // packets made here, free or in use until flush
 	used int       // of own
+	from int       // queue that the packet in hand came by
 }
 
 // An output is what waits for one interface.
@@ -26,6 +27,7 @@ type output struct {
 // must stay as it is until flush.
 func (w *worker) handle(p *Packet, in *port) {
 	p.Out, p.NextHop = nil, netip.Addr{}
+	w.from = p.Queue
 	v := p.Parse()
 	if fn := w.f.tap.Load(); fn != nil {
 		(*fn)(p, in.Interface, false)
@@ -155,6 +157,7 @@ func (w *worker) packet(n int) *Packet {
 	}
 	w.used++
 	p.Reset()
+	p.Queue = w.from
 	return p
 }
 

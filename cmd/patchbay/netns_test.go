@@ -154,9 +154,22 @@ func mustPatchbay(t testing.TB, args ...string) string {
 
 // The drivers a testNet may have.
 const (
-	overPacket = "packet"
-	overTUN    = "tun"
+	overPacket  = "packet"
+	overTUN     = "tun"
+	overXDP     = "xdp"         // in veth's driver
+	overGeneric = "xdp generic" // in the kernel's stack
 )
+
+// drivers are those that most tests run over.
+var drivers = []string{overPacket, overXDP, overTUN}
+
+// link is what the box is told of its device dev.
+func (n *testNet) link(dev string) string {
+	if n.driver == overGeneric {
+		return "xdp:" + dev + ",mode=generic"
+	}
+	return n.driver + ":" + dev
+}
 
 // A testNet is the namespaces and what connects them.
 type testNet struct {
@@ -194,7 +207,7 @@ func removeStaleNamespaces(t testing.TB) {
 // namespaceOf tells of which process a namespace is.
 var namespaceOf = regexp.MustCompile(`^pb(\d+)-\d+-(box|out|in|home)$`)
 
-// newTestNet makes the namespaces, and for packet: the veths between them.
+// newTestNet makes the namespaces, and for all but tun: the veths between them.
 // They go with the test.
 func newTestNet(t testing.TB, driver string) *testNet {
 	t.Helper()
@@ -216,7 +229,7 @@ func newTestNet(t testing.TB, driver string) *testNet {
 	for _, a := range phoneAddrs {
 		mustIP(t, "-n", n.out, "addr", "add", a+"/32", "dev", "lo")
 	}
-	if driver == overPacket {
+	if driver != overTUN {
 		for _, side := range []struct{ ns, dev string }{{n.out, "pbout"}, {n.in, "pbin"}} {
 			mustIP(t, "-n", n.box, "link", "add", side.dev, "type", "veth", "peer", "name", side.dev, "netns", side.ns)
 		}
@@ -445,7 +458,7 @@ func (n *testNet) start(t testing.TB, o startOptions) *runningBox {
 	}
 	b := &runningBox{exited: make(chan struct{})}
 	b.cmd = n.command(context.Background(), n.box, program(t), "run", "--config", file, "--flash", o.flash, "--log-level", o.level,
-		"--link", "outside="+n.driver+":pbout", "--link", "inside="+n.driver+":pbin")
+		"--link", "outside="+n.link("pbout"), "--link", "inside="+n.link("pbin"))
 	b.cmd.Stdout, b.cmd.Stderr = b, b
 	must(t, startDying(b.cmd, func(err error) {
 		b.err = err

@@ -29,7 +29,7 @@ const bulk = 5 << 20
 // offloads their devices have.
 func TestForwarding(t *testing.T) {
 	t.Parallel()
-	for _, driver := range []string{overPacket, overTUN} {
+	for _, driver := range append(drivers, overGeneric) {
 		t.Run(driver, func(t *testing.T) {
 			n := newTestNet(t, driver)
 			deny := "access-list outside_in extended deny ip any any log"

@@ -16,13 +16,14 @@ import (
 )
 
 // TestLabInNamespaces has the lab's phones and call manager, on the kernel's
-// sockets, talk through the program over both kinds of links.
+// sockets, talk through the program over each kind of links.
 func TestLabInNamespaces(t *testing.T) {
 	for _, tt := range []struct {
 		driver    string
 		protocols []lab.Protocol
 	}{
 		{overPacket, []lab.Protocol{lab.SCCP, lab.SIP}},
+		{overXDP, []lab.Protocol{lab.SIP}},
 		{overTUN, []lab.Protocol{lab.SCCP}},
 	} {
 		t.Run(tt.driver, func(t *testing.T) {

@@ -85,10 +85,10 @@ func (n *testNet) neighbour(t testing.TB, ns string, addr netip.Addr) string {
 	return out
 }
 
-// TestPing asks the box for its addresses over both kinds of links.
+// TestPing asks the box for its addresses over each kind of links.
 func TestPing(t *testing.T) {
 	t.Parallel()
-	for _, driver := range []string{overPacket, overTUN} {
+	for _, driver := range drivers {
 		t.Run(driver, func(t *testing.T) {
 			n := newTestNet(t, driver)
 			n.start(t, startOptions{})
@@ -193,7 +193,7 @@ func TestOnlyTheBoxAnswers(t *testing.T) {
 // fragments as well, and by a name that one of them knows.
 func TestPingFromBox(t *testing.T) {
 	t.Parallel()
-	for _, driver := range []string{overPacket, overTUN} {
+	for _, driver := range drivers {
 		t.Run(driver, func(t *testing.T) {
 			n := newTestNet(t, driver)
 			flash := filepath.Join(t.TempDir(), "flash")

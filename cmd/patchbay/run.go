@@ -48,6 +48,12 @@ the name of the interface:
 
   outside=packet:eth0   the NIC or veth itself, by AF_PACKET; the kernel must have
                         no address on it and is kept from answering there
+  outside=xdp:eth0      the same by AF_XDP, past the kernel's stack: in the driver if
+                        that can, else in the kernel; MTU up to 3498. Options follow,
+                        each after a comma: mode=native, mode=generic, zerocopy,
+                        queues=N (give the device N queues, each read on its own)
+  outside=auto:eth0     xdp: or, where that is not to be had, packet:; the log and
+                        "show interface" say why
   inside=tun:pb0        a TUN device, made if it is not there
   GigabitEthernet0/2=packet:eth2   for an interface that is yet to be configured
 

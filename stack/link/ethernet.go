@@ -50,16 +50,33 @@ type Ethernet struct {
 
 	addrs atomic.Pointer[addrs]
 
-	// For the one goroutine that reads.
-	take  func(*Frame) bool // e.takeFrame
-	batch []*stack.Packet   // to be filled
-	got   int               // packets in batch
-	bytes int               // of them
+	all    etherReader   // of all frames
+	queues []etherReader // of those of one queue each, where there are several
+	sends  []etherSend   // by queue
 
 	mu         sync.Mutex
 	neighbours neighbours
 	conflicts  map[netip.Addr]*conflict
-	frames     [][]byte // to be written
+	frames     [][]byte // to be written: ARP, and what waited for it
+}
+
+// An etherReader is where one goroutine reads an Ethernet.
+type etherReader struct {
+	e     *Ethernet
+	queue int
+	read  func(func(*Frame) bool) error
+	take  func(*Frame) bool // r.takeFrame
+	batch []*stack.Packet   // to be filled
+	got   int               // packets in batch
+	bytes int               // of them
+}
+
+// An etherSend is what is written by one queue.
+type etherSend struct {
+	write func(frames [][]byte) (dropped int, err error)
+
+	mu     sync.Mutex // held before Ethernet.mu
+	frames [][]byte
 }
 
 // addrs is what SetAddrs set.
@@ -72,9 +89,34 @@ type addrs struct {
 // SetAddrs it answers no ARP and reaches nobody.
 func NewEthernet(dev FrameDevice, opt Options) *Ethernet {
 	e := &Ethernet{dev: dev, mac: dev.MAC(), vlan: opt.VLAN, now: opt.now()}
-	e.take = e.takeFrame
+	e.all = etherReader{e: e, read: dev.ReadFrames}
+	e.all.take = e.all.takeFrame
 	e.addrs.Store(&addrs{})
+	q, ok := dev.(queueDevice)
+	if !ok || q.Queues() < 2 {
+		e.sends = []etherSend{{write: dev.WriteFrames}}
+		return e
+	}
+	e.queues, e.sends = make([]etherReader, q.Queues()), make([]etherSend, q.Queues())
+	for i := range e.queues {
+		r := &e.queues[i]
+		*r = etherReader{e: e, queue: i, read: func(fn func(*Frame) bool) error { return q.ReadQueue(i, fn) }}
+		r.take = r.takeFrame
+		e.sends[i].write = func(frames [][]byte) (int, error) { return q.WriteQueue(i, frames) }
+	}
 	return e
+}
+
+// Readers implements stack.Queued.
+func (e *Ethernet) Readers() []stack.Reader {
+	if len(e.queues) == 0 {
+		return []stack.Reader{&e.all}
+	}
+	all := make([]stack.Reader, len(e.queues))
+	for i := range e.queues {
+		all[i] = &e.queues[i]
+	}
+	return all
 }
 
 // SetAddrs makes own the address and subnet of the box, and answers ARP also
@@ -121,6 +163,31 @@ func (e *Ethernet) Driver() string {
 	return "ethernet"
 }
 
+// Mode says how the driver runs, where there is something to say: "native, copy,
+// 2 queues".
+func (e *Ethernet) Mode() string {
+	if d, ok := e.dev.(interface{ Mode() string }); ok {
+		return d.Mode()
+	}
+	return ""
+}
+
+// Note says why the device below is not what Open was asked for first, nil: it is.
+func (e *Ethernet) Note() error {
+	if d, ok := e.dev.(interface{ Note() error }); ok {
+		return d.Note()
+	}
+	return nil
+}
+
+// QueueStats returns what each queue of the device lost, where it has queues.
+func (e *Ethernet) QueueStats() []QueueStats {
+	if d, ok := e.dev.(interface{ QueueStats() []QueueStats }); ok {
+		return d.QueueStats()
+	}
+	return nil
+}
+
 // MTU implements stack.Link.
 func (e *Ethernet) MTU() int { return e.dev.MTU() }
 
@@ -139,24 +206,28 @@ func (e *Ethernet) Stats() Stats {
 }
 
 // Read implements stack.Link.
-func (e *Ethernet) Read(batch []*stack.Packet) (int, error) {
+func (e *Ethernet) Read(batch []*stack.Packet) (int, error) { return e.all.Read(batch) }
+
+// Read implements stack.Reader.
+func (r *etherReader) Read(batch []*stack.Packet) (int, error) {
 	if len(batch) == 0 {
 		return 0, nil
 	}
-	e.batch, e.got, e.bytes = batch, 0, 0
+	r.batch, r.got, r.bytes = batch, 0, 0
 	for {
-		err := e.dev.ReadFrames(e.take)
-		if e.got > 0 || err != nil {
-			e.batch = nil
-			e.in(e.got, e.bytes)
-			return e.got, err
+		err := r.read(r.take)
+		if r.got > 0 || err != nil {
+			r.batch = nil
+			r.e.in(r.got, r.bytes)
+			return r.got, err
 		}
 	}
 }
 
 // takeFrame takes one frame off the device: packets go into the batch, ARP is
 // dealt with at once. It reports whether there is room for more.
-func (e *Ethernet) takeFrame(f *Frame) (more bool) {
+func (r *etherReader) takeFrame(f *Frame) (more bool) {
+	e := r.e
 	dst, src, typ, body, ok := e.open(f)
 	if !ok {
 		return true
@@ -179,15 +250,15 @@ func (e *Ethernet) takeFrame(f *Frame) (more bool) {
 		e.drop(Malformed)
 		return true
 	}
-	p := e.batch[e.got]
+	p := r.batch[r.got]
 	if !p.SetData(body) {
 		e.drop(Oversize)
 		return true
 	}
-	p.Time, p.ChecksumVouched = f.Time, f.Vouched
-	e.got++
-	e.bytes += len(body)
-	return e.got < len(e.batch)
+	p.Time, p.ChecksumVouched, p.Queue = f.Time, f.Vouched, r.queue
+	r.got++
+	r.bytes += len(body)
+	return r.got < len(r.batch)
 }
 
 // open checks the header of a frame and returns what is in it, or counts why
@@ -235,14 +306,39 @@ func groupPacket(b []byte, a *addrs) bool {
 	return dst.IsMulticast() || a.isBroadcast(dst)
 }
 
-// Write implements stack.Link.
+// Write implements stack.Link. What came by one queue leaves by one, so that a
+// flow stays in order and whoever reads the queues is not held up by others.
 func (e *Ethernet) Write(batch []*stack.Packet) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	s := &e.sends[batch[0].Queue%len(e.sends)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, bytes := e.frame(s, batch)
+	if len(s.frames) == 0 {
+		return nil
+	}
+	lost, err := s.write(s.frames)
+	for range lost {
+		e.drop(SendFailed)
+	}
+	clear(s.frames) // packets are borrowed
+	s.frames = s.frames[:0]
+	if err == nil {
+		e.out(max(n-lost, 0), bytes)
+	}
+	return err
+}
+
+// frame puts the packets of batch whose neighbours are known, and what there is
+// to ask for others, as frames into s. It returns how many packets they are, and
+// their bytes.
+func (e *Ethernet) frame(s *etherSend, batch []*stack.Packet) (n, bytes int) {
 	a := e.addrs.Load()
 	now := e.now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.frames = e.frames[:0]
-	n, bytes := 0, 0
 	for _, p := range batch {
 		if p.Len() > e.dev.MTU() {
 			e.drop(Oversize)
@@ -265,23 +361,25 @@ func (e *Ethernet) Write(batch []*stack.Packet) error {
 			mac = broadcast
 		default:
 			var known bool
-			if mac, known = e.resolveLocked(hop, a, frame, now); !known {
+			mac, known = e.resolveLocked(hop, a, frame, now)
+			if len(e.frames) > 0 { // it asks
+				s.frames = append(s.frames, e.frames...)
+				clear(e.frames)
+				e.frames = e.frames[:0]
+			}
+			if !known {
 				continue
 			}
 		}
 		e.putHeader(frame, mac, typeIPv4)
-		e.frames = append(e.frames, frame)
+		s.frames = append(s.frames, frame)
 		n++
 		bytes += p.Len()
 	}
-	lost, err := e.writeLocked()
-	if err == nil {
-		e.out(max(n-lost, 0), bytes)
-	}
-	return err
+	return n, bytes
 }
 
-// writeLocked writes e.frames and forgets them, for packets are borrowed.
+// writeLocked writes e.frames and forgets them.
 func (e *Ethernet) writeLocked() (lost int, err error) {
 	if len(e.frames) == 0 {
 		return 0, nil

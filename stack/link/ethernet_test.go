@@ -527,12 +527,12 @@ func TestSharedDevice(t *testing.T) {
 			for _, v := range vlans {
 				e := newCable(Options{VLAN: v}).e
 				e.forOthers = func(o uint16) bool { return o != v && slices.Contains(vlans, o) }
-				e.batch, e.got = batchOf(1), 0
+				e.all.batch, e.all.got = batchOf(1), 0
 				f := tt.frame
-				e.takeFrame(&f)
+				e.all.takeFrame(&f)
 				takes := !tt.none && v == tt.taker
-				if (e.got == 1) != takes {
-					t.Errorf("VLAN %d takes %d, want it: %v", v, e.got, takes)
+				if (e.all.got == 1) != takes {
+					t.Errorf("VLAN %d takes %d, want it: %v", v, e.all.got, takes)
 				}
 				want := map[Reason]uint64{}
 				if tt.none {
@@ -627,8 +627,8 @@ func steady(t testing.TB) func() {
 	out, in := []*stack.Packet{udp(t, ipBox, ipPeer, 172)}, batchOf(64)
 	// The request and its answer; x then sends what waited.
 	x.Write(out)
-	b.ReadFrames(y.take)
-	a.ReadFrames(x.take)
+	b.ReadFrames(y.all.take)
+	a.ReadFrames(x.all.take)
 	step := func() {
 		x.Write(out)
 		if n, err := y.Read(in); n == 0 || err != nil {

@@ -60,6 +60,19 @@ type FrameDevice interface {
 	Close() error
 }
 
+// A queueDevice is a FrameDevice with several queues, each of which a goroutine
+// may read and others may write at once. The device puts the frames of a flow
+// into one queue.
+type queueDevice interface {
+	FrameDevice
+	Queues() int
+	// ReadQueue is ReadFrames of queue i alone; whoever uses it leaves
+	// ReadFrames.
+	ReadQueue(i int, fn func(f *Frame) (more bool)) error
+	// WriteQueue is WriteFrames by queue i.
+	WriteQueue(i int, frames [][]byte) (dropped int, err error)
+}
+
 // A FramePairEnd is one end of an Ethernet cable in memory. It is a FrameDevice.
 type FramePairEnd struct {
 	mac  MAC

@@ -69,6 +69,8 @@ func must(t testing.TB, err error) {
 // within runs f on this thread in the namespace ns.
 func within(t *testing.T, ns netns.NsHandle, f func()) {
 	t.Helper()
+	runtime.LockOSThread() // a subtest is not yet
+	defer runtime.UnlockOSThread()
 	back, err := netns.Get()
 	must(t, err)
 	defer back.Close()
@@ -205,20 +207,35 @@ func ping(t *testing.T, ns netns.NsHandle, dst string, wait time.Duration) bool 
 	return err == nil
 }
 
-// open skips the test if the kernel has no packet sockets; everything else is a
-// failure.
+// open skips the test if the kernel has no packet sockets, or no AF_XDP;
+// everything else is a failure.
 func open(t *testing.T, name string, opt Options) stack.Link {
 	t.Helper()
 	l, err := Open(name, opt)
 	if errors.Is(err, unix.EAFNOSUPPORT) {
-		t.Skip("needs packet sockets: ", err)
+		t.Skip("needs packet sockets, or AF_XDP: ", err)
 	}
 	must(t, err)
 	t.Cleanup(func() { l.Close() })
 	return l
 }
 
-func TestPacket(t *testing.T) {
+// drivers are those of an Ethernet device, as Open takes them with one.
+var deviceDrivers = []struct{ name, before, after string }{
+	{"packet", "packet:", ""},
+	{"xdp native", "xdp:", ",mode=native"},
+	{"xdp generic", "xdp:", ",mode=generic"},
+}
+
+// TestDevice has each driver of an Ethernet device exchange packets with a kernel
+// that is no part of the path on this side.
+func TestDevice(t *testing.T) {
+	for _, d := range deviceDrivers {
+		t.Run(d.name, func(t *testing.T) { testDevice(t, d.before+"pb0"+d.after) })
+	}
+}
+
+func testDevice(t *testing.T, name string) {
 	ns := namespaces(t, 1)
 	far := ns[1]
 	veth(t, far)
@@ -237,7 +254,7 @@ func TestPacket(t *testing.T) {
 	}
 	before := device(t, "pb0").Attrs().RawFlags
 
-	l := open(t, "packet:pb0", Options{})
+	l := open(t, name, Options{})
 	e := l.(*Ethernet)
 	if e.MTU() != 1500 || e.MAC().String() != device(t, "pb0").Attrs().HardwareAddr.String() {
 		t.Errorf("MTU %d, MAC %v", e.MTU(), e.MAC())
@@ -418,11 +435,20 @@ func TestPacket(t *testing.T) {
 	}
 	must(t, l.Close())
 
-	if cut := e.dev.(*packetDevice).super.frame; len(cut) <= 1514 {
-		t.Errorf("no long segment came, so none was cut (%d bytes)", len(cut))
+	switch d := e.dev.(type) {
+	case *packetDevice:
+		if len(d.super.frame) <= 1514 {
+			t.Errorf("no long segment came, so none was cut (%d bytes)", len(d.super.frame))
+		}
+	case *xdpDevice:
+		// In its driver a program has veth's peer cut them.
+		if cut := d.all.super.frame; d.port.mode == xdpGeneric && len(cut) <= 1514 {
+			t.Errorf("no long segment came, so none was cut (%d bytes)", len(cut))
+		}
 	}
 
 	// All is as it was.
+	checkNoProgram(t)
 	if got := device(t, "pb0").Attrs().RawFlags; got != before {
 		t.Errorf("flags %#x, before %#x", got, before)
 	}
@@ -436,6 +462,14 @@ func TestPacket(t *testing.T) {
 	within(t, far, func() { forget(t, kernelAddr) })
 	if !ping(t, far, kernelAddr, patience) {
 		t.Error("after: the kernel does not answer any more")
+	}
+}
+
+// checkNoProgram complains if pb0 has an XDP program.
+func checkNoProgram(t *testing.T) {
+	t.Helper()
+	if x := device(t, "pb0").Attrs().Xdp; x != nil && x.Attached {
+		t.Errorf("pb0 has XDP program %d", x.ProgId)
 	}
 }
 

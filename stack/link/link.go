@@ -44,7 +44,7 @@ const DefaultMTU = 1500
 const MaxMTU = 9216
 
 // drivers names what Open can open here, for its error messages.
-const drivers = `"tun:NAME" and "packet:DEVICE"`
+const drivers = `"tun:NAME", "packet:DEVICE", "xdp:DEVICE" and "auto:DEVICE"`
 
 // Devices opens links. Several may be on one Ethernet device, each with another
 // VLAN or one with none: sub-interfaces. The zero Devices is ready to use, by
@@ -58,9 +58,24 @@ func Open(name string, opt Options) (stack.Link, error) { return new(Devices).Op
 //
 //	tun:pb0      a TUN device, made if there is none; the kernel is its peer
 //	packet:eth0  an Ethernet device, taken away from the kernel's own stack
+//	xdp:eth0     the same by AF_XDP, past the kernel's stack; MTU up to MaxXDPMTU
+//	auto:eth0    as xdp: does, or if that cannot be had as packet: does
 //
-// The result of "packet:" is an *Ethernet. Both need root. Close undoes what
+// The device of "xdp:" and "auto:" may be followed by options, ",option" each:
+//
+//	mode=native   the program runs in the device's driver, or not at all
+//	mode=generic  it runs in the kernel's stack, as any device can have it;
+//	              without either native is tried, and then generic
+//	zerocopy      the device puts frames straight into our memory, if its driver can
+//	queues=N      the device is given N queues; without it keeps what it has
+//
+// Each queue is read by a goroutine of its own (stack.Queued); the device spreads
+// flows over them. The result is an *Ethernet, but for "tun:"; its Note says why
+// something less was opened than was asked for. All need root. Close undoes what
 // Open did to the device; where several links are on one, that of the last does.
+//
+// A veth peer that leaves VLAN tags to its device (ethtool -k: tx-vlan-offload)
+// hides them from any XDP program: have it not, or use "packet:".
 func (d *Devices) Open(name string, opt Options) (stack.Link, error) {
 	driver, device, ok := strings.Cut(name, ":")
 	if !ok || device == "" {
@@ -79,6 +94,10 @@ func (d *Devices) Open(name string, opt Options) (stack.Link, error) {
 		l, err = openTUN(device, opt)
 	case "packet":
 		l, err = d.trunks.openPacket(device, opt)
+	case "xdp":
+		l, err = d.trunks.openXDP(device, opt)
+	case "auto":
+		l, err = d.trunks.openAuto(device, opt)
 	default:
 		err = fmt.Errorf("there is no driver %q in this build; the drivers are %s", driver, drivers)
 	}

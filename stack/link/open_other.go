@@ -14,3 +14,5 @@ type trunks struct{}
 
 func openTUN(string, Options) (stack.Link, error)              { return nil, errNotLinux }
 func (*trunks) openPacket(string, Options) (stack.Link, error) { return nil, errNotLinux }
+func (*trunks) openXDP(string, Options) (stack.Link, error)    { return nil, errNotLinux }
+func (*trunks) openAuto(string, Options) (stack.Link, error)   { return nil, errNotLinux }

@@ -30,6 +30,8 @@ type packetDevice struct {
 	vlan  uint16
 	now   func() time.Time
 
+	instead error // why it is no other device, nil: it was asked for
+
 	trunk  *trunk
 	others atomic.Pointer[[]uint16] // VLANs that others on the trunk have
 	rx, tx int                      // sockets, -1: none; rx for trunk under its lock
@@ -377,6 +379,9 @@ func (d *packetDevice) WriteFrames(frames [][]byte) (dropped int, err error) {
 
 // MAC implements FrameDevice.
 func (d *packetDevice) MAC() MAC { return d.mac }
+
+// Note returns why the device was opened in place of another, or nil.
+func (d *packetDevice) Note() error { return d.instead }
 
 // Driver returns what Open takes: "packet:eth0".
 func (d *packetDevice) Driver() string { return "packet:" + d.name }

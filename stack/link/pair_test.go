@@ -214,10 +214,9 @@ func TestOpenErrors(t *testing.T) {
 		opt  Options
 		want string
 	}{
-		{"eth0", Options{}, `link: opening "eth0": want driver:device, and the drivers are "tun:NAME" and "packet:DEVICE"`},
-		{"tun:", Options{}, `link: opening "tun:": want driver:device, and the drivers are "tun:NAME" and "packet:DEVICE"`},
-		{"xdp:eth0", Options{}, `link: opening "xdp:eth0": there is no driver "xdp" in this build; the drivers are "tun:NAME" and "packet:DEVICE"`},
-		{"pcap:f", Options{}, `link: opening "pcap:f": there is no driver "pcap" in this build; the drivers are "tun:NAME" and "packet:DEVICE"`},
+		{"eth0", Options{}, `link: opening "eth0": want driver:device, and the drivers are "tun:NAME", "packet:DEVICE", "xdp:DEVICE" and "auto:DEVICE"`},
+		{"tun:", Options{}, `link: opening "tun:": want driver:device, and the drivers are "tun:NAME", "packet:DEVICE", "xdp:DEVICE" and "auto:DEVICE"`},
+		{"pcap:f", Options{}, `link: opening "pcap:f": there is no driver "pcap" in this build; the drivers are "tun:NAME", "packet:DEVICE", "xdp:DEVICE" and "auto:DEVICE"`},
 		{"tun:pb0", Options{MTU: 100}, `link: opening "tun:pb0": MTU 100 is not between 576 and 9216`},
 		{"packet:eth0", Options{VLAN: 4095}, `link: opening "packet:eth0": VLAN 4095 is not between 1 and 4094`},
 		{"tun:a-name-that-is-too-long", Options{}, `link: opening "tun:a-name-that-is-too-long": a device name has 1 to 15 characters`},
@@ -236,7 +235,7 @@ func TestReasonString(t *testing.T) {
 			t.Errorf("reason %d has no name", r)
 		}
 	}
-	if got := numReasons.String(); got != "reason 9" {
+	if got := numReasons.String(); got != "reason 12" {
 		t.Errorf("unknown reason is %q", got)
 	}
 }

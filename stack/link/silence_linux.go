@@ -189,20 +189,32 @@ type offload struct {
 // checksums open. Devices that will not are left as they are: the driver copes
 // with open checksums, and counts what is too long.
 func (s *silence) offloads(name string) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("opening a socket for ethtool: %w", err)
-	}
-	s.later(func() error { return unix.Close(fd) })
 	const flagLRO = 1 << 15 // ETH_FLAG_LRO
-	for _, o := range []offload{
+	return s.switchOff(name, []offload{
 		{unix.ETHTOOL_GFLAGS, unix.ETHTOOL_SFLAGS, flagLRO},
 		{unix.ETHTOOL_GGRO, unix.ETHTOOL_SGRO, 0},
 		{unix.ETHTOOL_GTSO, unix.ETHTOOL_STSO, 0},
 		{unix.ETHTOOL_GGSO, unix.ETHTOOL_SGSO, 0},
 		{unix.ETHTOOL_GTXCSUM, unix.ETHTOOL_STXCSUM, 0},
 		{unix.ETHTOOL_GRXCSUM, unix.ETHTOOL_SRXCSUM, 0},
-	} {
+	})
+}
+
+// tagsInFrames has the device leave VLAN tags in the frames: an XDP program does
+// not see one that was taken out.
+func (s *silence) tagsInFrames(name string) error {
+	const flagRXVLAN = 1 << 8 // ETH_FLAG_RXVLAN
+	return s.switchOff(name, []offload{{unix.ETHTOOL_GFLAGS, unix.ETHTOOL_SFLAGS, flagRXVLAN}})
+}
+
+// switchOff switches off what the device will have switched off.
+func (s *silence) switchOff(name string, all []offload) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening a socket for ethtool: %w", err)
+	}
+	s.later(func() error { return unix.Close(fd) })
+	for _, o := range all {
 		old, err := ethtool(fd, name, o.get, 0)
 		if err != nil {
 			continue
@@ -228,18 +240,81 @@ func (s *silence) offloads(name string) error {
 	return nil
 }
 
+// receiveQueues returns how many receive queues the device has, after it was
+// given want of them; 0 leaves it as it is.
+func (s *silence) receiveQueues(name string, want int) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("opening a socket for ethtool: %w", err)
+	}
+	had := channels{cmd: unix.ETHTOOL_GCHANNELS}
+	err = deviceControl(fd, name, unsafe.Pointer(&had))
+	now := had
+	switch {
+	case err != nil && want > 1:
+		err = fmt.Errorf("asking for its queues: %w; leave out queues=%d", err, want)
+	case err != nil: // a device that knows of none has one
+		had.rx, err = 1, nil
+		now = had
+	case want > 0 && want != had.receive():
+		if now = had.with(want); now.receive() != want {
+			err = fmt.Errorf("it can have %d queues, not %d", max(had.maxRX, had.maxCombined), want)
+		} else if err = deviceControl(fd, name, unsafe.Pointer(&now)); err != nil {
+			err = fmt.Errorf("giving it %d queues: %w", want, err)
+		}
+	}
+	if err != nil || now == had {
+		return now.receive(), errors.Join(err, unix.Close(fd))
+	}
+	s.later(func() error {
+		had.cmd = unix.ETHTOOL_SCHANNELS
+		return errors.Join(deviceControl(fd, name, unsafe.Pointer(&had)), unix.Close(fd))
+	})
+	return now.receive(), nil
+}
+
+// channels is struct ethtool_channels: the queues of a device, of which combined
+// ones receive and send. (linux/ethtool.h.)
+type channels struct {
+	cmd                                 uint32
+	maxRX, maxTX, maxOther, maxCombined uint32
+	rx, tx, other, combined             uint32
+}
+
+// receive is the number of queues that receive.
+func (c channels) receive() int { return max(1, int(c.rx+c.combined)) }
+
+// with is the command that gives the device n queues to receive and n to send,
+// where it can have them.
+func (c channels) with(n int) channels {
+	c.cmd = unix.ETHTOOL_SCHANNELS
+	k := uint32(n)
+	if c.maxCombined > 0 {
+		c.rx, c.tx, c.combined = 0, 0, min(k, c.maxCombined)
+	} else {
+		c.rx, c.tx = min(k, c.maxRX), min(k, c.maxTX)
+	}
+	return c
+}
+
 // ethtool does one command with a struct ethtool_value.
 func ethtool(fd int, name string, cmd, value uint32) (uint32, error) {
 	v := struct{ cmd, data uint32 }{cmd, value}
+	err := deviceControl(fd, name, unsafe.Pointer(&v))
+	return v.data, err
+}
+
+// deviceControl does the ethtool command that data begins with.
+func deviceControl(fd int, name string, data unsafe.Pointer) error {
 	req := struct { // struct ifreq
 		name [unix.IFNAMSIZ]byte
 		data unsafe.Pointer
 		_    [16]byte
-	}{data: unsafe.Pointer(&v)}
+	}{data: data}
 	copy(req.name[:unix.IFNAMSIZ-1], name)
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req)))
 	if errno != 0 {
-		return 0, errno
+		return errno
 	}
-	return v.data, nil
+	return nil
 }

@@ -10,28 +10,34 @@ type Reason uint8
 
 // The reasons, of which each driver has some.
 const (
-	QueueFull   Reason = iota // the other end of a wire in memory does not keep up
-	RingFull                  // we do not keep up with the kernel
-	Oversize                  // longer than the MTU or the buffer
-	NotForUs                  // another station's frame
-	WrongVLAN                 // a tag that is not ours, or none
-	OtherType                 // neither IP nor ARP
-	Malformed                 // a frame or ARP message that makes no sense
-	NoAdjacency               // the neighbour did not answer, or cannot be one
-	SendFailed                // the kernel would not take it
+	QueueFull     Reason = iota // the other end of a wire in memory does not keep up
+	RingFull                    // we do not keep up with the kernel
+	Oversize                    // longer than the MTU or the buffer
+	NotForUs                    // another station's frame
+	WrongVLAN                   // a tag that is not ours, or none
+	OtherType                   // neither IP nor ARP
+	Malformed                   // a frame or ARP message that makes no sense
+	NoAdjacency                 // the neighbour did not answer, or cannot be one
+	SendFailed                  // the kernel would not take it
+	FillEmpty                   // the kernel had no place left for it: we do not give them back fast enough
+	KernelDrop                  // the kernel would not put it into the ring: too long, or no memory
+	BadDescriptor               // a ring of AF_XDP held something that made no sense
 	numReasons
 )
 
 var reasonNames = [numReasons]string{
-	QueueFull:   "queue-full",
-	RingFull:    "ring-full",
-	Oversize:    "oversize",
-	NotForUs:    "not-for-us",
-	WrongVLAN:   "wrong-vlan",
-	OtherType:   "other-type",
-	Malformed:   "malformed",
-	NoAdjacency: "no-adjacency",
-	SendFailed:  "send-failed",
+	QueueFull:     "queue-full",
+	RingFull:      "ring-full",
+	Oversize:      "oversize",
+	NotForUs:      "not-for-us",
+	WrongVLAN:     "wrong-vlan",
+	OtherType:     "other-type",
+	Malformed:     "malformed",
+	NoAdjacency:   "no-adjacency",
+	SendFailed:    "send-failed",
+	FillEmpty:     "fill-ring-empty",
+	KernelDrop:    "kernel-dropped",
+	BadDescriptor: "bad-descriptor",
 }
 
 // String returns a name like "queue-full".
@@ -48,6 +54,16 @@ type Stats struct {
 	InPackets, InBytes, OutPackets, OutBytes uint64
 
 	Drops map[Reason]uint64 // packets or frames; only reasons that occurred
+}
+
+// QueueStats is what one queue of a device lost since it was opened, in frames.
+type QueueStats struct {
+	Queue         int
+	RingFull      uint64 // received while our ring was full
+	FillEmpty     uint64 // received while there was no place left for it
+	KernelDrop    uint64 // received, and refused for its length or for want of memory
+	SendFull      uint64 // to be sent while the send ring was full; of all links on the queue
+	BadDescriptor uint64 // either way: what one side wrote made no sense to the other
 }
 
 // A Counter is a link that counts. All links of this package do.

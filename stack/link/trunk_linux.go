@@ -18,9 +18,9 @@ type trunks struct {
 	byName map[string]*trunk
 }
 
-// A trunk is an Ethernet device of the kernel and what uses it: one packet
-// device for each VLAN, and one for frames without a tag. The first to come
-// takes it away from the kernel, and the last to go gives it back.
+// A trunk is an Ethernet device of the kernel and what uses it: one user for each
+// VLAN, and one for frames without a tag. The first to come takes it away from the
+// kernel, and the last to go gives it back.
 type trunk struct {
 	all  *trunks
 	name string
@@ -31,12 +31,21 @@ type trunk struct {
 	handle *netlink.Handle
 	link   netlink.Link
 	quiet  *silence
-	users  map[uint16]*packetDevice // by VLAN, 0 is none
+	users  map[uint16]trunkUser // by VLAN, 0 is none
+	xdp    *xdpPort             // nil: the users are packet devices
+}
+
+// A trunkUser is who gets the frames of one VLAN of a trunk.
+type trunkUser interface {
+	// setOthers says which VLANs other users have, in order. trunks.mu is held.
+	setOthers(vlans []uint16)
+	// kind is "packet" or "xdp"; one device cannot be both.
+	kind() string
 }
 
 // join enters d as the user of the frames of opt.VLAN on the device name, and
 // readies that if d is the first.
-func (ts *trunks) join(name string, opt Options, d *packetDevice) (_ *trunk, err error) {
+func (ts *trunks) join(name string, opt Options, d trunkUser) (_ *trunk, err error) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	t := ts.byName[name]
@@ -56,7 +65,15 @@ func (ts *trunks) join(name string, opt Options, d *packetDevice) (_ *trunk, err
 		}
 		return nil, fmt.Errorf("another interface has its VLAN %d; give this one another, or another device", opt.VLAN)
 	}
+	for _, u := range t.users {
+		if u.kind() != d.kind() {
+			return nil, fmt.Errorf("another interface has the device by %s:; open both the same way", u.kind())
+		}
+	}
 	if opt.MTU > int(t.mtu.Load()) {
+		if t.xdp != nil && opt.MTU+tagged > t.xdp.room {
+			return nil, fmt.Errorf("MTU %d: the device was opened for frames of up to %d bytes; give the interface that opened it first that MTU as well", opt.MTU, t.xdp.room)
+		}
 		if err := t.raiseLocked(opt.MTU); err != nil {
 			return nil, err
 		}
@@ -68,7 +85,7 @@ func (ts *trunks) join(name string, opt Options, d *packetDevice) (_ *trunk, err
 
 // newTrunk takes the device name away from the kernel.
 func newTrunk(name string, opt Options) (_ *trunk, err error) {
-	t := &trunk{name: name, users: make(map[uint16]*packetDevice)}
+	t := &trunk{name: name, users: make(map[uint16]trunkUser)}
 	if t.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("opening netlink: %w", err)
 	}
@@ -160,10 +177,18 @@ func (t *trunk) tellLocked() {
 	for own, d := range t.users {
 		others := maps.Clone(t.users)
 		delete(others, own)
-		d.others.Store(new(slices.Sorted(maps.Keys(others))))
-		d.filter()
+		d.setOthers(slices.Sorted(maps.Keys(others)))
 	}
 }
+
+// setOthers implements trunkUser.
+func (d *packetDevice) setOthers(vlans []uint16) {
+	d.others.Store(&vlans)
+	d.filter()
+}
+
+// kind implements trunkUser.
+func (d *packetDevice) kind() string { return "packet" }
 
 // filter has the kernel keep the frames of the other users from the ring. A
 // kernel that will not costs a copy of each: forOthers is asked anyway.

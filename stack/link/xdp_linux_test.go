@@ -1,0 +1,248 @@
+package link
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"patchbay/stack"
+)
+
+func TestParseXDP(t *testing.T) {
+	tests := []struct {
+		spec, device string
+		conf         xdpConfig
+		want         string // error
+	}{
+		{"eth0", "eth0", xdpConfig{}, ""},
+		{"eth0,mode=native", "eth0", xdpConfig{mode: xdpNative}, ""},
+		{"eth0,mode=generic,queues=2", "eth0", xdpConfig{mode: xdpGeneric, queues: 2}, ""},
+		{"eth0,zerocopy", "eth0", xdpConfig{zeroCopy: true}, ""},
+		{"eth0,", "", xdpConfig{}, `there is no option ""; there are mode=native, mode=generic, zerocopy and queues=N`},
+		{"eth0,mode=fast", "", xdpConfig{}, `there is no option "mode=fast"; there are mode=native, mode=generic, zerocopy and queues=N`},
+		{"eth0,queues=0", "", xdpConfig{}, `option "queues=0": want a number of queues from 1 to 64`},
+		{"eth0,queues", "", xdpConfig{}, `option "queues": want a number of queues from 1 to 64`},
+		{"eth0,queues=65", "", xdpConfig{}, `option "queues=65": want a number of queues from 1 to 64`},
+		{"eth0,zerocopy,mode=generic", "", xdpConfig{}, `zerocopy is something that drivers do: it does not go with mode=generic`},
+	}
+	for _, tt := range tests {
+		device, conf, err := parseXDP(tt.spec)
+		if tt.want != "" {
+			if err == nil || err.Error() != tt.want {
+				t.Errorf("parseXDP(%q) = %v, want %s", tt.spec, err, tt.want)
+			}
+			continue
+		}
+		if err != nil || device != tt.device || conf != tt.conf {
+			t.Errorf("parseXDP(%q) = %q, %+v, %v; want %q, %+v", tt.spec, device, conf, err, tt.device, tt.conf)
+		}
+	}
+}
+
+func TestXDPRefuses(t *testing.T) {
+	ns := namespaces(t, 1)
+	veth(t, ns[1])
+	for _, tt := range []struct {
+		name string
+		opt  Options
+		want string
+	}{
+		{"xdp:nosuch0", Options{}, `link: opening "xdp:nosuch0": there is no device nosuch0`},
+		{"xdp:lo", Options{}, "lo is no Ethernet device"},
+		{"xdp:pb0", Options{MTU: 3499}, "its MTU of 3499 is above 3498, the most that fits in a frame of AF_XDP; choose one, or open it as packet:pb0"},
+		{"xdp:pb0,queues=64", Options{}, " queues, not 64"},
+		{"xdp:pb0,zerocopy", Options{}, "zero-copy: "},
+		{"auto:nosuch0", Options{}, `link: opening "auto:nosuch0": there is no device nosuch0`},
+		{"auto:pb0,mode=fast", Options{}, `there is no option "mode=fast"`},
+	} {
+		if l, err := Open(tt.name, tt.opt); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("Open(%q, MTU %d) = %v, %v; want %s", tt.name, tt.opt.MTU, l, err, tt.want)
+		}
+	}
+	if f := device(t, "pb0").Attrs().RawFlags; f&unix.IFF_NOARP != 0 || f&unix.IFF_UP != 0 {
+		t.Errorf("the refused device has flags %#x", f)
+	}
+	checkNoProgram(t)
+}
+
+// TestXDPForeign: a device that has somebody else's program is left to him; with
+// auto: packets are to be had all the same.
+func TestXDPForeign(t *testing.T) {
+	ns := namespaces(t, 1)
+	veth(t, ns[1])
+	foreign, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "their_filter", Type: ebpf.XDP, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}})
+	if err != nil {
+		t.Skip("needs eBPF: ", err)
+	}
+	defer foreign.Close()
+	must(t, netlink.LinkSetXdpFdWithFlags(device(t, "pb0"), foreign.FD(), unix.XDP_FLAGS_SKB_MODE))
+	const want = `the device has an XDP program of somebody else, "their_filter" (id `
+	if l, err := Open("xdp:pb0", Options{}); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("Open = %v, %v; want %s", l, err, want)
+	}
+	if x := device(t, "pb0").Attrs().Xdp; x == nil || !x.Attached {
+		t.Error("the program of somebody else is gone")
+	}
+	l := open(t, "auto:pb0", Options{}).(*Ethernet)
+	if note := l.Note(); l.Driver() != "packet:pb0" || note == nil || !strings.Contains(note.Error(), "xdp: "+want) {
+		t.Errorf("auto: opened %s, because %v; want packet:pb0, because %s", l.Driver(), note, want)
+	}
+	must(t, l.Close())
+	must(t, netlink.LinkSetXdpFdWithFlags(device(t, "pb0"), -1, unix.XDP_FLAGS_SKB_MODE))
+	l = open(t, "auto:pb0", Options{}).(*Ethernet)
+	if l.Driver() != "xdp:pb0" || l.Note() != nil || l.Mode() != "native, copy, 1 queue" {
+		t.Errorf("auto: opened %s, %q, because %v; want xdp:pb0", l.Driver(), l.Mode(), l.Note())
+	}
+	// A second box cannot have what the first has.
+	if l, err := Open("xdp:pb0", Options{}); err == nil || !strings.Contains(err.Error(), "another program has the queue") {
+		t.Errorf("Open again = %v, %v; want another program has the queue", l, err)
+	}
+	must(t, l.Close())
+	checkNoProgram(t)
+}
+
+// crashChild in the environment has TestXDPCrashChild hold a device.
+const crashChild = "PATCHBAY_XDP_CHILD"
+
+// TestXDPCrashChild is the process that TestXDPCrash kills.
+func TestXDPCrashChild(t *testing.T) {
+	how := os.Getenv(crashChild)
+	if how == "" {
+		t.Skip("is for TestXDPCrash to run")
+	}
+	d, err := newXDPDevice(new(trunks), "pb0", xdpConfig{oldAttach: how == "netlink"}, Options{})
+	if err != nil {
+		fmt.Println("error:", err)
+		return
+	}
+	defer d.Close()
+	fmt.Println("open")
+	time.Sleep(time.Minute) // its parent kills it
+}
+
+// TestXDPCrash: who dies with a device leaves it to the next, and a program that
+// stays behind, as on old kernels, is replaced.
+func TestXDPCrash(t *testing.T) {
+	for _, how := range []string{"link", "netlink"} {
+		t.Run(how, func(t *testing.T) {
+			ns := namespaces(t, 1)
+			veth(t, ns[1])
+			child := exec.Command(os.Args[0], "-test.run=^TestXDPCrashChild$", "-test.v")
+			child.Env = append(os.Environ(), crashChild+"="+how)
+			child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			out, err := child.StdoutPipe()
+			must(t, err)
+			must(t, child.Start()) // in the namespace of this thread
+			defer child.Wait()
+			defer child.Process.Kill()
+			said := bufio.NewScanner(out)
+			for said.Scan() && said.Text() != "open" {
+				if strings.HasPrefix(said.Text(), "error:") {
+					if strings.Contains(said.Text(), "no AF_XDP") {
+						t.Skip("needs AF_XDP: ", said.Text())
+					}
+					t.Fatal(said.Text())
+				}
+			}
+			if x := device(t, "pb0").Attrs().Xdp; x == nil || !x.Attached {
+				t.Fatal("the child has attached no program")
+			}
+			must(t, child.Process.Kill())
+			child.Wait()
+			if x := device(t, "pb0").Attrs().Xdp; how == "netlink" && (x == nil || !x.Attached) {
+				t.Fatal("the program of the child is gone, so its replacement would prove nothing")
+			}
+			l := open(t, "xdp:pb0", Options{})
+			l.(*Ethernet).SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+			r := read(l)
+			c := peerUDP(t, ns[1])
+			defer c.Close()
+			_, err = c.WriteTo([]byte("x"), &net.UDPAddr{IP: net.ParseIP(ipBox), Port: 69})
+			must(t, err)
+			r.next(t, stack.UDP)
+			must(t, l.Close())
+			checkNoProgram(t)
+		})
+	}
+}
+
+// TestXDPRunts: frames that are no frames, and such as are too long, do no harm.
+func TestXDPRunts(t *testing.T) {
+	for _, d := range deviceDrivers[1:] {
+		t.Run(d.name, func(t *testing.T) {
+			ns := namespaces(t, 1)
+			veth(t, ns[1])
+			var raw int
+			within(t, ns[1], func() {
+				var err error
+				raw, err = packetSocket()
+				must(t, err)
+				must(t, bind(raw, device(t, "peer0").Attrs().Index, 0))
+			})
+			defer unix.Close(raw)
+			l := open(t, d.before+"pb0"+d.after, Options{}).(*Ethernet)
+			l.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+			r := read(l)
+			mac := l.MAC()
+			sent := uint64(0)
+			for n := 1; n <= 1518; n += 1 + n/16 {
+				f := make([]byte, n)
+				copy(f, mac[:])
+				if n > 13 {
+					f[12] = 0x08
+				}
+				switch _, err := unix.Write(raw, f); {
+				case err == nil:
+					sent++
+				case n >= untagged: // the kernel itself sends nothing shorter
+					t.Fatalf("sending %d bytes: %v", n, err)
+				}
+			}
+			c := peerUDP(t, ns[1])
+			defer c.Close()
+			// Datagrams in one piece, for a device to cut: veth does not.
+			fd, err := c.SyscallConn()
+			must(t, err)
+			must(t, fd.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, 1000) }))
+			must(t, err)
+			_, err = c.WriteTo(make([]byte, 10_000), &net.UDPAddr{IP: net.ParseIP(ipBox), Port: 69})
+			must(t, err)
+			_, err = c.WriteTo([]byte("x"), &net.UDPAddr{IP: net.ParseIP(ipBox), Port: 69})
+			must(t, err)
+			if d.name == "xdp native" { // has the peer cut them
+				for range 10 {
+					r.next(t, stack.UDP)
+				}
+			}
+			if p, _ := r.next(t, stack.UDP); len(p.Payload()) != 1 {
+				t.Errorf("got %v", p)
+			}
+			known := func() (n uint64) {
+				s := l.Stats()
+				for _, n := range s.Drops {
+					s.InPackets += n
+				}
+				return s.InPackets
+			}
+			for late := time.Now().Add(patience); known() < sent && time.Now().Before(late); time.Sleep(time.Millisecond) {
+			} // they may have come by another queue
+			s := l.Stats()
+			if known() < sent || d.name == "xdp generic" && s.Drops[Oversize] == 0 {
+				t.Errorf("%d frames were sent, and of %d is known what became: %+v", sent, known(), s)
+			}
+		})
+	}
+}
