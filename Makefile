@@ -10,7 +10,11 @@ STATIC   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES := tftp-hpa atftp tftpd-hpa curl openssl iproute2 tshark \
             baresip-core sip-tester kamailio iperf3 nftables openssh-client
 
-.PHONY: all demo test replay replay-verify import-report packages check fuzz bench bench-links sipp build clean
+# What the benchmarks compare with.
+PEERS    := rtpengine-daemon iproute2 gcc make libc6-dev libssl-dev
+
+.PHONY: all demo test replay replay-verify import-report packages check fuzz bench bench-links bench-srtp \
+        sipp build clean
 
 all: build
 
@@ -74,10 +78,19 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./stack/... ./nat ./appliance/media ./inspect/... ./appliance ./pcaps
 
 # What a packet costs over each driver, and the same wires in the kernel's hands:
-# NAT forwarding and media. Wants root and two cores with nothing else to do;
-# prints the tables of docs/PERFORMANCE.md.
-bench-links: packages
+# NAT forwarding; SRTP and RTP, beside rtpengine under the same generator; the SRTP
+# operation alone. Wants root and two cores with nothing else to do; prints the
+# tables of docs/PERFORMANCE.md.
+bench-links: packages bench-srtp
 	$(GO) test -count=1 -timeout 60m -run 'TestBenchForward|TestBenchMedia' -v ./cmd/patchbay -bench.links
+
+# The SRTP operation beside pion's and libsrtp2's, which is built for it from
+# Debian's source, with OpenSSL. Without a network or a compiler it skips by name.
+bench-srtp:
+	@$(MAKE) --no-print-directory packages PACKAGES="$(PEERS)"
+	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
+	{ sh appliance/media/testdata/libsrtp.sh "$$dir" || { echo "no libsrtp2 could be built"; rm -rf "$$dir"; }; } && \
+	$(GO) test -count=1 -run '^TestBenchSRTP$$' -v ./appliance/media -libsrtp "$$(test -d "$$dir" && echo "$$dir")"
 
 # SIPp's calls through the box, through the kernel's NAT and through none, 50 a
 # second for 30 seconds over UDP and TCP, and iperf3. Wants root; takes eight

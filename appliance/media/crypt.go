@@ -3,155 +3,128 @@ package media
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"slices"
-
-	"github.com/pion/rtp"
-	"github.com/pion/srtp/v2"
 
 	"patchbay/inspect"
 )
 
-const (
-	replayWindow = 128 // packets; RFC 3711 section 3.3.2 asks for 64 at least
+// maxSSRCs bounds the streams under one key. More than a handful means
+// that an end changed its SSRC that often; the one idle longest goes.
+const maxSSRCs = 8
 
-	// maxSSRCs bounds the streams under one key. More than a handful means
-	// that an end changed its SSRC that often; the one idle longest goes.
-	maxSSRCs = 8
-
-	// probeTries is how many packets that fail to authenticate a probing
-	// context sees before it is made anew, so that a stranger's SSRCs do not
-	// pile up in it.
-	probeTries = 32
-)
-
-var (
-	errReplay = errors.New("media: replayed")
-	errAuth   = errors.New("media: authentication failed")
-)
-
-func profile(s inspect.Suite) (srtp.ProtectionProfile, error) {
-	switch s {
-	case inspect.AES_CM_128_SHA1_32:
-		return srtp.ProtectionProfileAes128CmHmacSha1_32, nil
-	case inspect.AES_CM_128_SHA1_80:
-		return srtp.ProtectionProfileAes128CmHmacSha1_80, nil
-	}
-	return 0, fmt.Errorf("media: suite %v is not supported", s)
-}
-
-func newContext(k inspect.Key) (*srtp.Context, error) {
-	pf, err := profile(k.Suite)
-	if err != nil {
-		return nil, err
-	}
-	c, err := srtp.CreateContext(k.Master[:], k.Salt[:], pf,
-		srtp.SRTPReplayProtection(replayWindow), srtp.SRTCPReplayProtection(replayWindow))
-	if err != nil {
-		return nil, errors.New("media: key refused") // the cause would print the key
-	}
-	return c, nil
-}
-
-// A receiver opens what one end sends under one key. Each SSRC has a context
-// of its own, made when its first packet authenticates: the library keeps
-// state for every SSRC it is shown, and strangers may show any.
+// A receiver opens what one end sends under one key. A stream is remembered
+// when its first packet has authenticated: strangers may show any SSRC.
 type receiver struct {
-	key     inspect.Key
-	streams []stream // the last used first
-	probe   *srtp.Context
-	tried   int
-	header  rtp.Header
-}
-
-type stream struct {
-	ssrc uint32
-	c    *srtp.Context
+	key       *inspect.Key // by pointer, which no print of a leg follows
+	rtp, rtcp *transform   // rtcp from the first RTCP packet on
+	streams   inbounds
+	reports   inbounds
 }
 
 func newReceiver(k inspect.Key) (receiver, error) {
-	probe, err := newContext(k)
-	if err != nil {
-		return receiver{}, err
-	}
-	return receiver{key: k, probe: probe, streams: make([]stream, 0, maxSSRCs)}, nil
+	t, err := newTransform(&k, false)
+	return receiver{key: &k, rtp: t}, err
 }
 
-func (r *receiver) ready() bool { return r.probe != nil }
+func (r *receiver) ready() bool { return r.rtp != nil }
+
+// has reports whether k is the receiver's key.
+func (r *receiver) has(k inspect.Key) bool { return r.key != nil && *r.key == k }
 
 // open authenticates and decrypts b in place and returns the length of the
-// plain packet.
+// plain packet. What fails leaves b and the streams as they were.
 func (r *receiver) open(b []byte, rtcp bool) (int, error) {
-	at := 8 // SSRC of RTP
 	if rtcp {
-		at = 4
+		return r.openRTCP(b)
 	}
-	ssrc := binary.BigEndian.Uint32(b[at:])
-	for i := range r.streams {
-		if r.streams[i].ssrc == ssrc {
-			if i > 0 {
-				s := r.streams[i]
-				copy(r.streams[1:i+1], r.streams[:i])
-				r.streams[0] = s
-			}
-			return r.decrypt(r.streams[0].c, b, rtcp)
-		}
-	}
-	if !rtcp {
-		r.probe.SetROC(ssrc, 0) // forget what a forgery left behind
-	}
-	n, err := r.decrypt(r.probe, b, rtcp)
-	if err != nil && !rtcp && b[2] < 0x80 {
-		// We may have missed a wrap: the first packet of a stream that was
-		// already at roll-over 1. (reference/srtp-keying.md, section 4.)
-		r.probe.SetROC(ssrc, 1)
-		n, err = r.decrypt(r.probe, b, rtcp)
-	}
-	if err != nil {
-		if r.tried++; r.tried >= probeTries {
-			if c, e := newContext(r.key); e == nil {
-				r.probe, r.tried = c, 0
-			}
-		}
-		return 0, err
-	}
-	// It is ours: the probing context becomes the stream's own.
-	fresh, e := newContext(r.key)
-	if e != nil {
-		return 0, e
-	}
-	if len(r.streams) == maxSSRCs {
-		r.streams = r.streams[:maxSSRCs-1]
-	}
-	r.streams = append(r.streams, stream{})
-	copy(r.streams[1:], r.streams)
-	r.streams[0] = stream{ssrc, r.probe}
-	r.probe, r.tried = fresh, 0
-	return n, nil
-}
-
-func (r *receiver) decrypt(c *srtp.Context, b []byte, rtcp bool) (int, error) {
-	var out []byte
-	var err error
-	if rtcp {
-		out, err = c.DecryptRTCP(b, b, nil)
-	} else {
-		out, err = c.DecryptRTP(b[:0:len(b)], b, &r.header)
-	}
-	switch {
-	case err == nil:
-		return len(out), nil
-	case errors.Is(err, srtp.ErrFailedToVerifyAuthTag):
+	header, ok := rtpHeader(b)
+	if !ok {
 		return 0, errAuth
 	}
-	if r.known(c) {
-		return 0, errReplay
+	ssrc, seq := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint16(b[2:])
+	if w := r.streams.find(ssrc); w != nil {
+		i := w.index(seq)
+		if !w.fresh(i) {
+			return 0, errReplay
+		}
+		n, err := r.rtp.openRTP(b, header, i)
+		if err == nil {
+			w.take(i)
+		}
+		return n, err
 	}
-	return 0, errAuth
+	i := uint64(seq)
+	n, err := r.rtp.openRTP(b, header, i)
+	if err != nil && seq < 1<<15 {
+		// We may have missed a wrap: the first packet of a stream that was
+		// already at roll-over 1. (reference/srtp-keying.md, section 4.)
+		i |= 1 << 16
+		n, err = r.rtp.openRTP(b, header, i)
+	}
+	if err == nil {
+		r.streams.add(ssrc, i)
+	}
+	return n, err
 }
 
-// known reports whether c belongs to a stream that has authenticated before.
-func (r *receiver) known(c *srtp.Context) bool { return c != r.probe }
+func (r *receiver) openRTCP(b []byte) (int, error) {
+	if r.rtcp == nil {
+		t, err := newTransform(r.key, true)
+		if err != nil {
+			return 0, err
+		}
+		r.rtcp = t
+	}
+	index, ok := r.rtcp.rtcpIndex(b)
+	if !ok {
+		return 0, errAuth
+	}
+	ssrc, i := binary.BigEndian.Uint32(b[4:]), uint64(index)
+	w := r.reports.find(ssrc)
+	if w != nil && !w.fresh(i) {
+		return 0, errReplay
+	}
+	n, err := r.rtcp.openRTCP(b)
+	switch {
+	case err != nil:
+	case w != nil:
+		w.take(i)
+	default:
+		r.reports.add(ssrc, i)
+	}
+	return n, err
+}
+
+// inbounds are the streams that have authenticated, the last used first.
+type inbounds []inbound
+
+type inbound struct {
+	ssrc uint32
+	window
+}
+
+// find returns the window of ssrc, good until the next call, or nil.
+func (s inbounds) find(ssrc uint32) *window {
+	for i := range s {
+		if s[i].ssrc == ssrc {
+			if i > 0 {
+				in := s[i]
+				copy(s[1:i+1], s[:i])
+				s[0] = in
+			}
+			return &s[0].window
+		}
+	}
+	return nil
+}
+
+// add remembers ssrc, whose first packet had that index.
+func (s *inbounds) add(ssrc uint32, index uint64) {
+	if len(*s) < maxSSRCs {
+		*s = append(*s, inbound{})
+	}
+	copy((*s)[1:], *s)
+	(*s)[0] = inbound{ssrc, begin(index)}
+}
 
 // maxBackward is how far behind the highest a packet may come and still be
 // merely late, in packets.
@@ -169,100 +142,109 @@ var errSSRCs = errors.New("media: too many SSRCs in one stream")
 // same SSRC would use the key stream twice. (reference/srtp-keying.md,
 // section 4.)
 type sender struct {
-	key     inspect.Key
-	c       *srtp.Context
-	header  rtp.Header
-	scratch []byte
-	next    []numbering // the last used first; it outlives the key
-	reports []uint32    // SSRCs of RTCP sealed so far
+	key       *inspect.Key // as in receiver
+	rtp, rtcp *transform   // rtcp from the first RTCP packet on
+	next      []numbering  // the last used first; it outlives the key
+	reports   uint32       // RTCP packets sealed, of all SSRCs: their index
 }
 
+// A numbering is the packets of one SSRC as they are sealed.
 type numbering struct {
 	ssrc   uint32
 	offset uint16 // added to the source's sequence numbers
-	last   uint16 // the highest sent
-	sent   uint64 // bit n: last - n was sent
+	begun  bool   // high has been sealed under the key that we have
+	high   uint64 // the highest index sent; its low 16 bits are the number
+	sent   uint64 // bit n: high - n was sent
 }
 
+// newSender returns a sender that numbers on where before was. A key begins
+// with roll-over counter 0, whatever the numbers: its receiver assumes that.
 func newSender(k inspect.Key, before *sender) (sender, error) {
-	c, err := newContext(k)
+	t, err := newTransform(&k, false)
 	if err != nil {
 		return sender{}, err
 	}
-	return sender{key: k, c: c, next: before.next, scratch: make([]byte, 0, 2048)}, nil
+	s := sender{key: &k, rtp: t, next: before.next}
+	for i := range s.next {
+		s.next[i].begun = false
+	}
+	return s, nil
 }
 
-func (s *sender) ready() bool { return s.c != nil }
+func (s *sender) ready() bool { return s.rtp != nil }
+
+// has reports whether k is the sender's key.
+func (s *sender) has(k inspect.Key) bool { return s.key != nil && *s.key == k }
 
 // seal encrypts b in place and appends the tag; b has the capacity. It returns
 // the new length.
 func (s *sender) seal(b []byte, rtcp bool) (int, error) {
-	var out []byte
-	var err error
 	if rtcp {
-		if !s.report(binary.BigEndian.Uint32(b[4:])) {
-			return 0, errSSRCs
-		}
-		out, err = s.c.EncryptRTCP(b, b, nil)
-	} else {
-		if !s.renumber(b) {
-			return 0, errSSRCs
-		}
-		dst := b[:0]
-		if b[0]&0x10 != 0 {
-			// The library writes header extensions anew, and maybe not
-			// to the byte where they were.
-			dst = s.scratch[:0]
-		}
-		out, err = s.c.EncryptRTP(dst, b, &s.header)
+		return s.sealRTCP(b)
 	}
+	header, ok := rtpHeader(b)
+	if !ok {
+		return 0, errHeader
+	}
+	index, err := s.renumber(b)
 	if err != nil {
-		return 0, fmt.Errorf("media: seal: %w", err)
+		return 0, err
 	}
-	if len(out) > cap(b) {
-		return 0, errors.New("media: seal: no room for the tag")
-	}
-	if &out[0] != &b[0] {
-		copy(b[:len(out)], out)
-	}
-	return len(out), nil
+	return s.rtp.sealRTP(b, header, index)
 }
 
-// report notes an SSRC that RTCP is sealed for.
-func (s *sender) report(ssrc uint32) bool {
-	if slices.Contains(s.reports, ssrc) {
-		return true
+func (s *sender) sealRTCP(b []byte) (int, error) {
+	if s.rtcp == nil {
+		t, err := newTransform(s.key, true)
+		if err != nil {
+			return 0, err
+		}
+		s.rtcp = t
 	}
-	if len(s.reports) == maxSealed {
-		return false
+	if s.reports == maxRTCPIndex {
+		return 0, errWorn
 	}
-	s.reports = append(s.reports, ssrc)
-	return true
+	s.reports++ // the first has index 1, as most have it
+	return s.rtcp.sealRTCP(b, s.reports)
 }
 
-// renumber gives the RTP packet b the sequence number it has under our key.
-func (s *sender) renumber(b []byte) bool {
+// renumber gives the RTP packet b the sequence number it has under our key, and
+// returns its index, which no packet of its SSRC had before.
+func (s *sender) renumber(b []byte) (uint64, error) {
 	seq, ssrc := binary.BigEndian.Uint16(b[2:]), binary.BigEndian.Uint32(b[8:])
 	n := s.numbering(ssrc, seq)
 	if n == nil {
-		return false
+		return 0, errSSRCs
 	}
-	out := seq + n.offset
-	d := int(int16(out - n.last))
-	if d <= 0 && (-d >= maxBackward || n.sent>>uint(-d)&1 == 1) {
+	out, last := seq+n.offset, uint16(n.high)
+	d := int(int16(out - last))
+	if d <= 0 && !n.late(uint64(-d)) {
 		// The source stepped back, or sent this number before: go on
 		// where we were.
-		d, out = 1, n.last+1
+		d, out = 1, last+1
 		n.offset = out - seq
 	}
-	if d > 0 {
-		n.last = out
-		n.sent = n.sent<<uint(d) | 1
-	} else {
+	index := n.high + uint64(d)
+	switch {
+	case d <= 0:
 		n.sent |= 1 << uint(-d)
+		binary.BigEndian.PutUint16(b[2:], out)
+		return index, nil
+	case !n.begun:
+		index = uint64(out)
+	case index > maxRTPIndex:
+		return 0, errWorn
 	}
+	n.high, n.begun = index, true
+	n.sent = n.sent<<uint(d) | 1
 	binary.BigEndian.PutUint16(b[2:], out)
-	return true
+	return index, nil
+}
+
+// late reports whether the packet that far behind the highest is merely late:
+// near enough, under this key, and not sent before.
+func (n *numbering) late(behind uint64) bool {
+	return behind < maxBackward && n.begun && behind <= n.high && n.sent>>behind&1 == 0
 }
 
 // numbering returns the state of ssrc, made if it is new: the first number is
@@ -287,6 +269,6 @@ func (s *sender) numbering(ssrc uint32, seq uint16) *numbering {
 	if seq >= 1<<15 {
 		offset = 1 << 15
 	}
-	s.next[0] = numbering{ssrc: ssrc, offset: offset, last: seq + offset - 1}
+	s.next[0] = numbering{ssrc: ssrc, offset: offset, high: uint64(seq + offset - 1)}
 	return &s.next[0]
 }

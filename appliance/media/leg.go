@@ -240,7 +240,7 @@ func (s *Session) SetReceive(e nat.End, k inspect.Key, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.secure = true
-	if l.rx.key == k {
+	if l.rx.has(k) {
 		return nil
 	}
 	rx, err := newReceiver(k)
@@ -259,7 +259,7 @@ func (s *Session) SetTransmit(e nat.End, k inspect.Key) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.secure = true
-	if l.tx.key == k {
+	if l.tx.has(k) {
 		return nil
 	}
 	tx, err := newSender(k, &l.tx)

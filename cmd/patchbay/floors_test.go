@@ -35,7 +35,7 @@ var kept = []struct {
 	{"github.com/google/gopacket", []string{"stack/link"}},
 	{"golang.org/x/sys", []string{"stack/link", "image/guest", "appliance/lab"}},
 	{"github.com/cilium/ebpf", []string{"stack/link"}},
-	{"github.com/pion/srtp", []string{"appliance/media", "appliance/lab"}},
+	{"github.com/pion/srtp", []string{"appliance/lab"}},
 	{"github.com/vishvananda", []string{"stack/link", "appliance/lab", "image/guest"}},
 	{"software.sslmate.com/src/go-pkcs12", []string{"appliance/pki"}},
 	{"github.com/smallstep", []string{"appliance/pki"}},
