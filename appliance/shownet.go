@@ -31,7 +31,7 @@ func showInterface(x *execution, args cli.Args) error {
 		switch {
 		case c.Shutdown:
 			state = "is administratively down, line protocol is down"
-		case i == nil:
+		case i == nil || absent(i.Link) != nil:
 			state = "is up, line protocol is down"
 		}
 		x.printf("Interface %s %q, %s\n", c.Hardware, c.Name, state)
@@ -39,6 +39,9 @@ func showInterface(x *execution, args cli.Args) error {
 			continue
 		}
 		x.printf("  Hardware is %s\n", driverOf(i.Link))
+		if err := absent(i.Link); err != nil {
+			x.printf("\t%v\n", err)
+		}
 		if e, ok := link.Unwrap(i.Link).(interface{ MAC() link.MAC }); ok {
 			x.printf("\tMAC address %s, MTU %d\n", macText(e.MAC()), i.Link.MTU())
 		} else {
@@ -50,6 +53,14 @@ func showInterface(x *execution, args cli.Args) error {
 		x.printf("  Traffic Statistics for %q:\n", i.Name)
 		x.printf("\t%d packets input, %d bytes\n\t%d packets output, %d bytes\n", n.InPackets, n.InBytes, n.OutPackets, n.OutBytes)
 		x.showInterfaceDrops(i)
+	}
+	return nil
+}
+
+// absent says why a link that waits for its device has none.
+func absent(l stack.Link) error {
+	if p, ok := link.Unwrap(l).(*link.Patient); ok {
+		return p.Absent()
 	}
 	return nil
 }
@@ -103,7 +114,7 @@ func showInterfaceBrief(x *execution, _ cli.Args) error {
 		}
 		if c.Shutdown {
 			status, protocol = "administratively down", "down"
-		} else if x.plan.named(c.Name) == nil {
+		} else if i := x.plan.named(c.Name); i == nil || absent(i.Link) != nil {
 			protocol = "down"
 		}
 		x.printf(layout, c.Hardware, addr, "YES", method, status, protocol)

@@ -19,6 +19,7 @@ const (
 	Malformed                 // a frame or ARP message that makes no sense
 	NoAdjacency               // the neighbour did not answer, or cannot be one
 	SendFailed                // the kernel would not take it
+	Absent                    // the device is not there, see Patient
 	numReasons
 )
 
@@ -32,6 +33,7 @@ var reasonNames = [numReasons]string{
 	Malformed:   "malformed",
 	NoAdjacency: "no-adjacency",
 	SendFailed:  "send-failed",
+	Absent:      "no-device",
 }
 
 // String returns a name like "queue-full".
