@@ -131,6 +131,9 @@ func (m *machine) heard(text string) {
 		switch strings.TrimSpace(line) {
 		case "READY=1":
 			c.ready = true
+			up, _ := os.ReadFile("/proc/uptime")
+			sec, _, _ := strings.Cut(string(up), " ")
+			m.say(notice, "the appliance is ready, %s s after the kernel began", sec)
 			c.good = time.After(healthyAfter)
 			c.silent = time.After(watchdog)
 		case "WATCHDOG=1":

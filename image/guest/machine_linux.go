@@ -170,6 +170,7 @@ func (m *machine) watch(config string, signals chan os.Signal, links chan netlin
 			m.child.end(unix.SIGKILL)
 		case <-m.child.good:
 			m.child.good = nil
+			m.tellMemory()
 			if trial && !m.healthy {
 				m.makeGood()
 			}
@@ -186,6 +187,17 @@ func (m *machine) watch(config string, signals chan os.Signal, links chan netlin
 			m.checkSpace()
 		}
 	}
+}
+
+// tellMemory notes how much memory is in use.
+func (m *machine) tellMemory() {
+	text, _ := os.ReadFile("/proc/meminfo")
+	var total, available int
+	for line := range strings.Lines(string(text)) {
+		fmt.Sscanf(line, "MemTotal: %d kB", &total)
+		fmt.Sscanf(line, "MemAvailable: %d kB", &available)
+	}
+	m.say(notice, "memory: %d of %d MB are in use", (total-available)>>10, total>>10)
 }
 
 // end unmounts everything and ends the machine.
