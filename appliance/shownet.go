@@ -29,8 +29,9 @@ type shownInterface struct {
 	Up           bool               `json:"up"`       // nor is what it is a part of
 	LineUp       bool               `json:"line_up"`
 	Driver       string             `json:"driver,omitempty"`
-	Mode         string             `json:"mode,omitempty"` // how the driver runs
-	Note         string             `json:"note,omitempty"` // why not otherwise
+	Mode         string             `json:"mode,omitempty"`   // how the driver runs
+	Note         string             `json:"note,omitempty"`   // why not otherwise
+	Absent       string             `json:"absent,omitempty"` // why there is no device
 	MAC          string             `json:"mac,omitempty"`
 	MTU          int                `json:"mtu,omitempty"` // bytes
 	Addr         netip.Addr         `json:"address,omitzero"`
@@ -71,7 +72,7 @@ func showInterface(x *execution, args cli.Args) (s shownInterfaces, _ error) {
 			continue
 		}
 		i := x.plan.named(c.Name)
-		o := shownInterface{Hardware: c.Hardware, Name: c.Name, AdminUp: !c.Shutdown, Up: !c.Down, LineUp: !c.Down && i != nil}
+		o := shownInterface{Hardware: c.Hardware, Name: c.Name, AdminUp: !c.Shutdown, Up: !c.Down, LineUp: x.lineUp(c)}
 		if i != nil {
 			o.Driver, o.MTU = driverOf(i.Link), i.Link.MTU()
 			o.ofDevice(i.Link)
@@ -91,9 +92,16 @@ func showInterface(x *execution, args cli.Args) (s shownInterfaces, _ error) {
 	return s, nil
 }
 
-// ofDevice notes how the driver of an Ethernet device runs.
+// ofDevice notes how the driver of an Ethernet device runs, or that it is not there.
 func (o *shownInterface) ofDevice(l stack.Link) {
-	e, ok := link.Unwrap(l).(*link.Ethernet)
+	if err := absent(l); err != nil {
+		o.Absent = err.Error()
+	}
+	l = link.Unwrap(l)
+	if p, ok := l.(*link.Patient); ok {
+		l = p.Device()
+	}
+	e, ok := l.(*link.Ethernet)
 	if !ok {
 		return
 	}
@@ -129,6 +137,9 @@ func (s shownInterfaces) Text(w *bufio.Writer) {
 		if i.Note != "" {
 			fmt.Fprintf(w, "\tbecause %s\n", i.Note)
 		}
+		if i.Absent != "" {
+			fmt.Fprintf(w, "\t%s\n", i.Absent)
+		}
 		if i.MAC != "" {
 			fmt.Fprintf(w, "\tMAC address %s, MTU %d\n", i.MAC, i.MTU)
 		} else {
@@ -146,6 +157,20 @@ func (s shownInterfaces) Text(w *bufio.Writer) {
 				q.Queue, q.RingFull, q.FillEmpty, q.KernelDrop, q.SendFull, q.BadDescriptor)
 		}
 	}
+}
+
+// absent says why a link that waits for its device has none.
+func absent(l stack.Link) error {
+	if p, ok := link.Unwrap(l).(*link.Patient); ok {
+		return p.Absent()
+	}
+	return nil
+}
+
+// lineUp reports whether the interface that c configures carries packets.
+func (x *execution) lineUp(c *config.Interface) bool {
+	i := x.plan.named(c.Name)
+	return !c.Down && i != nil && absent(i.Link) == nil
 }
 
 // macText writes a MAC address as the ASA does: 0200.0000.0001.
@@ -194,7 +219,7 @@ type briefInterfaces struct {
 func showInterfaceBrief(x *execution, _ cli.Args) (s briefInterfaces, _ error) {
 	for _, c := range x.hardware() {
 		s.Interfaces = append(s.Interfaces, briefInterface{
-			Hardware: c.Hardware, Name: c.Name, Addr: c.Addr.Addr(), AdminUp: !c.Shutdown, Up: !c.Down, LineUp: !c.Down && x.plan.named(c.Name) != nil})
+			Hardware: c.Hardware, Name: c.Name, Addr: c.Addr.Addr(), AdminUp: !c.Shutdown, Up: !c.Down, LineUp: x.lineUp(c)})
 	}
 	return s, nil
 }

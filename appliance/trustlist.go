@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -142,7 +143,16 @@ func (t *trustList) build(entries []ctl.Entry) ([]byte, error) {
 		t.log.Error("no CTL token that phones know can sign: they refuse the new file until theirs is erased by hand; "+
 			"import the PKCS #12 export of an old token", "file", servedCTL)
 	}
-	data, err := ctl.Build(ctl.Params{SASTs: t.tokens.Certs(), Records: records, Signer: signer, Time: t.now()})
+	p := ctl.Params{SASTs: t.tokens.Certs(), Records: records, Signer: signer, Time: t.now()}
+	if before != nil { // what says the same is the same file, also after a restart
+		now := p.Time
+		p.Time = before.Header.Time
+		if data, err := ctl.Build(p); err == nil && bytes.Equal(data, before.Bytes()) {
+			return data, nil
+		}
+		p.Time = now
+	}
+	data, err := ctl.Build(p)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", t.where, err)
 	}

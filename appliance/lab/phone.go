@@ -466,6 +466,24 @@ func (p *Phone) Unregister(ctx context.Context) error {
 	return nil
 }
 
+// Reset ends the connection to the call manager without a word, as a phone does
+// whose keepalives are not answered. What it trusts stays.
+func (p *Phone) Reset(ctx context.Context) error {
+	p.mu.Lock()
+	s := p.session
+	if s == nil {
+		p.mu.Unlock()
+		return nil
+	}
+	p.failure = nil
+	p.mu.Unlock()
+	s.close()
+	if err := p.Wait(ctx, Unregistered); err != nil {
+		return fmt.Errorf("lab: %s: reset: %w", p.name, err)
+	}
+	return nil
+}
+
 // Report returns what was sent and heard in the present call or, on hook, in
 // the last.
 func (p *Phone) Report() Report {

@@ -18,6 +18,7 @@ var own = map[string]int{
 	"SAST token renewed": 990015, "former SAST tokens removed": 990016, "CTL token lost": 990017, "CTL file on flash damaged": 990018,
 	"no CTL token that phones know can sign": 990019, "CTL file not kept on flash": 990020,
 	"name in the CTL file does not resolve": 990021, "certificate without its private key": 990022,
+	"machine": 990023, "startup configuration": 990024, "watchdog": 990025,
 
 	"phone requesting ITL file":                                    990101,
 	"phone requesting a file that is not for phones":               990102,
@@ -57,7 +58,7 @@ func numberOf(text string) int {
 var defaults = map[int]int{
 	106001: 2, 106006: 2, 106010: 3, 106014: 3, 106015: 6, 106021: 1, 106023: 4, 106100: 6,
 	110002: 6, 111008: 5, 111010: 5, 201008: 3, 302013: 6, 302014: 6, 302015: 6, 302016: 6, 302020: 6, 302021: 6, 305005: 3, 305011: 6, 305012: 6,
-	305013: 5, 313001: 3, 313004: 4, 414003: 3, 414004: 6, 446001: 4, 607002: 4, 607003: 6, 608002: 4, 608003: 4, 608004: 4,
+	305013: 5, 313001: 3, 313004: 4, 411001: 4, 411002: 4, 414003: 3, 414004: 6, 446001: 4, 607002: 4, 607003: 6, 608002: 4, 608003: 4, 608004: 4,
 	608005: 4, 710005: 7, 717009: 3, 717027: 3, 717054: 1, 717055: 1, 725001: 6, 725002: 6, 725006: 6, 725008: 7, 725011: 7, 725012: 7, 725014: 7, 725017: 7,
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -15,12 +16,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"patchbay/appliance"
+	"patchbay/image/guest"
 )
 
 // errReported ends a command whose findings have been printed already.
 var errReported = errors.New("reported")
 
 func main() {
+	// In the VM image the kernel starts this program as its init. In a container
+	// it may be process 1, too, but not by that name.
+	if os.Getpid() == 1 && filepath.Base(os.Args[0]) == "init" {
+		guest.Main()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := root().ExecuteContext(ctx); err != nil {
@@ -38,7 +45,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(runCommand(), execCommand(), checkCommand(), importCommand(), demoCommand(), replayCommand(), caCommand(), pkiCommand(), ctlCommand(), sgnCommand(), versionCommand())
+	c.AddCommand(runCommand(), execCommand(), checkCommand(), importCommand(), demoCommand(), imageCommand(), replayCommand(), caCommand(), pkiCommand(), ctlCommand(), sgnCommand(), versionCommand())
 	return c
 }
 

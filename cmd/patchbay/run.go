@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -26,9 +27,11 @@ import (
 
 // runFlags are what "patchbay run" is told.
 type runFlags struct {
-	file, flash, level, socket, ssh string
-	links                           []string
-	lenient, console                bool
+	file, flash, level, socket, ssh, machine string
+	links                                    []string
+	lenient, console                         bool
+
+	findings []config.Finding // lines of the configuration that were left out
 }
 
 // errReload ends a box that is to begin anew.
@@ -79,6 +82,9 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 				if !errors.Is(err, errReload) {
 					return err
 				}
+				if fl.machine != "" { // which is what starts again
+					return notify("X_PATCHBAY_RELOAD=1")
+				}
 				if _, err := console.OpenStartup(fl.flash).Read(); err == nil {
 					fl.file = "" // what was written since is what it begins with
 				}
@@ -92,6 +98,7 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 	f.StringVar(&fl.socket, "socket", "", "where \"patchbay exec\" reaches the box; default: "+controlName+" in the flash directory")
 	f.StringVar(&fl.ssh, "ssh", "", "also serve SSH on ADDRESS:PORT of the host")
 	f.BoolVar(&fl.console, "console", true, "the console is on standard input, if that is a terminal")
+	f.StringVar(&fl.machine, "machine", "", "a FIFO from which lines are logged: the box has a machine to itself, links may come later and \"reload\" ends the program")
 	f.BoolVar(&fl.lenient, "lenient", false, "leave out the lines that would be refused, and what depends on them")
 	f.StringVar(&fl.level, "log-level", "", "debug, info, warn or error: all that is logged goes to standard error; default: what \"logging console\" says, and errors")
 	if err := c.MarkFlagRequired("flash"); err != nil {
@@ -116,6 +123,7 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 	if err != nil {
 		return err
 	}
+	links.patient = fl.machine != ""
 	opt := appliance.Options{Open: links.open, Hardware: slices.Sorted(maps.Keys(links.of)), Store: store, Console: os.Stderr, ConsoleLevel: errorsLevel}
 	if fl.level != "" {
 		opt.Console = nil
@@ -132,6 +140,16 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 		log.Error("flash", "reason", err)
 	}
 	links.tell(r, log)
+	if fl.machine != "" {
+		for _, f := range fl.findings {
+			log.Error("startup configuration", "reason", f)
+		}
+		end, err := hearMachine(fl.machine, log)
+		if err != nil {
+			return errors.Join(err, a.Close())
+		}
+		defer end()
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	box, err := console.NewBox(console.Options{App: a, Text: text, Startup: startup, Store: store, Log: log, Reload: func() { cancel(errReload) }})
@@ -149,7 +167,11 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 	if err != nil {
 		return errors.Join(err, control.Close(), a.Close())
 	}
-	err = a.Run(ctx)
+	alive, err := announce(ctx, a)
+	if err == nil {
+		err = a.Run(ctx)
+		alive()
+	}
 	if errors.Is(context.Cause(ctx), errReload) {
 		err = errReload
 	}
@@ -201,6 +223,7 @@ func (fl *runFlags) text(cmd *cobra.Command, startup *console.Startup, store *pk
 		return config.Text{}, err
 	}
 	text, findings := config.Load(name, bytes.NewReader(data), fl.lenient)
+	fl.findings = slices.DeleteFunc(slices.Clone(findings), func(f config.Finding) bool { return !f.LeftOut })
 	return text, tell(cmd, name, config.WithKeyPairs(findings, store.HasKey))
 }
 
@@ -247,6 +270,11 @@ func check(file string, r io.Reader, lenient bool) (*config.Running, []config.Fi
 type hostLinks struct {
 	of      map[string]string // by nameif or hardware, "DRIVER:DEVICE"
 	devices link.Devices      // sub-interfaces share one
+	patient bool              // devices may come later, see link.Patient
+
+	mu     sync.Mutex
+	log    *slog.Logger // nil: there is none yet, and what is to be logged is in unsaid
+	unsaid []func(*slog.Logger)
 }
 
 // newLinks reads the flags.
@@ -268,6 +296,16 @@ func newLinks(args []string) (*hostLinks, error) {
 // tell logs the links of interfaces that r does not have: they may be configured
 // yet, or their names be written wrong.
 func (l *hostLinks) tell(r *config.Running, log *slog.Logger) {
+	l.mu.Lock()
+	l.log = log
+	for _, f := range l.unsaid {
+		f(log)
+	}
+	l.unsaid = nil
+	l.mu.Unlock()
+	if l.patient {
+		return // a machine names all that there could be
+	}
 	for name, device := range l.of {
 		if r.Interface(name) == nil && !slices.ContainsFunc(r.Interfaces, func(i config.Interface) bool { return i.Hardware == name }) {
 			log.Warn("--link is for an interface that the configuration does not have", "link", name+"="+device)
@@ -284,11 +322,36 @@ func (l *hostLinks) open(i *config.Interface) (stack.Link, error) {
 	if device == "" {
 		return nil, fmt.Errorf("there is no link for it: run the box with --link %s=DRIVER:DEVICE", i.Name)
 	}
-	opened, err := l.devices.Open(device, link.Options{MTU: i.MTU, VLAN: uint16(i.VLAN)})
-	if err != nil {
-		return nil, fmt.Errorf("--link %s: %w", device, err)
+	open := func() (stack.Link, error) {
+		opened, err := l.devices.Open(device, link.Options{MTU: i.MTU, VLAN: uint16(i.VLAN)})
+		if err != nil {
+			return nil, fmt.Errorf("--link %s: %w", device, err)
+		}
+		return opened, nil
 	}
-	return opened, nil
+	if !l.patient {
+		return open()
+	}
+	hardware := i.Hardware
+	return link.NewPatient(open, i.MTU, func(up bool, err error) { l.changed(hardware, up, err) }), nil
+}
+
+// changed logs that the device of an interface has come, or is not there.
+func (l *hostLinks) changed(hardware string, up bool, err error) {
+	say := func(log *slog.Logger) {
+		if up {
+			log.Warn("%ASA-4-411001: Line protocol on Interface " + hardware + ", changed state to up")
+			return
+		}
+		log.Warn("%ASA-4-411002: Line protocol on Interface "+hardware+", changed state to down", "reason", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.log == nil {
+		l.unsaid = append(l.unsaid, say)
+		return
+	}
+	say(l.log)
 }
 
 func checkCommand() *cobra.Command {

@@ -1,0 +1,210 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+)
+
+// convert makes the other formats out of the raw disk.
+func (b *builder) convert() {
+	wants := func(f string) bool { return slices.Contains(b.spec.Formats, f) }
+	if wants(QCOW2) {
+		b.run(nil, "qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", "-c", "patchbay.raw", "patchbay.qcow2")
+		b.add("patchbay.qcow2")
+	}
+	if wants(VMDK) || wants(OVA) {
+		b.run(nil, "qemu-img", "convert", "-q", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", "patchbay.raw", "patchbay.vmdk")
+		b.steadyVMDK()
+	}
+	if wants(OVA) {
+		b.ova()
+		b.add("patchbay.ova")
+	}
+	if wants(VMDK) {
+		b.add("patchbay.vmdk")
+	}
+	if wants(Raw) {
+		b.add("patchbay.raw")
+	}
+}
+
+// contentID is a random number in a VMDK that says which of two is the newer.
+var contentID = regexp.MustCompile(`(?m)^CID=[0-9a-f]{8}$`)
+
+// steadyVMDK makes the only random number in a VMDK the same in each. The text it
+// is in is in the first sectors. (VMware, Virtual Disk Format 1.1.)
+func (b *builder) steadyVMDK() {
+	if b.err != nil {
+		return
+	}
+	f, err := os.OpenFile(filepath.Join(b.tmp, "patchbay.vmdk"), os.O_RDWR, 0)
+	if b.err = err; err != nil {
+		return
+	}
+	defer f.Close()
+	head := make([]byte, 64<<10)
+	if _, err := f.ReadAt(head, 0); err != nil {
+		b.err = err
+		return
+	}
+	at := contentID.FindIndex(head)
+	if at == nil {
+		b.err = fmt.Errorf("patchbay.vmdk has no CID")
+		return
+	}
+	_, b.err = f.WriteAt([]byte("CID=50425a49"), int64(at[0]))
+}
+
+// ova packs the VMDK with the description of a machine: a tar file of the OVF, its
+// sums and the disk. (DMTF DSP0243, section 6.)
+func (b *builder) ova() {
+	if b.err != nil {
+		return
+	}
+	b.err = b.packed()
+}
+
+func (b *builder) packed() error {
+	vmdk := filepath.Join(b.tmp, "patchbay.vmdk")
+	info, err := os.Stat(vmdk)
+	if err != nil {
+		return err
+	}
+	sum, err := fileSum(vmdk)
+	if err != nil {
+		return err
+	}
+	ovf := fmt.Appendf(nil, ovfText, info.Size(), b.spec.DiskSize)
+	manifest := fmt.Appendf(nil, "SHA256(patchbay.ovf)= %s\nSHA256(patchbay.vmdk)= %s\n", sumOf(ovf), sum)
+	out, err := os.Create(filepath.Join(b.tmp, "patchbay.ova"))
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	disk, err := os.Open(vmdk)
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	t := tar.NewWriter(out)
+	for _, f := range []struct {
+		name string
+		size int64
+		data io.Reader
+	}{
+		{"patchbay.ovf", int64(len(ovf)), bytes.NewReader(ovf)},
+		{"patchbay.mf", int64(len(manifest)), bytes.NewReader(manifest)},
+		{"patchbay.vmdk", info.Size(), disk},
+	} {
+		if err := t.WriteHeader(&tar.Header{Name: f.name, Mode: 0o644, Size: f.size, ModTime: epoch, Format: tar.FormatUSTAR}); err != nil {
+			return err
+		}
+		if _, err := io.Copy(t, f.data); err != nil {
+			return err
+		}
+	}
+	if err := t.Close(); err != nil {
+		return err
+	}
+	return out.Close()
+}
+
+// ovfText describes a machine with two processors, 512 MB, a serial port, a
+// paravirtual disk controller and three network cards; the file's size and the
+// disk's are to be filled in. (DMTF DSP0243, sections 7 and 8; resource types of
+// CIM_ResourceAllocationSettingData.)
+const ovfText = `<?xml version="1.0" encoding="UTF-8"?>
+<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1" xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData" xmlns:vssd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData">
+  <References>
+    <File ovf:id="disk" ovf:href="patchbay.vmdk" ovf:size="%d"/>
+  </References>
+  <DiskSection>
+    <Info>The disk</Info>
+    <Disk ovf:diskId="disk0" ovf:fileRef="disk" ovf:capacity="%d" ovf:capacityAllocationUnits="byte" ovf:format="http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized"/>
+  </DiskSection>
+  <NetworkSection>
+    <Info>The networks</Info>
+    <Network ovf:name="Management0-0"><Description>Management0/0</Description></Network>
+    <Network ovf:name="GigabitEthernet0-0"><Description>GigabitEthernet0/0</Description></Network>
+    <Network ovf:name="GigabitEthernet0-1"><Description>GigabitEthernet0/1</Description></Network>
+  </NetworkSection>
+  <VirtualSystem ovf:id="patchbay">
+    <Info>A phone proxy and firewall</Info>
+    <Name>patchbay</Name>
+    <OperatingSystemSection ovf:id="101">
+      <Info>The operating system</Info>
+      <Description>Linux, 64 bit</Description>
+    </OperatingSystemSection>
+    <VirtualHardwareSection>
+      <Info>The hardware</Info>
+      <System>
+        <vssd:ElementName>Virtual Hardware Family</vssd:ElementName>
+        <vssd:InstanceID>0</vssd:InstanceID>
+        <vssd:VirtualSystemIdentifier>patchbay</vssd:VirtualSystemIdentifier>
+        <vssd:VirtualSystemType>vmx-11</vssd:VirtualSystemType>
+      </System>
+      <Item>
+        <rasd:ElementName>2 processors</rasd:ElementName>
+        <rasd:InstanceID>1</rasd:InstanceID>
+        <rasd:ResourceType>3</rasd:ResourceType>
+        <rasd:VirtualQuantity>2</rasd:VirtualQuantity>
+      </Item>
+      <Item>
+        <rasd:AllocationUnits>byte * 2^20</rasd:AllocationUnits>
+        <rasd:ElementName>512 MB of memory</rasd:ElementName>
+        <rasd:InstanceID>2</rasd:InstanceID>
+        <rasd:ResourceType>4</rasd:ResourceType>
+        <rasd:VirtualQuantity>512</rasd:VirtualQuantity>
+      </Item>
+      <Item>
+        <rasd:Address>0</rasd:Address>
+        <rasd:ElementName>Disk controller</rasd:ElementName>
+        <rasd:InstanceID>3</rasd:InstanceID>
+        <rasd:ResourceSubType>VirtualSCSI</rasd:ResourceSubType>
+        <rasd:ResourceType>6</rasd:ResourceType>
+      </Item>
+      <Item>
+        <rasd:AddressOnParent>0</rasd:AddressOnParent>
+        <rasd:ElementName>Disk</rasd:ElementName>
+        <rasd:HostResource>ovf:/disk/disk0</rasd:HostResource>
+        <rasd:InstanceID>4</rasd:InstanceID>
+        <rasd:Parent>3</rasd:Parent>
+        <rasd:ResourceType>17</rasd:ResourceType>
+      </Item>
+      <Item>
+        <rasd:AddressOnParent>7</rasd:AddressOnParent>
+        <rasd:AutomaticAllocation>true</rasd:AutomaticAllocation>
+        <rasd:Connection>Management0-0</rasd:Connection>
+        <rasd:ElementName>Management0/0</rasd:ElementName>
+        <rasd:InstanceID>5</rasd:InstanceID>
+        <rasd:ResourceSubType>VmxNet3</rasd:ResourceSubType>
+        <rasd:ResourceType>10</rasd:ResourceType>
+      </Item>
+      <Item>
+        <rasd:AddressOnParent>8</rasd:AddressOnParent>
+        <rasd:AutomaticAllocation>true</rasd:AutomaticAllocation>
+        <rasd:Connection>GigabitEthernet0-0</rasd:Connection>
+        <rasd:ElementName>GigabitEthernet0/0</rasd:ElementName>
+        <rasd:InstanceID>6</rasd:InstanceID>
+        <rasd:ResourceSubType>VmxNet3</rasd:ResourceSubType>
+        <rasd:ResourceType>10</rasd:ResourceType>
+      </Item>
+      <Item>
+        <rasd:AddressOnParent>9</rasd:AddressOnParent>
+        <rasd:AutomaticAllocation>true</rasd:AutomaticAllocation>
+        <rasd:Connection>GigabitEthernet0-1</rasd:Connection>
+        <rasd:ElementName>GigabitEthernet0/1</rasd:ElementName>
+        <rasd:InstanceID>7</rasd:InstanceID>
+        <rasd:ResourceSubType>VmxNet3</rasd:ResourceSubType>
+        <rasd:ResourceType>10</rasd:ResourceType>
+      </Item>
+    </VirtualHardwareSection>
+  </VirtualSystem>
+</Envelope>
+`
