@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,14 +22,19 @@ import (
 var samples = map[string]string{
 	"addr": "198.51.100.7", "addrs": "10.20.0.11-10.20.0.50", "ports": "2443", "if": "outside", "acl": "outside_in", "name": "some",
 	"trustpoint": "phone_ca", "ctl": "trust", "phone": "SEP0200C6336407", "reason": "acl-drop", "host": "ucm.example.com",
-	"100000-999999": "106001", "1-4294967295": "1",
+	"100000-999999": "106001", "1-4294967295": "1", "port": "2443", "icmptype": "8", "0-255": "0", "0-65535": "7",
 }
 
 // linesOf returns commands of a syntax: the shortest first, and those with up to two
 // words more.
 func linesOf(t *testing.T, syntax string) (lines []string) {
 	g := cli.MustCompile([]cli.Rule[struct{}]{{Syntax: syntax}})
-	check := func(string, string) error { return nil }
+	check := func(kind, word string) (err error) {
+		if kind == "addr" { // else an optional number before it may be one
+			_, err = netip.ParseAddr(word)
+		}
+		return err
+	}
 	next := []string{strings.Join(cli.Lead(syntax), " ")}
 	for more := -1; len(next) > 0 && more < 2; {
 		var after []string
@@ -53,8 +59,8 @@ func linesOf(t *testing.T, syntax string) (lines []string) {
 	return lines
 }
 
-// TestShowJSON has each show command, with its options, show JSON on a box with
-// calls. A new one that cannot is found here.
+// TestShowJSON has each command that shows something, with its options, show JSON on
+// a box with calls. A new one that cannot is found here.
 func TestShowJSON(t *testing.T) {
 	b := start(t, setup{config: []string{"mtu outside 1500\n", "mtu outside 1500\ndns domain-lookup inside\ndns name-server 10.20.0.53\n"}})
 	for _, proto := range []lab.Protocol{lab.SCCP, lab.SIP} {
@@ -66,7 +72,7 @@ func TestShowJSON(t *testing.T) {
 	b.eventually("the processors are not measured", func() bool { return b.app.Exec(io.Discard, "show cpu") == nil })
 	all, shown := 0, new(bytes.Buffer)
 	for _, r := range appliance.ExecSyntax() {
-		if !strings.HasPrefix(r.Syntax, "show ") {
+		if !cli.Shows(r.Syntax) {
 			continue
 		}
 		for k, line := range linesOf(t, r.Syntax) {

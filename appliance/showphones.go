@@ -26,7 +26,7 @@ var showPhoneCommands = []cli.Rule[execFunc]{
 	{Syntax: "show tls-proxy session [count|detail]", Help: "The phones' TLS", Do: show(showTLSSessions)},
 	{Syntax: "show media-termination", Help: "Where the box takes media", Do: show(showMediaTermination)},
 	{Syntax: "clear phone-proxy secure-phones [<addr>|noconfirm]", Help: "Forget phones", Do: clearSecurePhones},
-	{Syntax: "diagnose phone <who:phone>", Help: "Why a phone does not come up", Do: diagnosePhone},
+	{Syntax: "diagnose phone <who:phone>", Help: "Why a phone does not come up", Do: show(diagnosePhone)},
 }
 
 // execPhone reads what checkWord has passed as a phone: "SEP001122334455" or an

@@ -90,8 +90,6 @@ func taleName(device string, addr netip.Addr, iface string) string {
 	return fmt.Sprintf("Phone %s at %v on %s", device, addr, iface)
 }
 
-func (t *tale) name() string { return taleName(t.Device, t.Addr, t.Iface) }
-
 const storyTime = "Jan 02 15:04:05.000"
 
 // A shownTale is what is known of one phone.

@@ -3,10 +3,10 @@ package console
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
