@@ -186,14 +186,13 @@ func (t *tale) shown(now time.Time) shownTale {
 		c = &t.sessions[0]
 	}
 	if c != nil {
-		s.Registration = &shownRegistration{c.Registered, endpoint{c.UCM}, c.Service, c.Since.UTC(), cli.Seconds(now.Sub(c.Last))}
+		s.Registration = &shownRegistration{c.Registered, endpointOf(c.UCM), c.Service, c.Since.UTC(), cli.Seconds(now.Sub(c.Last))}
 	}
 	for k := range t.Media {
 		s.Media = append(s.Media, *streamOf(&t.Media[k], now))
 	}
 	if e := t.lastError(); e != nil {
-		o := phoneEvent(e, now)
-		s.LastError = &o
+		s.LastError = new(phoneEvent(e, now))
 	}
 	for k := range t.Events {
 		s.Events = append(s.Events, phoneEvent(&t.Events[k], now))

@@ -67,7 +67,7 @@ type shownFlow struct {
 }
 
 func flowOf(f stack.Flow) *shownFlow {
-	return &shownFlow{f.Proto.String(), endpoint{f.Src}, endpoint{f.Dst}, f}
+	return &shownFlow{f.Proto.String(), endpointOf(f.Src), endpointOf(f.Dst), f}
 }
 
 // tracedPacket makes the packet of a packet-tracer command, which has arrived
