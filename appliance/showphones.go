@@ -204,7 +204,7 @@ type shownSignal struct {
 	Protocol   string      `json:"protocol"` // "sip" or "skinny"
 	Interface  string      `json:"interface"`
 	Phone      endpoint    `json:"phone"`
-	AsUCM      endpoint    `json:"phone_as_call_manager_sees_it"`
+	AsUCM      endpoint    `json:"phone_seen_by_call_manager"`
 	Toward     string      `json:"call_manager_interface"`
 	UCM        endpoint    `json:"call_manager"`
 	Registered bool        `json:"registered"`
