@@ -161,8 +161,7 @@ func (p *shownPacket) address(d []byte) {
 	p.Proto, p.Src, p.Dst = proto.String(), netip.AddrFrom4([4]byte(d[12:16])), netip.AddrFrom4([4]byte(d[16:20]))
 	be := binary.BigEndian
 	if at := int(d[0]&15) * 4; (proto == stack.TCP || proto == stack.UDP) && be.Uint16(d[6:])&0x1fff == 0 && at >= header && len(d) >= at+portBytes {
-		src, dst := be.Uint16(d[at:]), be.Uint16(d[at+2:])
-		p.SrcPort, p.DstPort = &src, &dst
+		p.SrcPort, p.DstPort = new(be.Uint16(d[at:])), new(be.Uint16(d[at+2:]))
 	}
 }
 

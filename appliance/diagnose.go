@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bufio"
 	"cmp"
 	"fmt"
 	"net/netip"
@@ -24,11 +25,11 @@ const samplePort = 49152
 
 // A finding is what diagnosis says of one step of a phone's way.
 type finding struct {
-	step   string
-	state  string // "ok", "FAULT", "-" where there is nothing to judge by
-	text   string
-	cause  string // of a fault
-	remedy string
+	Step   string `json:"step"`
+	State  string `json:"state"` // "ok", "fault", "unknown" where there is nothing to judge by
+	What   string `json:"text"`
+	Cause  string `json:"cause,omitempty"` // of a fault
+	Remedy string `json:"remedy,omitempty"`
 }
 
 // A diagnosis walks the symptom table of reference/asa-rules.md, section 6, in
@@ -44,33 +45,75 @@ type diagnosis struct {
 	found []finding
 }
 
+// A shownDiagnosis is what diagnosis says of one phone.
+type shownDiagnosis struct {
+	Device    string     `json:"device,omitempty"`
+	Addr      netip.Addr `json:"address,omitzero"`
+	Interface string     `json:"interface,omitempty"`
+
+	// Where the phone's address is not known: from where packets are judged.
+	Sample   netip.Addr `json:"judged_as_from,omitzero"`
+	SampleOn string     `json:"judged_on_interface,omitempty"`
+
+	Findings cli.List[finding] `json:"findings"`
+	Cause    string            `json:"likely_cause,omitempty"` // that of the first fault; none: none was found
+	Remedy   string            `json:"remedy,omitempty"`
+}
+
+type shownDiagnoses struct {
+	Phones cli.List[shownDiagnosis] `json:"phones"`
+}
+
 // diagnosePhone says why a phone does not come up, or does not talk.
-func diagnosePhone(x *execution, args cli.Args) error {
+func diagnosePhone(x *execution, args cli.Args) (s shownDiagnoses, _ error) {
 	if _, err := x.proxied(); err != nil {
-		return err
+		return s, err
 	}
-	device, addr := x.execPhone(args.Get("who"))
-	for k, t := range x.tales(device, addr) {
-		if k > 0 {
-			x.printf("\n")
-		}
+	for _, t := range x.tales(x.execPhone(args.Get("who"))) {
 		d := &diagnosis{execution: x, tale: &t}
 		d.walk()
-		d.report()
+		o := shownDiagnosis{Device: t.Device, Addr: t.Addr, Interface: t.Iface, Findings: d.found}
+		if d.sample && d.on != nil {
+			o.Sample, o.SampleOn = d.addr, d.on.Name
+		}
+		if f := d.first(); f != nil {
+			o.Cause, o.Remedy = f.Cause, f.Remedy
+		}
+		s.Phones = append(s.Phones, o)
 	}
-	return nil
+	return s, nil
+}
+
+func (s shownDiagnoses) Text(w *bufio.Writer) {
+	for k, d := range s.Phones {
+		if k > 0 {
+			w.WriteString("\n")
+		}
+		fmt.Fprintf(w, "%s\n", taleName(d.Device, d.Addr, d.Interface))
+		if d.Sample.IsValid() {
+			fmt.Fprintf(w, "Its address is not known; packets are judged as from %v on %s.\n", d.Sample, d.SampleOn)
+		}
+		for _, f := range d.Findings {
+			fmt.Fprintf(w, "  %-5s %-13s %s\n", map[string]string{"ok": "ok", "fault": "FAULT", "unknown": "-"}[f.State], f.Step, f.What)
+		}
+		if d.Cause == "" {
+			w.WriteString("Likely cause: none found\n")
+			continue
+		}
+		fmt.Fprintf(w, "Likely cause: %s\nRemedy: %s\n", d.Cause, d.Remedy)
+	}
 }
 
 func (d *diagnosis) ok(step, format string, args ...any) {
-	d.found = append(d.found, finding{step: step, state: "ok", text: fmt.Sprintf(format, args...)})
+	d.found = append(d.found, finding{Step: step, State: "ok", What: fmt.Sprintf(format, args...)})
 }
 
 func (d *diagnosis) unknown(step, format string, args ...any) {
-	d.found = append(d.found, finding{step: step, state: "-", text: fmt.Sprintf(format, args...)})
+	d.found = append(d.found, finding{Step: step, State: "unknown", What: fmt.Sprintf(format, args...)})
 }
 
 func (d *diagnosis) fault(step, cause, text, remedy string) {
-	d.found = append(d.found, finding{step, "FAULT", text, cause, remedy})
+	d.found = append(d.found, finding{step, "fault", text, cause, remedy})
 }
 
 // walk takes the steps.
@@ -94,28 +137,11 @@ func (d *diagnosis) walk() {
 // first returns the first fault, or nil.
 func (d *diagnosis) first() *finding {
 	for k := range d.found {
-		if d.found[k].state == "FAULT" {
+		if d.found[k].State == "fault" {
 			return &d.found[k]
 		}
 	}
 	return nil
-}
-
-func (d *diagnosis) report() {
-	x := d.execution
-	x.printf("%s\n", d.tale.name())
-	if d.sample && d.on != nil {
-		x.printf("Its address is not known; packets are judged as from %v on %s.\n", d.addr, d.on)
-	}
-	for _, f := range d.found {
-		x.printf("  %-5s %-13s %s\n", f.state, f.step, f.text)
-	}
-	f := d.first()
-	if f == nil {
-		x.printf("Likely cause: none found\n")
-		return
-	}
-	x.printf("Likely cause: %s\nRemedy: %s\n", f.cause, f.remedy)
 }
 
 // place finds where the phone is.

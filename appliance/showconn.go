@@ -3,7 +3,6 @@ package appliance
 import (
 	"bufio"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -54,17 +53,6 @@ type connSide struct {
 
 func (s connSide) name() string { return anyIf(s.on) }
 
-// MarshalJSON implements json.Marshaler. What is any is left out.
-func (s connSide) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		Interface  string     `json:"interface,omitempty"`
-		Addr       netip.Addr `json:"address,omitzero"`
-		Port       uint16     `json:"port"`
-		Mapped     netip.Addr `json:"mapped_address,omitzero"`
-		MappedPort uint16     `json:"mapped_port"`
-	}{ifName(s.on), s.real.Addr(), s.real.Port(), s.mapped.Addr(), s.mapped.Port()})
-}
-
 // text is "inside 10.20.0.50(203.0.113.2):5000", the port that of the real end.
 // Where the two differ in the port as well, both are whole.
 func (s connSide) text() string {
@@ -94,15 +82,17 @@ func wild(a netip.AddrPort) string    { return fmt.Sprintf("%s:%d", wildAddr(a.A
 func slashed(a netip.AddrPort) string { return fmt.Sprintf("%s/%d", wildAddr(a.Addr()), a.Port()) }
 
 // An endpoint is an address and a port, either of which may not be known.
-type endpoint struct{ netip.AddrPort }
-
-// MarshalJSON implements json.Marshaler.
-func (e endpoint) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		Addr netip.Addr `json:"address,omitzero"`
-		Port uint16     `json:"port"`
-	}{e.Addr(), e.Port()})
+type endpoint struct {
+	Addr netip.Addr `json:"address,omitzero"`
+	Port uint16     `json:"port"`
 }
+
+func endpointOf(a netip.AddrPort) endpoint { return endpoint{a.Addr(), a.Port()} }
+
+func (e endpoint) addrPort() netip.AddrPort { return netip.AddrPortFrom(e.Addr, e.Port) }
+
+// String returns "10.20.0.50:5000".
+func (e endpoint) String() string { return e.addrPort().String() }
 
 // sides returns the two sides of a connection, the outside first: the one with
 // the lower security level, or the server's.
@@ -228,16 +218,30 @@ const connLegend = `Flags: A - awaiting inside ACK to SYN, a - awaiting outside 
 // A shownConn is what a list says of a connection, or of a pinhole as the connection
 // it is to become.
 type shownConn struct {
-	Proto   string      `json:"protocol"`
-	Sides   [2]connSide `json:"sides"` // outside first
-	Flags   string      `json:"flags"`
-	Pinhole bool        `json:"pinhole"`
-	Idle    cli.Seconds `json:"idle_seconds"`
-	Up      cli.Seconds `json:"up_seconds"`
-	Timeout cli.Seconds `json:"timeout_seconds"` // 0 is never; of a pinhole it is what is left
-	Bytes   uint64      `json:"bytes"`
-	ID      uint64      `json:"id,omitempty"`
-	Reason  string      `json:"reason,omitempty"`
+	Proto   string       `json:"protocol"`
+	Sides   [2]shownSide `json:"sides"` // outside first
+	Flags   string       `json:"flags"`
+	Pinhole bool         `json:"pinhole"`
+	Idle    cli.Seconds  `json:"idle_seconds"`
+	Up      cli.Seconds  `json:"up_seconds"`
+	Timeout cli.Seconds  `json:"timeout_seconds"` // 0 is never; of a pinhole it is what is left
+	Bytes   uint64       `json:"bytes"`
+	ID      uint64       `json:"id,omitempty"`
+	Reason  string       `json:"reason,omitempty"`
+}
+
+// A shownSide is a connSide. What is any is left out.
+type shownSide struct {
+	connSide
+	Interface  string     `json:"interface,omitempty"`
+	Addr       netip.Addr `json:"address,omitzero"`
+	Port       uint16     `json:"port"`
+	Mapped     netip.Addr `json:"mapped_address,omitzero"`
+	MappedPort uint16     `json:"mapped_port"`
+}
+
+func sideOf(s connSide) shownSide {
+	return shownSide{s, ifName(s.on), s.real.Addr(), s.real.Port(), s.mapped.Addr(), s.mapped.Port()}
 }
 
 type shownConns struct {
@@ -251,7 +255,7 @@ func showConn(x *execution, args cli.Args) (s shownConns, _ error) {
 	m, now := x.connMatch(args), x.opt.Now()
 	s.usage, s.detail = x.connUsage(), args.Has("detail")
 	add := func(proto stack.Proto, sides [2]connSide, c shownConn) {
-		c.Proto, c.Sides = proto.String(), sides
+		c.Proto, c.Sides = proto.String(), [2]shownSide{sideOf(sides[0]), sideOf(sides[1])}
 		s.Conns = append(s.Conns, c)
 	}
 	for _, c := range connList(x.table) {

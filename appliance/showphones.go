@@ -26,7 +26,7 @@ var showPhoneCommands = []cli.Rule[execFunc]{
 	{Syntax: "show tls-proxy session [count|detail]", Help: "The phones' TLS", Do: show(showTLSSessions)},
 	{Syntax: "show media-termination", Help: "Where the box takes media", Do: show(showMediaTermination)},
 	{Syntax: "clear phone-proxy secure-phones [<addr>|noconfirm]", Help: "Forget phones", Do: clearSecurePhones},
-	{Syntax: "diagnose phone <who:phone>", Help: "Why a phone does not come up", Do: diagnosePhone},
+	{Syntax: "diagnose phone <who:phone>", Help: "Why a phone does not come up", Do: show(diagnosePhone)},
 }
 
 // execPhone reads what checkWord has passed as a phone: "SEP001122334455" or an
@@ -204,7 +204,7 @@ type shownSignal struct {
 	Protocol   string      `json:"protocol"` // "sip" or "skinny"
 	Interface  string      `json:"interface"`
 	Phone      endpoint    `json:"phone"`
-	AsUCM      endpoint    `json:"phone_as_call_manager_sees_it"`
+	AsUCM      endpoint    `json:"phone_seen_by_call_manager"`
 	Toward     string      `json:"call_manager_interface"`
 	UCM        endpoint    `json:"call_manager"`
 	Registered bool        `json:"registered"`
@@ -230,7 +230,7 @@ func showSignaling(x *execution, args cli.Args) (s shownSignals, _ error) {
 	s.Proxy, s.usage, s.detail = x.plan.phone.config.Name, usage{len(all), service.proxy.Most("")}, args.Has("detail")
 	for _, c := range all {
 		s.Sessions = append(s.Sessions, shownSignal{
-			c.Device, c.Service, c.Interface, endpoint{c.Phone}, endpoint{c.AsUCM}, c.Toward, endpoint{c.UCM}, c.Registered,
+			c.Device, c.Service, c.Interface, endpointOf(c.Phone), endpointOf(c.AsUCM), c.Toward, endpointOf(c.UCM), c.Registered,
 			c.Since.UTC(), cli.Seconds(now.Sub(c.Since)), cli.Seconds(now.Sub(c.Last)), c.Bytes})
 	}
 	return s, nil
@@ -277,11 +277,11 @@ type shownLeg struct {
 
 func legOf(l media.LegStats, now time.Time) shownLeg {
 	s := shownLeg{
-		Local: endpoint{l.Local}, Secure: l.Secure, Received: l.Packets, Sent: l.Sent, Lost: l.Lost,
+		Local: endpointOf(l.Local), Secure: l.Secure, Received: l.Packets, Sent: l.Sent, Lost: l.Lost,
 		AuthFailed: l.AuthFailed, Replayed: l.Replayed, WrongSource: l.WrongSource, NoPeer: l.NoPeer, Moves: l.Moves, RTCP: l.RTCP,
 	}
 	if l.Remote.IsValid() {
-		s.Remote = &endpoint{l.Remote}
+		s.Remote = new(endpointOf(l.Remote))
 	}
 	if l.Packets > 0 {
 		s.Codec, s.LastPacket, s.Ago = codec(l), l.LastPacket.UTC(), cli.Seconds(now.Sub(l.LastPacket))
@@ -321,7 +321,7 @@ func (s shownLegs) Text(w *bufio.Writer) {
 	s.usage.Text(w)
 	for k := range s.Legs {
 		l := &s.Legs[k]
-		fmt.Fprintf(w, "Media-session: %s refcnt 2\n", slashed(l.Local.AddrPort)) // RTP and RTCP
+		fmt.Fprintf(w, "Media-session: %s refcnt 2\n", slashed(l.Local.addrPort())) // RTP and RTCP
 		fmt.Fprintf(w, "  <---> %s connection to %s tx_pkts %d rx_pkts %d\n", l.kind(), l.remote("no one yet"), l.Sent, l.Received)
 		if s.detail {
 			fmt.Fprintf(w, "        %s\n        %s\n", l.Session, l.more())
@@ -341,7 +341,7 @@ func (l *shownLeg) remote(none string) string {
 	if l.Remote == nil {
 		return none
 	}
-	return slashed(l.Remote.AddrPort)
+	return slashed(l.Remote.addrPort())
 }
 
 // more says more of a leg: what of it was wrong, and its codec.
@@ -502,7 +502,7 @@ func showTLSSessions(x *execution, args cli.Args) (s shownTLSSessions, _ error) 
 	s.Sessions = cli.List[shownTLS]{}
 	for _, c := range all {
 		s.Sessions = append(s.Sessions, shownTLS{
-			c.ID, c.Device, c.Interface, endpoint{c.Phone}, c.Toward, endpoint{netip.AddrPortFrom(c.UCM.Addr(), c.Secure)},
+			c.ID, c.Device, c.Interface, endpointOf(c.Phone), c.Toward, endpointOf(netip.AddrPortFrom(c.UCM.Addr(), c.Secure)),
 			c.Bytes, c.Cipher, c.Version, certificate(c.Certificate)})
 	}
 	return s, nil

@@ -176,8 +176,7 @@ func (c *class) shownLimits() *shownLimits {
 		case nat.Never:
 			return new(cli.Seconds)
 		}
-		s := cli.Seconds(d)
-		return &s
+		return new(cli.Seconds(d))
 	}
 	return &shownLimits{
 		Max: cfg.Max, MaxEmbryonic: cfg.MaxEmbryonic, MaxPerClient: cfg.MaxPerClient, MaxEmbryonicPerClient: cfg.MaxEmbryonicPerClient,
@@ -390,17 +389,17 @@ func showSkinny(x *execution, _ cli.Args) (s shownTalks, _ error) {
 		if t.inspect.protocol != "skinny" {
 			return
 		}
-		o := shownTalk{Local: endpoint{t.client.Src}, Foreign: endpoint{t.server}}
+		o := shownTalk{Local: endpointOf(t.client.Src), Foreign: endpointOf(t.server)}
 		for _, c := range t.stream.Calls(x.opt.Now()) {
 			o.InCall = true
 			for _, m := range c.Media {
-				o.Media = append(o.Media, shownMedia{endpoint{m.Local}, endpoint{m.Foreign}})
+				o.Media = append(o.Media, shownMedia{endpointOf(m.Local), endpointOf(m.Foreign)})
 			}
 		}
 		s.Phones = append(s.Phones, o)
 	})
 	slices.SortFunc(s.Phones, func(a, b shownTalk) int {
-		return cmp.Or(strings.Compare(slashed(a.Local.AddrPort), slashed(b.Local.AddrPort)), strings.Compare(slashed(a.Foreign.AddrPort), slashed(b.Foreign.AddrPort)))
+		return cmp.Or(strings.Compare(slashed(a.Local.addrPort()), slashed(b.Local.addrPort())), strings.Compare(slashed(a.Foreign.addrPort()), slashed(b.Foreign.addrPort())))
 	})
 	return s, nil
 }
@@ -413,9 +412,9 @@ func (s shownTalks) Text(w *bufio.Writer) {
 		if p.InCall {
 			state = 1
 		}
-		fmt.Fprintf(w, "%-7d %-22s %-22s %d\n", k+1, slashed(p.Local.AddrPort), slashed(p.Foreign.AddrPort), state)
+		fmt.Fprintf(w, "%-7d %-22s %-22s %d\n", k+1, slashed(p.Local.addrPort()), slashed(p.Foreign.addrPort()), state)
 		for _, m := range p.Media {
-			fmt.Fprintf(w, "  MEDIA %s %s\n", slashed(m.Local.AddrPort), slashed(m.Foreign.AddrPort))
+			fmt.Fprintf(w, "  MEDIA %s %s\n", slashed(m.Local.addrPort()), slashed(m.Foreign.addrPort()))
 		}
 	}
 }

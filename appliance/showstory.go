@@ -90,8 +90,6 @@ func taleName(device string, addr netip.Addr, iface string) string {
 	return fmt.Sprintf("Phone %s at %v on %s", device, addr, iface)
 }
 
-func (t *tale) name() string { return taleName(t.Device, t.Addr, t.Iface) }
-
 const storyTime = "Jan 02 15:04:05.000"
 
 // A shownTale is what is known of one phone.
@@ -188,14 +186,13 @@ func (t *tale) shown(now time.Time) shownTale {
 		c = &t.sessions[0]
 	}
 	if c != nil {
-		s.Registration = &shownRegistration{c.Registered, endpoint{c.UCM}, c.Service, c.Since.UTC(), cli.Seconds(now.Sub(c.Last))}
+		s.Registration = &shownRegistration{c.Registered, endpointOf(c.UCM), c.Service, c.Since.UTC(), cli.Seconds(now.Sub(c.Last))}
 	}
 	for k := range t.Media {
 		s.Media = append(s.Media, *streamOf(&t.Media[k], now))
 	}
 	if e := t.lastError(); e != nil {
-		o := phoneEvent(e, now)
-		s.LastError = &o
+		s.LastError = new(phoneEvent(e, now))
 	}
 	for k := range t.Events {
 		s.Events = append(s.Events, phoneEvent(&t.Events[k], now))

@@ -52,8 +52,7 @@ func showVersion(x *execution, _ cli.Args) (s shownVersion, _ error) {
 	s.ASAVersion, s.Hostname = x.running.Version, cmp.Or(x.running.Hostname, "patchbay")
 	s.Up = cli.Seconds(x.opt.Now().Sub(x.started))
 	if service := x.plan.service; service != nil {
-		n := len(service.proxy.Sessions())
-		s.Sessions = &n
+		s.Sessions = new(len(service.proxy.Sessions()))
 	}
 	for _, i := range x.plan.interfaces {
 		s.Interfaces = append(s.Interfaces, shownHardware{i.Name, driverOf(i.Link), i.Link.MTU()})

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bufio"
 	"cmp"
 	"fmt"
 	"net/netip"
@@ -14,25 +15,59 @@ import (
 
 var traceCommands = []cli.Rule[execFunc]{
 	{Syntax: "packet-tracer input <if> {tcp|udp} <src:addr> <sport:port> <dst:addr> <dport:port> [detailed]",
-		Help: "What would become of a packet, and why", Do: packetTracer},
+		Help: "What would become of a packet, and why", Do: show(packetTracer)},
 	{Syntax: "packet-tracer input <if> icmp <src:addr> <type:icmptype> <code:0-255> [<ident:0-65535>] <dst:addr> [detailed]",
-		Help: "What would become of a packet, and why", Do: packetTracer},
+		Help: "What would become of a packet, and why", Do: show(packetTracer)},
 	{Syntax: "packet-tracer input <if> rawip <src:addr> <proto:0-255> <dst:addr> [detailed]",
-		Help: "What would become of a packet, and why", Do: packetTracer},
+		Help: "What would become of a packet, and why", Do: show(packetTracer)},
 }
 
 // packetTracer traces a packet through the box. Nothing is opened, counted or
 // sent. (reference/asa-cli-show-debug.md, section 4.)
-func packetTracer(x *execution, args cli.Args) error {
+func packetTracer(x *execution, args cli.Args) (shownTrace, error) {
 	p := x.tracedPacket(args)
 	r := &traceReport{execution: x, detailed: args.Has("detailed"), in: p.In}
+	r.shown.detailed = r.detailed
 	if v := p.Parse(); v != stack.Forward {
 		r.result(v, nil)
-		return nil
+	} else {
+		r.report(x.trace(p))
 	}
-	t := x.trace(p)
-	r.report(t)
-	return nil
+	return r.shown, nil
+}
+
+// A shownTrace is what would become of a packet.
+type shownTrace struct {
+	Phases cli.List[shownPhase] `json:"phases"`
+	Input  string               `json:"input_interface"`
+	Output string               `json:"output_interface,omitempty"`
+	Action string               `json:"action"` // "allow" or "drop"
+	Drop   *aspReason           `json:"drop,omitempty"`
+
+	// The flow as it arrives and as it leaves, of a packet that passes.
+	Arriving *shownFlow `json:"arriving_flow,omitempty"`
+	Leaving  *shownFlow `json:"leaving_flow,omitempty"`
+	detailed bool
+}
+
+// A shownPhase is one step on the packet's way.
+type shownPhase struct {
+	Type    string           `json:"type"`
+	Subtype string           `json:"subtype,omitempty"`
+	Result  string           `json:"result"`        // "allow" or "drop": it ended there
+	Config  cli.List[string] `json:"configuration"` // the lines that decided
+	Info    cli.List[string] `json:"information"`
+}
+
+type shownFlow struct {
+	Proto string   `json:"protocol"`
+	Src   endpoint `json:"source"`
+	Dst   endpoint `json:"destination"`
+	flow  stack.Flow
+}
+
+func flowOf(f stack.Flow) *shownFlow {
+	return &shownFlow{f.Proto.String(), endpointOf(f.Src), endpointOf(f.Dst), f}
 }
 
 // tracedPacket makes the packet of a packet-tracer command, which has arrived
@@ -68,12 +103,12 @@ func (x *execution) tracedPacket(args cli.Args) *stack.Packet {
 	return p
 }
 
-// A traceReport writes a trace, phase by phase.
+// A traceReport makes a shownTrace, phase by phase.
 type traceReport struct {
 	*execution
 	detailed bool
 	in       *stack.Interface
-	phases   int
+	shown    shownTrace
 }
 
 // A phase is one step on a packet's way. Without ok it ended there.
@@ -87,23 +122,41 @@ type phase struct {
 const implicitRule = "Implicit Rule"
 
 func (r *traceReport) phase(p phase) {
-	r.phases++
-	result := "DROP"
+	result := "drop"
 	if p.ok {
-		result = "ALLOW"
+		result = "allow"
 	}
-	r.printf("Phase: %d\nType: %s\nSubtype: %s\nResult: %s\nConfig:\n", r.phases, p.typ, p.subtype, result)
-	for _, s := range p.config {
-		r.printf("%s\n", s)
-	}
-	r.printf("Additional Information:\n")
-	for _, s := range p.info {
-		r.printf("%s\n", s)
-	}
-	r.printf("\n")
+	r.shown.Phases = append(r.shown.Phases, shownPhase{p.typ, p.subtype, result, p.config, p.info})
 }
 
-// report writes the phases in the order in which the box goes through them.
+// Text is in the layout of reference/asa-cli-show-debug.md, section 4.
+func (s shownTrace) Text(w *bufio.Writer) {
+	for k, p := range s.Phases {
+		fmt.Fprintf(w, "Phase: %d\nType: %s\nSubtype: %s\nResult: %s\nConfig:\n", k+1, p.Type, p.Subtype, strings.ToUpper(p.Result))
+		for _, line := range p.Config {
+			fmt.Fprintf(w, "%s\n", line)
+		}
+		w.WriteString("Additional Information:\n")
+		for _, line := range p.Info {
+			fmt.Fprintf(w, "%s\n", line)
+		}
+		w.WriteString("\n")
+	}
+	if s.detailed && s.Arriving != nil {
+		fmt.Fprintf(w, "Forward flow: %s %v\n              %s %v\n\n", s.Input, s.Arriving.flow, s.Output, s.Leaving.flow)
+	}
+	fmt.Fprintf(w, "Result:\ninput-interface: %s\ninput-status: up\ninput-line-status: up\n", s.Input)
+	if s.Output != "" {
+		fmt.Fprintf(w, "output-interface: %s\noutput-status: up\noutput-line-status: up\n", s.Output)
+	}
+	fmt.Fprintf(w, "Action: %s\n", s.Action)
+	if s.Drop != nil {
+		fmt.Fprintf(w, "Drop-reason: (%s) %s\n", s.Drop.Reason, s.Drop.Text)
+	}
+	w.WriteString("\n")
+}
+
+// report makes the phases in the order in which the box goes through them.
 func (r *traceReport) report(t *trace) {
 	switch {
 	case t.conn != nil:
@@ -119,8 +172,8 @@ func (r *traceReport) report(t *trace) {
 		r.phase(phase{typ: "ROUTE-LOOKUP", subtype: "output and adjacency", ok: true, info: []string{
 			fmt.Sprintf("found next-hop %v using egress ifc %s", t.nextHop, t.out)}})
 	}
-	if r.detailed && t.out != nil && t.verdict == stack.Forward {
-		r.printf("Forward flow: %s %v\n              %s %v\n\n", r.in, t.decision.flow, interfaceName(t.out), t.flow)
+	if t.out != nil && t.verdict == stack.Forward {
+		r.shown.Arriving, r.shown.Leaving = flowOf(t.decision.flow), flowOf(t.flow)
 	}
 	r.result(t.verdict, t.out)
 }
@@ -397,16 +450,14 @@ func interfaceName(i *stack.Interface) string {
 	return i.Name
 }
 
-// result writes the end: where the packet came in, where it goes out, what
-// becomes of it.
+// result says the end: where the packet came in, where it goes out, what becomes of
+// it.
 func (r *traceReport) result(v stack.Verdict, out *stack.Interface) {
-	r.printf("Result:\ninput-interface: %s\ninput-status: up\ninput-line-status: up\n", r.in)
+	r.shown.Input, r.shown.Action = r.in.String(), "allow"
 	if out != nil {
-		r.printf("output-interface: %s\noutput-status: up\noutput-line-status: up\n", interfaceName(out))
+		r.shown.Output = interfaceName(out)
 	}
-	if v == stack.Forward {
-		r.printf("Action: allow\n\n")
-		return
+	if v != stack.Forward {
+		r.shown.Action, r.shown.Drop = "drop", &aspReason{v.String(), strings.TrimSpace(v.Text())}
 	}
-	r.printf("Action: drop\nDrop-reason: (%v) %s\n\n", v, strings.TrimSpace(v.Text()))
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,15 +33,23 @@ func Show(w io.Writer, s Shown, asJSON bool) error {
 	return e.Encode(s)
 }
 
-// CutJSON returns the command of a line that ends in "| json". It is for show
-// commands only: elsewhere "|" is a character.
-func CutJSON(line string) (command string, ok bool) {
+// shows are the first words of commands that show something and do nothing else.
+var shows = []string{"show", "more", "diagnose", "packet-tracer"}
+
+// Shows reports whether a line is such a command, its first word abbreviated to no
+// less than two letters: "|" in it begins a filter, and elsewhere is a character.
+func Shows(line string) bool {
 	words := Split(line)
-	if len(words) == 0 || len(words[0].Text) < 2 || !strings.HasPrefix("show", strings.ToLower(words[0].Text)) {
-		return line, false
-	}
+	return len(words) > 0 && len(words[0].Text) > 1 && slices.ContainsFunc(shows, func(s string) bool {
+		return strings.HasPrefix(s, strings.ToLower(words[0].Text))
+	})
+}
+
+// CutJSON returns the command of a line that ends in "| json".
+func CutJSON(line string) (command string, ok bool) {
 	command, pipe, _ := strings.Cut(line, "|")
-	if word := strings.ToLower(strings.TrimSpace(pipe)); word == "" || !strings.HasPrefix("json", word) {
+	word := strings.ToLower(strings.TrimSpace(pipe))
+	if word == "" || !strings.HasPrefix("json", word) || !Shows(line) {
 		return line, false
 	}
 	return command, true

@@ -41,7 +41,7 @@ func TestCutJSON(t *testing.T) {
 	for line, want := range map[string]string{
 		"show conn | json": "show conn ", " sh conn |JS ": " sh conn ", "SHOW conn|j": "SHOW conn",
 		"show conn": "", "show conn | include json": "", "show conn | json x": "", "show conn |": "", "": "", "s conn | json": "",
-		"clear conn | json": "", "show conn | json | json": "",
+		"clear conn | json": "", "di phone x | json": "di phone x ", "packet-t input x | json": "packet-t input x ", "disable | json": "", "show conn | json | json": "",
 	} {
 		command, ok := cli.CutJSON(line)
 		if ok != (want != "") || ok && command != want || !ok && command != line {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"regexp"
 	"strings"
+
+	"patchbay/appliance/cli"
 )
 
 // maxPattern bounds the regular expression of a filter, in bytes.
@@ -34,8 +36,7 @@ var filterKinds = []struct{ word, help string }{
 // splitFilter divides a line at the "|" of a filter. Only what is shown can be
 // filtered: elsewhere "|" is a character.
 func splitFilter(line string) (command, pipe string, ok bool) {
-	words := strings.Fields(line)
-	if len(words) == 0 || len(words[0]) < 2 || !strings.HasPrefix("show", strings.ToLower(words[0])) && !strings.HasPrefix("more", strings.ToLower(words[0])) {
+	if !cli.Shows(line) {
 		return line, "", false
 	}
 	return strings.Cut(line, "|")

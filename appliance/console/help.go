@@ -97,7 +97,7 @@ func (s *Session) execHelp(line string) ([]config.HelpLine, *cli.Error) {
 			}
 		}
 	}
-	if len(list) > 0 && strings.HasPrefix("show", strings.ToLower(cli.Split(line + " x")[0].Text)) && slices.ContainsFunc(list, func(l config.HelpLine) bool { return l.Word == "<cr>" }) {
+	if cli.Shows(line) && slices.ContainsFunc(list, func(l config.HelpLine) bool { return l.Word == "<cr>" }) {
 		list = append(list, config.HelpLine{Word: "|", Text: "Filter what is shown"})
 	}
 	sortHelp(list)

@@ -3,6 +3,7 @@ package console
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -30,7 +31,12 @@ func TestShowJSON(t *testing.T) {
 	if len(lines) < 14 {
 		t.Errorf("only %d commands", len(lines))
 	}
-	for _, line := range lines {
+	told, err := os.ReadFile("../../docs/JSON.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, own, _ := strings.Cut(string(told), "## Of the session")
+	for k, line := range lines {
 		var out bytes.Buffer
 		if err := b.Exec(t.Context(), &out, line+" | json"); err != nil {
 			t.Errorf("%s | json: %v", line, err)
@@ -40,6 +46,26 @@ func TestShowJSON(t *testing.T) {
 		d := json.NewDecoder(&out)
 		if err := d.Decode(&doc); err != nil || len(doc) == 0 || d.More() {
 			t.Errorf("%s | json: %v, %v, and more: %v", line, doc, err, d.More())
+		}
+		names(doc, func(name string) {
+			if k > 0 && !strings.Contains(own, "`"+name+"`") { // the first is the appliance's
+				t.Errorf("docs/JSON.md does not have %s of %s", name, line)
+			}
+		})
+	}
+}
+
+// names calls f with the names of the fields in a document.
+func names(v any, f func(string)) {
+	switch v := v.(type) {
+	case map[string]any:
+		for name, in := range v {
+			f(name)
+			names(in, f)
+		}
+	case []any:
+		for _, in := range v {
+			names(in, f)
 		}
 	}
 }
