@@ -46,7 +46,7 @@ type packetDevice struct {
 	slot    int // bytes of one slot
 	next    int // slot that the kernel fills next
 	frame   Frame
-	wait    waiter // for rx and wake
+	wait    waiter    // for rx and wake
 	copied  []byte    // a frame that is too long for a slot
 	super   segmenter // what is left of the last frame longer than the MTU
 	whole   Frame     // that frame, but for its data

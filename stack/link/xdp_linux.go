@@ -53,8 +53,8 @@ type xdpReader struct {
 	sockets []*xdpSocket
 
 	reading sync.Mutex // held while the rings are in use
-	wait    waiter // for the sockets, and for Close
-	turn    int // socket that is looked at first
+	wait    waiter     // for the sockets, and for Close
+	turn    int        // socket that is looked at first
 	frame   Frame
 	pieces  []byte    // of a frame that is not whole yet, or too long for its place
 	super   segmenter // what is left of the last frame longer than the MTU

@@ -233,7 +233,7 @@ func TestXDPRunts(t *testing.T) {
 			must(t, err)
 			_, err = c.WriteTo([]byte("x"), &net.UDPAddr{IP: net.ParseIP(ipBox), Port: 69})
 			must(t, err)
-			got := make(map[int]int) // datagrams by bytes
+			got := make(map[int]int)                                      // datagrams by bytes
 			for got[1] == 0 || d.name == "xdp native" && got[1000] < 10 { // there the peer cuts them
 				p, _ := r.next(t, stack.UDP)
 				got[len(p.Payload())]++
