@@ -91,7 +91,7 @@ func showCPU(x *execution, _ cli.Args) error {
 		if ok = ok && measured; !ok {
 			return refuse("%% CPU utilization has not been measured: the box has only begun, or its host does not tell")
 		}
-		percent[k] = min(100, int(busy*100/float64(runtime.GOMAXPROCS(0))+0.5))
+		percent[k] = min(100, int(busy*100/float64(min(runtime.GOMAXPROCS(0), runtime.NumCPU()))+0.5))
 	}
 	x.printf("CPU utilization for 5 seconds = %d%%; 1 minute: %d%%; 5 minutes: %d%%\n", percent[0], percent[1], percent[2])
 	return nil

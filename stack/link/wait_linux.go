@@ -15,16 +15,21 @@ import (
 // monitor wakes up to give the processor to somebody else, who is woken too, and
 // who comes back has to find another. While packets keep coming that costs more
 // than to forward them. So a reader that was last woken soon waits the next time
-// without the runtime's knowing, for as long as patient, and keeps its processor.
+// without the runtime's knowing, and keeps its processor.
 // The runtime can still interrupt it, by the signal it has for that.
 type waiter struct {
 	fds  []unix.PollFd
 	soon bool // the last wait was short
 }
 
-// patient is how long a waiter keeps its processor while nothing comes. Calls send
-// a packet every 20 ms, so that a few hundred of them keep it.
-const patient = 2 * time.Millisecond
+// patient is how long a waiter may keep its processor while nothing comes, and
+// soon how long a wait is short. The runtime takes the processor of who has had it
+// for 10 ms, so that patient is for one that was told not to (asyncpreemptoff);
+// a timer nearer than the kernel's tick would cost more than the wait.
+const (
+	patient = 20 * time.Millisecond
+	soon    = 5 * time.Millisecond
+)
 
 // newWaiter returns a waiter for what can be read from fds.
 func newWaiter(fds ...int) waiter {
@@ -51,7 +56,7 @@ func (w *waiter) wait() error {
 	if _, err := unix.Poll(w.fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
 		return err
 	}
-	w.soon = time.Since(start) < patient
+	w.soon = time.Since(start) < soon
 	return nil
 }
 
