@@ -100,7 +100,7 @@ func showCPU(x *execution, _ cli.Args) (s shownCPU, _ error) {
 		if ok = ok && measured; !ok {
 			return s, refuse("%% CPU utilization has not been measured: the box has only begun, or its host does not tell")
 		}
-		*over.percent = min(100, int(busy*100/float64(runtime.GOMAXPROCS(0))+0.5))
+		*over.percent = min(100, int(busy*100/float64(min(runtime.GOMAXPROCS(0), runtime.NumCPU()))+0.5))
 	}
 	return s, nil
 }

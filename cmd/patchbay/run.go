@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -75,6 +76,8 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 				return fmt.Errorf("--console: %w", err)
 			}
 			defer term.Close()
+			// A link that waits for its next packet keeps a processor of Go's.
+			runtime.GOMAXPROCS(runtime.NumCPU() + len(fl.links))
 			ctx, stop := term.stopped(cmd.Context())
 			defer stop()
 			for {

@@ -46,7 +46,7 @@ type packetDevice struct {
 	slot    int // bytes of one slot
 	next    int // slot that the kernel fills next
 	frame   Frame
-	waits   [2]unix.PollFd
+	wait    waiter    // for rx and wake
 	copied  []byte    // a frame that is too long for a slot
 	super   segmenter // what is left of the last frame longer than the MTU
 	whole   Frame     // that frame, but for its data
@@ -126,6 +126,7 @@ func newPacketDevice(ts *trunks, name string, opt Options) (_ *packetDevice, err
 	if err := d.openRing(); err != nil {
 		return nil, err
 	}
+	d.wait = newWaiter(d.rx, d.wake)
 	for i := range d.msgs {
 		d.msgs[i].Iov = &d.iovs[i]
 		d.msgs[i].SetIovlen(1)
@@ -323,11 +324,10 @@ func forMe(b []byte) bool {
 
 // poll waits for a frame or for Close.
 func (d *packetDevice) poll() error {
-	d.waits = [2]unix.PollFd{{Fd: int32(d.rx), Events: unix.POLLIN}, {Fd: int32(d.wake), Events: unix.POLLIN}}
-	if _, err := unix.Poll(d.waits[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
+	if err := d.wait.wait(); err != nil {
 		return fmt.Errorf("link: waiting for %s: %w", d.name, err)
 	}
-	if d.waits[0].Revents&unix.POLLERR == 0 {
+	if !d.wait.failed(0) {
 		return nil
 	}
 	// The device went down, which passes, or away, which does not. Asking

@@ -53,8 +53,8 @@ type xdpReader struct {
 	sockets []*xdpSocket
 
 	reading sync.Mutex // held while the rings are in use
-	waits   []unix.PollFd
-	turn    int // socket that is looked at first
+	wait    waiter     // for the sockets, and for Close
+	turn    int        // socket that is looked at first
 	frame   Frame
 	pieces  []byte    // of a frame that is not whole yet, or too long for its place
 	super   segmenter // what is left of the last frame longer than the MTU
@@ -209,8 +209,11 @@ func (d *xdpDevice) leave() error {
 
 // reader returns a reader of some sockets.
 func (d *xdpDevice) reader(sockets ...*xdpSocket) *xdpReader {
-	r := &xdpReader{d: d, sockets: sockets, waits: make([]unix.PollFd, len(sockets)+1)}
-	return r
+	var fds []int
+	for _, s := range sockets {
+		fds = append(fds, s.fd)
+	}
+	return &xdpReader{d: d, sockets: sockets, wait: newWaiter(append(fds, d.wake)...)}
 }
 
 // setOthers implements trunkUser. The program keeps their frames away.
@@ -372,16 +375,11 @@ const (
 
 // poll waits for a frame or for Close.
 func (r *xdpReader) poll() error {
-	last := len(r.sockets)
-	for i, s := range r.sockets {
-		r.waits[i] = unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN}
-	}
-	r.waits[last] = unix.PollFd{Fd: int32(r.d.wake), Events: unix.POLLIN}
-	if _, err := unix.Poll(r.waits, -1); err != nil && !errors.Is(err, unix.EINTR) {
+	if err := r.wait.wait(); err != nil {
 		return fmt.Errorf("link: waiting for %s: %w", r.d.name, err)
 	}
 	for i := range r.sockets {
-		if r.waits[i].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) == 0 {
+		if !r.wait.failed(i) {
 			continue
 		}
 		// The kernel unbinds the sockets of a device that goes away.
