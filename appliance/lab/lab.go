@@ -101,7 +101,7 @@ type HostFor func(place Place, addr netip.Addr) (Host, error)
 // namespaces. The networks and the home router are the caller's, too. Close
 // closes the hosts.
 func NewLab(o Options, hosts HostFor) (*Lab, error) {
-	l := &Lab{CA: o.CA}
+	l := &Lab{CA: o.CA, exposure: newExposure()}
 	if err := l.build(o, hosts); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("lab: %w", err)
@@ -142,8 +142,7 @@ func (l *Lab) build(o Options, hosts HostFor) (err error) {
 // router at 198.51.100.30. The appliance, 203.0.113.2 and 10.20.0.1, is to be
 // put between Outside and Inside.
 func NewMemoryLab(o Options) (*Lab, error) {
-	l := &Lab{CA: o.CA, Internet: NewNetwork(o.MTU), LAN: NewNetwork(o.MTU), Home: NewNetwork(o.MTU)}
-	l.exposure = &exposure{found: make(map[string]int)}
+	l := &Lab{CA: o.CA, Internet: NewNetwork(o.MTU), LAN: NewNetwork(o.MTU), Home: NewNetwork(o.MTU), exposure: newExposure()}
 	l.Internet.Filter = func(b []byte) bool {
 		l.exposure.watch(b)
 		return o.OutsideFilter == nil || o.OutsideFilter(b)
