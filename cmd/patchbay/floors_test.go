@@ -14,7 +14,7 @@ import (
 var floors = map[string]int{
 	"cmd/patchbay": 8, "pcaps": 8,
 	"appliance/console": 7, "appliance/lab": 7, "image": 7, "image/guest": 7,
-	"appliance":            6,
+	"appliance": 6, "appliance/lab/topology": 6,
 	"appliance/phoneproxy": 5,
 	"inspect/sip":          4,
 	"inspect/sdp":          3, "inspect/skinny": 3, "inspect/tftp": 3,
