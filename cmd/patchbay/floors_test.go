@@ -13,7 +13,7 @@ import (
 // floors below its own.
 var floors = map[string]int{
 	"cmd/patchbay": 8, "pcaps": 8,
-	"appliance/console": 7, "appliance/lab": 7, "image": 7, "image/guest": 7,
+	"appliance/console": 7, "appliance/lab": 7, "appliance/lab/rig": 7, "image": 7, "image/guest": 7,
 	"appliance": 6, "appliance/lab/topology": 6,
 	"appliance/phoneproxy": 5,
 	"inspect/sip":          4,
@@ -33,9 +33,9 @@ var kept = []struct {
 	{"gvisor.dev/gvisor", []string{"stack/host"}},
 	{"golang.zx2c4.com/wireguard", []string{"stack/link"}},
 	{"github.com/google/gopacket", []string{"stack/link"}},
-	{"golang.org/x/sys", []string{"stack/link", "image/guest", "appliance/lab"}},
+	{"golang.org/x/sys", []string{"stack/link", "image/guest", "appliance/lab", "appliance/lab/rig"}},
 	{"github.com/pion/srtp", []string{"appliance/media", "appliance/lab"}},
-	{"github.com/vishvananda", []string{"stack/link", "appliance/lab", "image/guest"}},
+	{"github.com/vishvananda", []string{"stack/link", "appliance/lab", "appliance/lab/rig", "image/guest"}},
 	{"software.sslmate.com/src/go-pkcs12", []string{"appliance/pki"}},
 	{"github.com/smallstep", []string{"appliance/pki"}},
 	{"github.com/micromdm", nil}, // in tests alone

@@ -38,7 +38,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(runCommand(), execCommand(), checkCommand(), importCommand(), demoCommand(), replayCommand(), caCommand(), pkiCommand(), ctlCommand(), sgnCommand(), versionCommand())
+	c.AddCommand(runCommand(), execCommand(), checkCommand(), importCommand(), demoCommand(), labCommand(), replayCommand(), caCommand(), pkiCommand(), ctlCommand(), sgnCommand(), versionCommand())
 	return c
 }
 
