@@ -8,9 +8,9 @@
 GO       ?= go
 STATIC   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES := tftp-hpa atftp tftpd-hpa curl openssl iproute2 tshark \
-            baresip-core sip-tester kamailio iperf3 nftables openssh-client
+            baresip-core sip-tester kamailio iperf3 nftables openssh-client skopeo
 
-.PHONY: all demo test replay replay-verify import-report packages check fuzz bench sipp build clean
+.PHONY: all demo test replay replay-verify import-report packages check fuzz bench sipp lab-nodes build clean
 
 all: build
 
@@ -22,6 +22,12 @@ demo:
 
 test: packages check
 	$(GO) test -race -timeout 15m ./...
+
+# Definitions of the box for containerlab, GNS3 and EVE-NG, in lab-nodes/. GNS3 wants
+# the virtual machine's disk: make lab-nodes IMAGE=path/to/patchbay.qcow2
+IMAGE ?=
+lab-nodes: build
+	./patchbay lab nodes --out lab-nodes $(if $(IMAGE),--image $(IMAGE))
 
 # The regression suite: what comes of packets that arrive at a box. A difference
 # that is meant is accepted with "go test ./pcaps -update".

@@ -22,7 +22,7 @@ var floors = map[string]int{
 	"appliance/importer": 3,
 	"inspect":            2, "appliance/config": 2, "appliance/ctl": 2,
 	"nat": 1, "stack/link": 1, "stack/host": 1,
-	"stack": 0, "appliance/cli": 0, "appliance/dns": 0, "appliance/license": 0, "appliance/logging": 0, "appliance/pki": 0,
+	"stack": 0, "appliance/cli": 0, "appliance/dns": 0, "appliance/lab/node": 0, "appliance/license": 0, "appliance/logging": 0, "appliance/pki": 0,
 }
 
 // kept says where a library may be imported, and nowhere else.

@@ -53,7 +53,7 @@ Its files are in ` + rig.Dir + `/NAME: the box's log and flash, and its
 configuration. Namespaces are pblab-NAME-HOST, for "ip netns exec" as well.`,
 	}
 	c.PersistentFlags().StringVar(&fl.name, "name", "", "of the lab; default: its topology's, or the only lab there is")
-	c.AddCommand(fl.upCommand(), fl.callCommand(), fl.shellCommand(), fl.captureCommand(), fl.execCommand(), fl.listCommand(), fl.downCommand(), topologiesCommand())
+	c.AddCommand(fl.upCommand(), fl.callCommand(), fl.shellCommand(), fl.captureCommand(), fl.execCommand(), fl.listCommand(), fl.downCommand(), topologiesCommand(), nodesCommand())
 	return c
 }
 

@@ -8,13 +8,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// labCommand is for Linux only: it is made of network namespaces.
+// labCommand is for Linux only, but for what it writes: labs are made of network
+// namespaces.
 func labCommand() *cobra.Command {
-	return &cobra.Command{
+	c := &cobra.Command{
 		Use:   "lab",
 		Short: "Build a network of namespaces around the box, and make calls in it",
-		RunE: func(*cobra.Command, []string) error {
-			return errors.New("this needs Linux: it makes network namespaces")
-		},
+		RunE:  func(*cobra.Command, []string) error { return errors.New("this needs Linux: it makes network namespaces") },
 	}
+	c.AddCommand(nodesCommand())
+	return c
 }

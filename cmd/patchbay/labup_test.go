@@ -334,6 +334,35 @@ func TestLabRefusals(t *testing.T) {
 	checkGone(t, &rig.Rig{Name: name})
 }
 
+// TestRunWaits has a device come after the box that wants it, as in a container.
+func TestRunWaits(t *testing.T) {
+	t.Parallel()
+	n := newTestNet(t, overTUN)
+	l, err := newLinks([]string{"outside=packet:pblate", "inside=tun:pbnone"})
+	must(t, err)
+	n.within(t, n.box, func() error {
+		start := time.Now()
+		if err := l.await(t.Context(), 0); err != nil {
+			return err
+		}
+		if _, err := net.InterfaceByName("pblate"); err == nil || time.Since(start) > patience {
+			return fmt.Errorf("without --wait: device %v after %v", err, time.Since(start))
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := l.await(ended, patience); !errors.Is(err, context.Canceled) {
+			return fmt.Errorf("interrupted: %v", err)
+		}
+		late := time.AfterFunc(3*devicePoll, func() { ipCommand("-n", n.box, "link", "add", "pblate", "type", "veth", "peer", "name", "pbpeer") })
+		defer late.Stop()
+		if err := l.await(t.Context(), patience); err != nil {
+			return err
+		}
+		_, err := net.InterfaceByName("pblate")
+		return err
+	})
+}
+
 // TestLabKilled kills the box and the phones in the middle of a call. "lab down"
 // finds and takes away what is left.
 func TestLabKilled(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +30,7 @@ type runFlags struct {
 	file, flash, level, socket, ssh string
 	links                           []string
 	lenient, console                bool
+	wait                            time.Duration
 }
 
 // errReload ends a box that is to begin anew.
@@ -84,6 +87,7 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 	f.StringArrayVar(&fl.links, "link", nil, "NAMEIF=DRIVER:DEVICE; once for each interface")
 	f.StringVar(&fl.socket, "socket", "", "where \"patchbay exec\" reaches the box; default: "+controlName+" in the flash directory")
 	f.StringVar(&fl.ssh, "ssh", "", "also serve SSH on ADDRESS:PORT of the host")
+	f.DurationVar(&fl.wait, "wait", 0, "how long to wait for devices that are not there yet, as in a container")
 	f.BoolVar(&fl.console, "console", true, "the console is on standard input, if that is a terminal")
 	f.BoolVar(&fl.lenient, "lenient", false, "leave out the lines that would be refused, and what depends on them")
 	f.StringVar(&fl.level, "log-level", "", "debug, info, warn or error: all that is logged goes to standard error; default: what \"logging console\" says, and errors")
@@ -107,6 +111,9 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 	r, _ := text.Running()
 	links, err := newLinks(fl.links)
 	if err != nil {
+		return err
+	}
+	if err := links.await(ctx, fl.wait); err != nil {
 		return err
 	}
 	opt := appliance.Options{Open: links.open, Store: store, Console: os.Stderr, ConsoleLevel: errorsLevel}
@@ -256,6 +263,32 @@ func newLinks(args []string) (*hostLinks, error) {
 		l.of[name] = device
 	}
 	return l, nil
+}
+
+// devicePoll is how often it is looked for a device.
+const devicePoll = 100 * time.Millisecond
+
+// await waits until all devices are there that a driver does not make itself. One
+// that is not there in time is told by the driver.
+func (l *hostLinks) await(ctx context.Context, wait time.Duration) error {
+	limit := time.Now().Add(wait)
+	for _, of := range l.of {
+		driver, device, _ := strings.Cut(of, ":")
+		if driver == "tun" {
+			continue
+		}
+		for {
+			if _, err := net.InterfaceByName(device); err == nil || !time.Now().Before(limit) {
+				break
+			}
+			select {
+			case <-time.After(devicePoll):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
 }
 
 // tell logs the links of interfaces that r does not have: they may be configured
