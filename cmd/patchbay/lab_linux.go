@@ -208,7 +208,7 @@ in the clear. Exits 1 if a step failed.`,
 }
 
 // labCall makes calls in a lab.
-func labCall(cmd *cobra.Command, r *rig.Rig, acts []topology.Act, cf callFlags) error {
+func labCall(cmd *cobra.Command, r *rig.Rig, acts []topology.Act, cf callFlags) (err error) {
 	if cf.duration < 200*time.Millisecond {
 		return fmt.Errorf("--duration %v: at least 200ms are needed to tell a tone", cf.duration)
 	}
@@ -244,7 +244,7 @@ func labCall(cmd *cobra.Command, r *rig.Rig, acts []topology.Act, cf callFlags) 
 	if err != nil {
 		return err
 	}
-	defer unwatch()
+	defer func() { err = errors.Join(err, unwatch()) }()
 	failed := 0
 	enc := json.NewEncoder(cmd.OutOrStdout())
 	results := lab.Play(ctx, l, playOf(acts), lab.CallOptions{Talk: cf.duration, NoHold: !cf.hold, Step: func(s lab.StepResult) {
@@ -330,13 +330,17 @@ func playOf(acts []topology.Act) []lab.Act {
 	return all
 }
 
-// watchPublic has the lab look at what passes its public nets.
-func watchPublic(ctx context.Context, r *rig.Rig, l *lab.Lab) (stop func(), err error) {
+// watchPublic has the lab look at what passes its public nets. The error of stop is
+// that it could not.
+func watchPublic(ctx context.Context, r *rig.Rig, l *lab.Lab) (stop func() error, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
-	stop = func() {
+	var mu sync.Mutex
+	var errs []error
+	stop = func() error {
 		cancel()
 		wg.Wait()
+		return errors.Join(errs...)
 	}
 	for _, n := range r.Topology.Nets {
 		if !n.Public {
@@ -344,16 +348,23 @@ func watchPublic(ctx context.Context, r *rig.Rig, l *lab.Lab) (stop func(), err 
 		}
 		c, err := r.Capture(n.Name)
 		if err != nil {
-			stop()
-			return nil, err
+			return nil, errors.Join(err, stop())
 		}
 		wg.Go(func() {
 			defer c.Close()
-			c.Run(ctx, func(_ time.Time, frame []byte) {
+			err := c.Run(ctx, func(_ time.Time, frame []byte) {
 				if p := rig.IPv4(frame); p != nil {
 					l.Watch(p)
 				}
 			})
+			if err == nil && c.Dropped() > 0 {
+				err = fmt.Errorf("%d frames came too fast to be looked at", c.Dropped())
+			}
+			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, fmt.Errorf("watching net %s: %w", n.Name, err))
+			}
 		})
 	}
 	return stop, nil

@@ -14,7 +14,9 @@ func labCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "lab",
 		Short: "Build a network of namespaces around the box, and make calls in it",
-		RunE:  func(*cobra.Command, []string) error { return errors.New("this needs Linux: it makes network namespaces") },
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("this needs Linux: it makes network namespaces")
+		},
 	}
 	c.AddCommand(nodesCommand())
 	return c

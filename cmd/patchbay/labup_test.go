@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -43,6 +44,9 @@ func newLabName(t testing.TB) string {
 		t.Skip("needs root and network namespaces")
 	}
 	needs(t, "nftables (nft)")
+	if err := labKernel(); err != nil {
+		t.Skip("needs network namespaces and NAT by nftables in the kernel: ", err)
+	}
 	removeStaleLabs.Do(func() { downStaleLabs(t) })
 	name := fmt.Sprintf("pbt%s_%s", strconv.FormatInt(int64(os.Getpid()), 36), strconv.FormatInt(int64(labCount.Add(1)), 36))
 	t.Cleanup(func() {
@@ -59,6 +63,31 @@ func newLabName(t testing.TB) string {
 	})
 	return name
 }
+
+// labKernel tries what labs want of the kernel, in a namespace that is thrown away.
+var labKernel = sync.OnceValue(func() error {
+	nft, err := lookPath("nft")
+	if err != nil {
+		return err
+	}
+	c := exec.Command(nft, "-f", "-")
+	c.Stdin = strings.NewReader(`table ip probe {
+	chain out {
+		type nat hook postrouting priority 100;
+		oifname "lo" masquerade
+	}
+	chain forward {
+		type filter hook forward priority 0;
+		ct state established,related accept
+	}
+}
+`)
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+})
 
 // removeStaleLabs has downStaleLabs run once.
 var removeStaleLabs sync.Once
@@ -332,6 +361,29 @@ func TestLabRefusals(t *testing.T) {
 		t.Errorf("a configuration that is refused: %v\n%s", err, out)
 	}
 	checkGone(t, &rig.Rig{Name: name})
+}
+
+// TestLabLeftOver takes away what is no lab: a name that never became a namespace,
+// and files that say nothing.
+func TestLabLeftOver(t *testing.T) {
+	t.Parallel()
+	name := newLabName(t)
+	r := &rig.Rig{Name: name}
+	must(t, os.MkdirAll("/run/netns", 0o755))
+	must(t, os.WriteFile(filepath.Join("/run/netns", r.Namespace("far")), nil, 0))
+	must(t, os.MkdirAll(filepath.Join(rig.Dir, name), 0o700))
+	must(t, os.WriteFile(filepath.Join(rig.Dir, name, "rig.json"), []byte("{"), 0o600))
+	if out := mustLab(t, "list"); !strings.Contains(out, name) || !strings.Contains(out, "left over: patchbay lab down "+name) {
+		t.Errorf("list:\n%s", out)
+	}
+	if out, err := runLab(t, "call", name); err == nil || !strings.Contains(out, "rig.json: ") {
+		t.Errorf("call: %v\n%s", err, out)
+	}
+	if out, err := runLab(t, "up", "direct", "--name", name); err == nil || !strings.Contains(out, "lab "+name+" is there already") {
+		t.Errorf("up: %v\n%s", err, out)
+	}
+	mustLab(t, "down", name)
+	checkGone(t, r)
 }
 
 // TestRunWaits has a device come after the box that wants it, as in a container.

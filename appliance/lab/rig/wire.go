@@ -22,8 +22,9 @@ import (
 	"patchbay/appliance/lab/topology"
 )
 
-// bridgeName is the bridge in the namespace of a net. No host can have that name.
-const bridgeName = "switch0"
+// bridgeName is the bridge in the namespace of a net. No host can have that name,
+// which is not a topology.ValidName.
+const bridgeName = "net-bridge"
 
 // sysctl sets /proc/sys/net/name of the thread's namespace. A kernel without it
 // does without.

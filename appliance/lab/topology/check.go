@@ -39,9 +39,10 @@ func (p *parser) check() {
 	p.checkActs()
 }
 
-// checkNames: one name is one thing.
+// checkNames: one name is one thing. Hosts and nets are devices, too, and "all" and
+// "default" are in /proc/sys/net where devices are.
 func (p *parser) checkNames() {
-	seen := map[string]bool{BoxName: true}
+	seen := map[string]bool{BoxName: true, "lo": true, "all": true, "default": true}
 	add := func(at pos, name string) {
 		if seen[name] {
 			p.fail(at, "the name %q is taken", name)

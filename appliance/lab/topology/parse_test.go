@@ -97,6 +97,7 @@ func TestFaults(t *testing.T) {
 		{"gateway elsewhere", "via 10.20.0.1", "via 10.21.0.1", `14:9: the gateway 10.21.0.1 is on no net`},
 		{"name taken", "host    ucm", "host    wan", `14:9: the name "wan" is taken`},
 		{"name of the box", "host    ucm", "host    box", `14:9: the name "box" is taken`},
+		{"name of a device that all have", "host    ucm", "host    lo", `14:9: the name "lo" is taken`},
 		{"name with a dash", "host    ucm", "host    u-cm", `14:9: "u-cm" is no name`},
 		{"manager without a host", "manager main 10.20.0.11", "manager main 10.20.0.12", `15:9: no host has the address 10.20.0.12`},
 		{"backup that is not there", "backup other", "backup third", `15:9: there is no other call manager "third"`},
