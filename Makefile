@@ -8,13 +8,13 @@
 GO       ?= go
 STATIC   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES := tftp-hpa atftp tftpd-hpa curl openssl iproute2 tshark \
-            baresip-core sip-tester kamailio iperf3 nftables openssh-client
+            baresip-core sip-tester kamailio iperf3 nftables openssh-client skopeo
 
 # What the benchmarks compare with.
 PEERS    := rtpengine-daemon iproute2 gcc make libc6-dev libssl-dev
 
 .PHONY: all demo test replay replay-verify import-report packages check fuzz bench bench-links bench-srtp \
-        sipp build clean
+        sipp lab-nodes build clean
 
 all: build
 
@@ -26,6 +26,12 @@ demo:
 
 test: packages check
 	$(GO) test -race -timeout 15m ./...
+
+# Definitions of the box for containerlab, GNS3 and EVE-NG, in lab-nodes/. GNS3 wants
+# the virtual machine's disk: make lab-nodes IMAGE=path/to/patchbay.qcow2
+IMAGE ?=
+lab-nodes: build
+	./patchbay lab nodes --out lab-nodes $(if $(IMAGE),--image $(IMAGE))
 
 # The regression suite: what comes of packets that arrive at a box. A difference
 # that is meant is accepted with "go test ./pcaps -update".

@@ -31,6 +31,10 @@ type CallManagerConfig struct {
 
 	SCCPPort, SIPPort, TFTPPort uint16 // 0: 2000, 5060 and 69
 
+	// Backup is the manager that phones are told to go to when this one is
+	// gone, at the same ports; zero is none.
+	Backup netip.Addr
+
 	// DelayedOffer sends INVITEs without SDP, and takes the offer from the
 	// 200, as UCM does by default.
 	DelayedOffer bool
@@ -128,7 +132,7 @@ func NewCallManager(c CallManagerConfig) (*CallManager, error) {
 		m.Close()
 		return nil, fmt.Errorf("lab: call manager: %w", err)
 	}
-	m.writeFiles()
+	m.writeFiles(m.tftp)
 	return m, nil
 }
 
@@ -189,8 +193,8 @@ func (m *CallManager) accept(l net.Listener, serve func(*session)) {
 	}
 }
 
-// writeFiles puts what a UCM has for its phones on the TFTP server.
-func (m *CallManager) writeFiles() {
+// writeFiles puts what a UCM has for its phones on a TFTP server.
+func (m *CallManager) writeFiles(to *TFTPServer) {
 	addr := m.config.Host.Addr().String()
 	for i, l := range m.config.Lines {
 		v := configValues{
@@ -200,14 +204,17 @@ func (m *CallManager) writeFiles() {
 			UUID:     m.uuid(), Contact: m.uuid(),
 			Manager: addr, Line: l.Number, Load: "SCCP41.9-4-2SR3-1S",
 		}
+		if m.config.Backup.IsValid() {
+			v.Backup = m.config.Backup.String()
+		}
 		if l.Protocol == SIP {
 			v.Load = "SIP41.9-4-2SR3-1S"
 		}
-		m.tftp.Put(l.Device+".cnf.xml", v.file())
+		to.Put(l.Device+".cnf.xml", v.file())
 	}
-	m.tftp.Put("XMLDefault.cnf.xml", defaultConfigFile(addr, int(m.config.SCCPPort)))
-	m.tftp.Put("Ringlist.xml", []byte(ringList))
-	m.tftp.Put("dialplan.xml", []byte("<DIALTEMPLATE><TEMPLATE MATCH=\"*\" Timeout=\"5\"/></DIALTEMPLATE>\n"))
+	to.Put("XMLDefault.cnf.xml", defaultConfigFile(addr, int(m.config.SCCPPort)))
+	to.Put("Ringlist.xml", []byte(ringList))
+	to.Put("dialplan.xml", []byte("<DIALTEMPLATE><TEMPLATE MATCH=\"*\" Timeout=\"5\"/></DIALTEMPLATE>\n"))
 }
 
 // random returns n random bytes in hex.

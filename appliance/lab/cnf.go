@@ -25,6 +25,7 @@ type DeviceConfig struct {
 	EncrConfig    bool              // the file itself is to be encrypted next time
 	CAPF          string            // processNodeName of the CAPF
 	ProxyURL      string            // proxyServerURL
+	ServicesURL   string            // servicesURL
 	SRST          string            // srstOption
 	Line, Contact string            // of the first SIP line
 	Vendor        map[string]string // vendorConfig, flat
@@ -147,6 +148,8 @@ func (c *DeviceConfig) set(path []string, text string) error {
 		c.EncrConfig = text == "true"
 	case name == "proxyServerURL":
 		c.ProxyURL = text
+	case name == "servicesURL":
+		c.ServicesURL = text
 	case name == "srstOption":
 		c.SRST = text
 	case name == "processNodeName" && within(path, "capf"):
@@ -194,6 +197,11 @@ var configFile = template.Must(template.New("cnf").Parse(`<?xml version="1.0" en
 <ports><ethernetPhonePort>{{.SCCPPort}}</ethernetPhonePort><sipPort>{{.SIPPort}}</sipPort><securedSipPort>5061</securedSipPort>
 <mgcpPorts><listen>2427</listen><keepAlive>2428</keepAlive></mgcpPorts></ports>
 <processNodeName>{{.Manager}}</processNodeName></callManager></member>
+{{- if .Backup}}
+<member priority="1"><callManager><name>ucm-b</name>
+<ports><ethernetPhonePort>{{.SCCPPort}}</ethernetPhonePort><sipPort>{{.SIPPort}}</sipPort><securedSipPort>5061</securedSipPort></ports>
+<processNodeName>{{.Backup}}</processNodeName></callManager></member>
+{{- end}}
 </members></callManagerGroup>
 <srstInfo uuid="{cd241e11-4a58-4d3d-9661-f06c912a18a3}"><name>Disable</name><srstOption>Disable</srstOption>
 <userModifiable>false</userModifiable><ipAddr1></ipAddr1><port1>2000</port1><isSecure>false</isSecure></srstInfo>
@@ -235,6 +243,7 @@ type configValues struct {
 	CTI, SCCPPort, SIPPort  int
 	Protocol, UUID, Manager string
 	Line, Contact, Load     string
+	Backup                  string // address of the second manager; "": there is none
 }
 
 func (v configValues) file() []byte {

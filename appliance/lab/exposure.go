@@ -20,6 +20,8 @@ type exposure struct {
 	found map[string]int // packets by what they show
 }
 
+func newExposure() *exposure { return &exposure{found: make(map[string]int)} }
+
 // watch looks at one IPv4 packet. Any tone that can be heard in UDP is plain
 // RTP: ciphertext has none. In TCP it looks for SIP and for SCCP's Register.
 func (e *exposure) watch(b []byte) {
@@ -68,8 +70,13 @@ func (e *exposure) list() []string {
 	return l
 }
 
-// Exposed returns what crossed the Internet of a memory lab in the clear: RTP
-// in which a tone can be heard, SIP, SCCP. With an honest box it is empty.
+// Watch looks at an IPv4 packet that somebody else has seen on a network of the
+// lab where nothing may pass in the clear. Several goroutines may use it.
+func (l *Lab) Watch(packet []byte) { l.exposure.watch(packet) }
+
+// Exposed returns what was seen in the clear on the Internet of a memory lab, or
+// by Watch: RTP in which a tone can be heard, SIP, SCCP. With an honest box it is
+// empty.
 func (l *Lab) Exposed() []string {
 	if l.exposure == nil {
 		return nil

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -90,6 +91,35 @@ func create(t, parent *x509.Certificate, pub *rsa.PublicKey, key *rsa.PrivateKey
 // PEM returns the CA's certificate as "crypto ca authenticate" takes it.
 func (ca *CA) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Cert.Raw})
+}
+
+// KeyPEM returns the CA's private key, PKCS #1, for LoadCA in another process of
+// the same lab.
+func (ca *CA) KeyPEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(ca.Key)})
+}
+
+// LoadCA reads what PEM and KeyPEM have written.
+func LoadCA(cert, key []byte) (*CA, error) {
+	fail := func(err error) (*CA, error) { return nil, fmt.Errorf("lab: CA: %w", err) }
+	c, _ := pem.Decode(cert)
+	k, _ := pem.Decode(key)
+	if c == nil || k == nil {
+		return fail(errors.New("no PEM"))
+	}
+	ca := &CA{rand: rand.Reader, now: time.Now}
+	var err error
+	if ca.Cert, err = x509.ParseCertificate(c.Bytes); err != nil {
+		return fail(err)
+	}
+	if ca.Key, err = x509.ParsePKCS1PrivateKey(k.Bytes); err != nil {
+		return fail(err)
+	}
+	if !ca.Key.PublicKey.Equal(ca.Cert.PublicKey) {
+		return fail(errors.New("the key is not the certificate's"))
+	}
+	ca.alg = ca.Cert.SignatureAlgorithm
+	return ca, nil
 }
 
 // An Identity is a phone's certificate and key.

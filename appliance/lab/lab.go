@@ -34,6 +34,9 @@ type Options struct {
 	// InsideNets are where media addresses inside may lie; nil is 10.20.0.0/24.
 	InsideNets []netip.Prefix
 
+	// Cast is who there is; nil is the cast of the memory lab.
+	Cast *Cast
+
 	CA           *CA  // of the phones; nil makes one with RSA 2048 and SHA-1
 	KeyBits      int  // of the phones' RSA keys; 0 is 2048
 	TLS12        bool // phones speak TLS up to 1.2 instead of 1.0
@@ -57,7 +60,8 @@ type Options struct {
 
 // A Lab is a set of peers around an appliance that somebody else provides.
 type Lab struct {
-	Manager *CallManager
+	Manager  *CallManager            // the first
+	Managers map[string]*CallManager // all, by name
 	// Phones of all kinds, by what they are.
 	Phones []LabPhone
 	CA     *CA
@@ -66,6 +70,7 @@ type Lab struct {
 	Router              *HomeRouter // in front of the phones at home
 
 	exposure        *exposure // of Internet
+	hosts           map[netip.Addr]Host
 	outside, inside stack.Link
 	closers         []io.Closer
 }
@@ -87,32 +92,16 @@ type LabPhone struct {
 	Protocol Protocol
 }
 
-// labPhones are the phones of the memory lab. Addresses are in order of place.
-var labPhones = []struct {
-	place    Place
-	protocol Protocol
-	addr     string
-	mac      string
-	line     string
-	tone     int // Hz
-}{
-	{Inside, SCCP, "10.20.0.50", "02000A140032", "4001", 500},
-	{Inside, SIP, "10.20.0.51", "02000A140033", "4002", 650},
-	{Remote, SCCP, "198.51.100.7", "0200C6336407", "4101", 800},
-	{Remote, SIP, "198.51.100.8", "0200C6336408", "4102", 950},
-	{AtHome, SCCP, "192.168.1.50", "0200C0A80132", "4103", 1100},
-	{AtHome, SIP, "192.168.1.51", "0200C0A80133", "4104", 1250},
-}
-
-// HostFor makes the host of a peer that has addr. NewLab calls it once for the
-// call manager and once for each phone.
+// HostFor makes the host of a peer that has addr. NewLab calls it once for each
+// address of the cast.
 type HostFor func(place Place, addr netip.Addr) (Host, error)
 
-// NewLab makes the peers of the memory lab, at the same addresses, on hosts
-// that the caller provides, as in network namespaces. The networks and the
-// home router are the caller's, too. Close closes the hosts.
+// NewLab makes the peers of the cast, if none is given those of the memory lab at
+// the same addresses, on hosts that the caller provides, as in network
+// namespaces. The networks and the home router are the caller's, too. Close
+// closes the hosts.
 func NewLab(o Options, hosts HostFor) (*Lab, error) {
-	l := &Lab{CA: o.CA}
+	l := &Lab{CA: o.CA, exposure: newExposure()}
 	if err := l.build(o, hosts); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("lab: %w", err)
@@ -132,69 +121,18 @@ func (l *Lab) build(o Options, hosts HostFor) (err error) {
 		o.InsideNets = []netip.Prefix{insideNet}
 	}
 	setDefault(&o.KeyBits, 2048)
+	l.Managers = make(map[string]*CallManager)
+	l.hosts = make(map[netip.Addr]Host)
 	if l.CA == nil {
 		if l.CA, err = NewCA(CAName, 2048, x509.SHA1WithRSA, o.Rand, nil); err != nil {
 			return err
 		}
 	}
-	if err := l.addManager(o, hosts); err != nil {
-		return err
+	cast := o.Cast
+	if cast == nil {
+		cast = memoryCast(o)
 	}
-	for i := range labPhones {
-		if err := l.addPhone(o, hosts, i); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (l *Lab) addManager(o Options, hosts HostFor) error {
-	h, err := hosts(Inside, managerReal)
-	if err != nil {
-		return err
-	}
-	l.closers = append(l.closers, h)
-	c := CallManagerConfig{
-		Host: h, KeepAlive: o.KeepAlive, Expires: o.Expires, DelayedOffer: o.DelayedOffer,
-		MediaNets: o.InsideNets, RefuseUnreachable: !o.LenientManager, Rand: o.Rand, Log: o.Log,
-	}
-	if o.SCCPVersion > managerVersion {
-		c.MaxVersion = o.SCCPVersion
-	}
-	for _, p := range labPhones {
-		c.Lines = append(c.Lines, LineConfig{"SEP" + p.mac, p.line, p.protocol})
-	}
-	if l.Manager, err = NewCallManager(c); err != nil {
-		return err
-	}
-	l.closers = append(l.closers, l.Manager)
-	return nil
-}
-
-func (l *Lab) addPhone(o Options, hosts HostFor, i int) error {
-	p := labPhones[i]
-	h, err := hosts(p.place, netip.MustParseAddr(p.addr))
-	if err != nil {
-		return err
-	}
-	l.closers = append(l.closers, h)
-	c := PhoneConfig{
-		Host: h, Protocol: p.protocol, MAC: p.mac, Line: p.line, Tone: p.tone,
-		AutoAnswer: true, TLS12: o.TLS12, Version: o.SCCPVersion, NoRTCP: o.NoRTCP,
-		TFTP: o.TFTP, Rand: o.Rand, Log: o.Log,
-	}
-	if p.place == Inside {
-		c.TFTP = netip.AddrPortFrom(managerReal, tftpPort)
-	} else if c.Identity, err = l.CA.IssueMIC(p.mac, "7962G", o.KeyBits); err != nil {
-		return err
-	}
-	phone, err := NewPhone(c)
-	if err != nil {
-		return err
-	}
-	l.closers = append(l.closers, phone)
-	l.Phones = append(l.Phones, LabPhone{phone, p.place, p.protocol})
-	return nil
+	return l.addCast(o, cast, hosts)
 }
 
 // NewMemoryLab makes networks in memory and the peers on them, as in reference
@@ -204,8 +142,7 @@ func (l *Lab) addPhone(o Options, hosts HostFor, i int) error {
 // router at 198.51.100.30. The appliance, 203.0.113.2 and 10.20.0.1, is to be
 // put between Outside and Inside.
 func NewMemoryLab(o Options) (*Lab, error) {
-	l := &Lab{CA: o.CA, Internet: NewNetwork(o.MTU), LAN: NewNetwork(o.MTU), Home: NewNetwork(o.MTU)}
-	l.exposure = &exposure{found: make(map[string]int)}
+	l := &Lab{CA: o.CA, Internet: NewNetwork(o.MTU), LAN: NewNetwork(o.MTU), Home: NewNetwork(o.MTU), exposure: newExposure()}
 	l.Internet.Filter = func(b []byte) bool {
 		l.exposure.watch(b)
 		return o.OutsideFilter == nil || o.OutsideFilter(b)

@@ -118,6 +118,7 @@ func testLab(t *testing.T) *Lab {
 	var err error
 	l.Manager, err = NewCallManager(CallManagerConfig{Host: host("10.20.0.11"), Lines: lines, RefuseUnreachable: true, Rand: chance(1)})
 	must(t, err)
+	l.Managers = map[string]*CallManager{"ucm": l.Manager}
 	l.closers = append(l.closers, l.Manager)
 	for i, place := range []Place{Inside, Remote, AtHome} {
 		p, err := NewPhone(PhoneConfig{

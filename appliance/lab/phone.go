@@ -269,11 +269,27 @@ func (p *Phone) connect(ctx context.Context, to netip.AddrPort) (net.Conn, error
 	return t, nil
 }
 
-// Register connects to the call manager and registers the line.
+// Register connects to the first call manager that takes the phone and registers
+// the line. A manager may be gone and a box before it still answer, so one that
+// hangs up is not the last that is tried.
 func (p *Phone) Register(ctx context.Context) error {
-	c, err := p.Connect(ctx)
+	list, err := p.managers()
 	if err != nil {
-		return err
+		return fmt.Errorf("lab: %s: %w", p.name, err)
+	}
+	for _, m := range list {
+		if err = p.register(ctx, m); err == nil || ctx.Err() != nil {
+			break
+		}
+		p.logf("%v", err)
+	}
+	return err
+}
+
+func (p *Phone) register(ctx context.Context, to netip.AddrPort) error {
+	c, err := p.connect(ctx, to)
+	if err != nil {
+		return fmt.Errorf("lab: %s: connect to %v: %w", p.name, to, err)
 	}
 	p.mu.Lock()
 	if p.closed || p.session != nil {
@@ -294,6 +310,12 @@ func (p *Phone) Register(ctx context.Context) error {
 	err = p.Wait(ctx, Idle)
 	if err != nil {
 		s.close()
+		p.mu.Lock()
+		if p.session == s { // it was refused and is still connected
+			p.session = nil
+			p.setLocked(Unregistered)
+		}
+		p.mu.Unlock()
 		return fmt.Errorf("lab: %s: register: %w", p.name, err)
 	}
 	p.logf("registered from %v", s.local())

@@ -90,9 +90,18 @@ func RunCalls(ctx context.Context, l *Lab, o CallOptions) []StepResult {
 	for _, proto := range o.Protocols {
 		r.protocol(proto)
 	}
+	r.conclude()
+	return r.results
+}
+
+// conclude asks everybody what was wrong.
+func (r *runner) conclude() {
+	l := r.lab
 	r.step("call manager saw nothing it cannot have", func(context.Context) ([]Measure, error) {
-		if v := l.Manager.Violations(); len(v) > 0 {
-			return nil, fmt.Errorf("%d violations, first: %s", len(v), v[0])
+		for _, m := range l.Managers {
+			if v := m.Violations(); len(v) > 0 {
+				return nil, fmt.Errorf("%d violations, first: %s", len(v), v[0])
+			}
 		}
 		for _, p := range l.Phones {
 			if c := p.Problems(); len(c) > 0 {
@@ -107,7 +116,6 @@ func RunCalls(ctx context.Context, l *Lab, o CallOptions) []StepResult {
 		}
 		return nil, nil
 	})
-	return r.results
 }
 
 // A runner carries out steps.
@@ -147,13 +155,7 @@ func (r *runner) protocol(proto Protocol) {
 		if p == nil {
 			continue
 		}
-		name := fmt.Sprintf("%s %s phone", place, proto)
-		ok := r.step(name+" boots by TFTP", func(ctx context.Context) ([]Measure, error) {
-			return nil, p.Boot(ctx)
-		}) && r.step(name+" registers", func(ctx context.Context) ([]Measure, error) {
-			return nil, p.Register(ctx)
-		})
-		if ok {
+		if r.bringUp(fmt.Sprintf("%s %s phone", place, proto), p) {
 			up[place] = p
 		}
 	}
@@ -164,6 +166,15 @@ func (r *runner) protocol(proto Protocol) {
 			r.call(fmt.Sprintf("%s: %s calls %s", proto, c[0], c[1]), a, b)
 		}
 	}
+}
+
+// bringUp boots and registers a phone.
+func (r *runner) bringUp(name string, p *Phone) bool {
+	return r.step(name+" boots by TFTP", func(ctx context.Context) ([]Measure, error) {
+		return nil, p.Boot(ctx)
+	}) && r.step(name+" registers", func(ctx context.Context) ([]Measure, error) {
+		return nil, p.Register(ctx)
+	})
 }
 
 // call makes one call with all that belongs to it.

@@ -135,7 +135,7 @@ func TestDeviceConfig(t *testing.T) {
 	got, err := ParseDeviceConfig(v.file())
 	must(t, err)
 	want := &DeviceConfig{
-		Protocol: "SIP", SecurityMode: 1, Transport: 1, CAPF: "10.20.0.11", SRST: "Disable", Line: "4102", Contact: "c-1",
+		Protocol: "SIP", SecurityMode: 1, Transport: 1, CAPF: "10.20.0.11", SRST: "Disable", ServicesURL: "http://10.20.0.11:8080/ccmcip/getservicesmenu.jsp", Line: "4102", Contact: "c-1",
 		Managers: []DeviceManager{{Node: "10.20.0.11", SCCP: 2000, SIP: 5060, SecureSIP: 5061}},
 		Vendor: map[string]string{"disableSpeaker": "false", "pcPort": "0", "settingsAccess": "1", "garp": "0",
 			"voiceVlanAccess": "0", "videoCapability": "0", "webAccess": "0", "spanToPCPort": "0", "loadServer": ""},

@@ -29,23 +29,7 @@ command.`,
 				}
 				socket = filepath.Join(flash, controlName)
 			}
-			line := strings.Join(args, " ")
-			if strings.ContainsAny(line, "\r\n") || len(line) >= maxControlLine {
-				return fmt.Errorf("a command is one line of up to %d bytes", maxControlLine-1)
-			}
-			err := askControl(cmd.Context(), socket, line, cmd.OutOrStdout())
-			var refused refusedError
-			if errors.As(err, &refused) {
-				fmt.Fprintln(cmd.ErrOrStderr(), refused)
-				return errReported
-			}
-			if cmd.Context().Err() != nil && isDebug(line) {
-				return nil // it was interrupted
-			}
-			if err != nil {
-				return fmt.Errorf("%s: %w", socket, err)
-			}
-			return nil
+			return execIn(cmd, socket, args)
 		},
 	}
 	f := c.Flags()
@@ -53,4 +37,25 @@ command.`,
 	f.StringVar(&flash, "flash", "", "the box's flash directory")
 	f.SetInterspersed(false) // what follows the command is the command's
 	return c
+}
+
+// execIn has the box that listens on socket do a command.
+func execIn(cmd *cobra.Command, socket string, args []string) error {
+	line := strings.Join(args, " ")
+	if strings.ContainsAny(line, "\r\n") || len(line) >= maxControlLine {
+		return fmt.Errorf("a command is one line of up to %d bytes", maxControlLine-1)
+	}
+	err := askControl(cmd.Context(), socket, line, cmd.OutOrStdout())
+	var refused refusedError
+	if errors.As(err, &refused) {
+		fmt.Fprintln(cmd.ErrOrStderr(), refused)
+		return errReported
+	}
+	if cmd.Context().Err() != nil && isDebug(line) {
+		return nil // it was interrupted
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", socket, err)
+	}
+	return nil
 }

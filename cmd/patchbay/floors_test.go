@@ -13,8 +13,8 @@ import (
 // floors below its own.
 var floors = map[string]int{
 	"cmd/patchbay": 8, "pcaps": 8,
-	"appliance/console": 7, "appliance/lab": 7, "image": 7, "image/guest": 7,
-	"appliance":            6,
+	"appliance/console": 7, "appliance/lab": 7, "appliance/lab/rig": 7, "image": 7, "image/guest": 7,
+	"appliance": 6, "appliance/lab/topology": 6,
 	"appliance/phoneproxy": 5,
 	"inspect/sip":          4,
 	"inspect/sdp":          3, "inspect/skinny": 3, "inspect/tftp": 3,
@@ -22,7 +22,7 @@ var floors = map[string]int{
 	"appliance/importer": 3,
 	"inspect":            2, "appliance/config": 2, "appliance/ctl": 2,
 	"nat": 1, "stack/link": 1, "stack/host": 1,
-	"stack": 0, "image/disk": 0, "appliance/cli": 0, "appliance/dns": 0, "appliance/license": 0, "appliance/logging": 0, "appliance/pki": 0,
+	"stack": 0, "image/disk": 0, "appliance/lab/node": 0, "appliance/cli": 0, "appliance/dns": 0, "appliance/license": 0, "appliance/logging": 0, "appliance/pki": 0,
 }
 
 // kept says where a library may be imported, and nowhere else.
@@ -33,10 +33,10 @@ var kept = []struct {
 	{"gvisor.dev/gvisor", []string{"stack/host"}},
 	{"golang.zx2c4.com/wireguard", []string{"stack/link"}},
 	{"github.com/google/gopacket", []string{"stack/link"}},
-	{"golang.org/x/sys", []string{"stack/link", "image/guest", "appliance/lab"}},
+	{"golang.org/x/sys", []string{"stack/link", "image/guest", "appliance/lab", "appliance/lab/rig"}},
 	{"github.com/cilium/ebpf", []string{"stack/link"}},
 	{"github.com/pion/srtp", []string{"appliance/lab"}},
-	{"github.com/vishvananda", []string{"stack/link", "appliance/lab", "image/guest"}},
+	{"github.com/vishvananda", []string{"stack/link", "appliance/lab", "appliance/lab/rig", "image/guest"}},
 	{"software.sslmate.com/src/go-pkcs12", []string{"appliance/pki"}},
 	{"github.com/smallstep", []string{"appliance/pki"}},
 	{"github.com/micromdm", nil}, // in tests alone

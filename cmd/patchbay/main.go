@@ -45,7 +45,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(runCommand(), execCommand(), checkCommand(), importCommand(), demoCommand(), imageCommand(), replayCommand(), caCommand(), pkiCommand(), ctlCommand(), sgnCommand(), versionCommand())
+	c.AddCommand(runCommand(), execCommand(), checkCommand(), importCommand(), demoCommand(), labCommand(), imageCommand(), replayCommand(), caCommand(), pkiCommand(), ctlCommand(), sgnCommand(), versionCommand())
 	return c
 }
 

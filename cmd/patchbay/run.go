@@ -14,7 +14,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +33,7 @@ type runFlags struct {
 	file, flash, level, socket, ssh, machine string
 	links                                    []string
 	lenient, console                         bool
+	wait                                     time.Duration
 
 	findings []config.Finding // lines of the configuration that were left out
 }
@@ -100,6 +103,7 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 	f.StringArrayVar(&fl.links, "link", nil, "NAMEIF=DRIVER:DEVICE; once for each interface")
 	f.StringVar(&fl.socket, "socket", "", "where \"patchbay exec\" reaches the box; default: "+controlName+" in the flash directory")
 	f.StringVar(&fl.ssh, "ssh", "", "also serve SSH on ADDRESS:PORT of the host")
+	f.DurationVar(&fl.wait, "wait", 0, "how long to wait for devices that are not there yet, as in a container")
 	f.BoolVar(&fl.console, "console", true, "the console is on standard input, if that is a terminal")
 	f.StringVar(&fl.machine, "machine", "", "a FIFO from which lines are logged: the box has a machine to itself, links may come later and \"reload\" ends the program")
 	f.BoolVar(&fl.lenient, "lenient", false, "leave out the lines that would be refused, and what depends on them")
@@ -127,6 +131,9 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 		return err
 	}
 	links.patient = fl.machine != ""
+	if err := links.await(ctx, fl.wait); err != nil {
+		return err
+	}
 	opt := appliance.Options{Open: links.open, Hardware: slices.Sorted(maps.Keys(links.of)), Store: store, Console: os.Stderr, ConsoleLevel: errorsLevel}
 	if fl.level != "" {
 		opt.Console = nil
@@ -294,6 +301,32 @@ func newLinks(args []string) (*hostLinks, error) {
 		l.of[name] = device
 	}
 	return l, nil
+}
+
+// devicePoll is how often it is looked for a device.
+const devicePoll = 100 * time.Millisecond
+
+// await waits until all devices are there that a driver does not make itself. One
+// that is not there in time is told by the driver.
+func (l *hostLinks) await(ctx context.Context, wait time.Duration) error {
+	limit := time.Now().Add(wait)
+	for _, of := range l.of {
+		driver, device, _ := strings.Cut(of, ":")
+		if driver == "tun" {
+			continue
+		}
+		for {
+			if _, err := net.InterfaceByName(device); err == nil || !time.Now().Before(limit) {
+				break
+			}
+			select {
+			case <-time.After(devicePoll):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
 }
 
 // tell logs the links of interfaces that r does not have: they may be configured
