@@ -76,7 +76,9 @@ func showLoggingSetting(x *execution, _ cli.Args) error {
 	case "string":
 		device = fmt.Sprintf("string %q", d.Value)
 	}
-	x.printf("    Device ID: %s\n    Mail logging: disabled\n", device)
+	x.printf("    Device ID: %s\n", device)
+	dest("Mail", s.Mail, logging.Mail, "")
+	x.showMail(&st.Mail, s)
 	dest("ASDM", s.ASDM, logging.ASDM, "")
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 
 	"patchbay/appliance/logging"
 	"patchbay/appliance/pki"
@@ -28,6 +29,36 @@ func (a *Appliance) dialSyslog(ctx context.Context, h logging.Host) (net.Conn, e
 		return nil, err
 	}
 	return &packetConn{pc, net.UDPAddrFromAddrPort(to)}, nil
+}
+
+// dialMail connects to a mail server, given by address or name, as the routes have
+// it.
+func (a *Appliance) dialMail(ctx context.Context, server string) (net.Conn, error) {
+	addr, err := netip.ParseAddr(server)
+	if err != nil {
+		addrs, err := a.lookup(ctx, server)
+		if err != nil {
+			return nil, err
+		}
+		addr = addrs[0]
+	}
+	out := a.plan().facing(addr)
+	if out == nil {
+		return nil, fmt.Errorf("appliance: no route to host %v", addr)
+	}
+	return a.host.DialTCP(ctx, netip.AddrPortFrom(out.Addr.Addr(), 0), netip.AddrPortFrom(addr, logging.MailPort))
+}
+
+// showMail shows how sending mail fares, where there is any to send.
+func (x *execution) showMail(m *logging.MailStatus, s *logging.Settings) {
+	if len(s.MailServers) == 0 || len(s.Recipients) == 0 {
+		return
+	}
+	x.printf("        Mail to %d recipients by %s", len(s.Recipients), strings.Join(s.MailServers, ", "))
+	if m.Error != "" {
+		x.printf(" (%.200s)", m.Error)
+	}
+	x.printf("  sent: %d  refused: %d  errors: %d  dropped: %d  waiting: %d\n", m.Sent, m.Refused, m.Errors, m.Dropped, m.Waiting)
 }
 
 // A packetConn is a net.Conn of datagrams to one address.

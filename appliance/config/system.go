@@ -201,8 +201,6 @@ func inertCommands() []command {
 func notYetCommands() []command {
 	var list []command
 	add := func(what string, syntax ...string) { list = append(list, notYet(what, syntax...)...) }
-	add("messages by mail or by class", "logging mail <rest:line>",
-		"logging class <rest:line>", "logging from-address <rest:line>", "logging recipient-address <rest:line>")
 	add("another ssl version", "ssl server-version <v:word>", "ssl client-version <v:word>")
 	add("ssl cipher of 9.3(2) and later", "ssl cipher <rest:line>")
 	add("transparent firewall mode (V09)", "firewall transparent")
