@@ -36,6 +36,9 @@ func showDNS(x *execution, args cli.Args) error {
 		for _, a := range h.Addrs {
 			x.printf("     Address: %-39v TTL %s%s\n", a, ttlTime(h.Expires.Sub(now)), hostState(&h, now))
 		}
+		for _, n := range h.Names {
+			x.printf("     Name: %-42s TTL %s%s\n", n, ttlTime(h.Expires.Sub(now)), hostState(&h, now))
+		}
 		if h.Err != nil {
 			x.printf("     No address: %v; asked again in %s\n", h.Err, ttlTime(h.Expires.Sub(now)))
 		}
@@ -96,6 +99,9 @@ func showDNSHosts(x *execution, _ cli.Args) error {
 				x.printf("  ")
 			}
 			x.printf("%v", a)
+		}
+		for _, n := range h.Names {
+			x.printf("     Name: %-42s TTL %s%s\n", n, ttlTime(h.Expires.Sub(now)), hostState(&h, now))
 		}
 		if h.Err != nil {
 			x.printf("%v", h.Err)

@@ -185,7 +185,9 @@ func TestMail(t *testing.T) {
 	if m := s.next(t); !strings.Contains(m.text, "found") {
 		t.Errorf("the mail is\n%s", m.text)
 	}
-	waitMail(t, l, func(st MailStatus) bool { return st.Sent == 5 && st.Refused == 1 && st.Waiting == 0 && st.Server == "10.20.0.25" })
+	waitMail(t, l, func(st MailStatus) bool {
+		return st.Sent == 5 && st.Refused == 1 && st.Waiting == 0 && st.Server == "10.20.0.25"
+	})
 	if st := l.Status().Mail; st.Errors < 1 {
 		t.Errorf("status %+v", st)
 	}
