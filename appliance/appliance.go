@@ -153,7 +153,7 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 		Timeouts: timeouts(r.Timeouts), Rand: opt.Rand, MaxEmbryonic: maxEmbryonic, PAT: pat,
 		Route: a.facing,
 		Treat: func(p *stack.Packet, real stack.Flow, out *stack.Interface) *nat.Treatment {
-			return a.plan().treat(p.In, out, real, p.Time)
+			return a.plan().treat(p.In, out, query(p, real))
 		},
 		Opened: report.opened, Closed: report.closed,
 		Reset: a.told,
