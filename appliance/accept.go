@@ -73,7 +73,7 @@ func (a *Appliance) accept(pl *plan, local, remote netip.AddrPort) (*phoneproxy.
 	if ucm == nil {
 		return nil, w
 	}
-	x := pl.inspection(in, ucm, here, f, a.opt.Now())
+	x := pl.inspection(in, ucm, &nat.Query{Flow: here, Time: a.opt.Now()}, &nat.Query{Flow: f, Time: a.opt.Now()})
 	if x == nil || !x.phoneProxy {
 		return nil, w
 	}

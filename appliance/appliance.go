@@ -132,7 +132,7 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 		return nil, err
 	}
 	a := &Appliance{started: opt.Now(), links: make(map[linkKey]stack.Link)}
-	cfg := logging.Config{Now: opt.Now, Console: opt.Console, ConsoleLevel: opt.ConsoleLevel, Dial: a.dialSyslog, TLS: a.syslogTLS}
+	cfg := logging.Config{Now: opt.Now, Console: opt.Console, ConsoleLevel: opt.ConsoleLevel, Dial: a.dialSyslog, TLS: a.syslogTLS, DialMail: a.dialMail}
 	if opt.Log != nil {
 		cfg.Also = opt.Log.Handler()
 	}
@@ -153,7 +153,7 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 		Timeouts: timeouts(r.Timeouts), Rand: opt.Rand, MaxEmbryonic: maxEmbryonic, PAT: pat,
 		Route: a.facing,
 		Treat: func(p *stack.Packet, real stack.Flow, out *stack.Interface) *nat.Treatment {
-			return a.plan().treat(p.In, out, real, p.Time)
+			return a.plan().treat(p.In, out, query(p, real))
 		},
 		Opened: report.opened, Closed: report.closed,
 		Reset: a.told,

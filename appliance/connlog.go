@@ -209,17 +209,17 @@ func (r *reporter) deniedByList(p *stack.Packet, x *decision, pl *plan) {
 	if a.entry != nil && a.entry.Log || note.silent {
 		return
 	}
-	src, dst, more := slashed(x.flow.Src), slashed(x.real.Dst), ""
-	switch x.flow.Proto {
+	src, dst, more := slashed(a.flow.Src), slashed(a.flow.Dst), ""
+	switch a.flow.Proto {
 	case stack.TCP, stack.UDP:
 	case stack.ICMP:
 		typ, code := p.ICMPType()
 		more = fmt.Sprintf(" (type %d, code %d)", typ, code)
 		fallthrough
 	default:
-		src, dst = x.flow.Src.Addr().String(), x.real.Dst.Addr().String()
+		src, dst = a.flow.Src.Addr().String(), a.flow.Dst.Addr().String()
 	}
-	r.say(msgACLDenied, "Deny %s src %s:%s dst %s:%s%s by access-group %q %s", x.flow.Proto, p.In, src, x.toward(), dst, more, a.list.Name, note.hashes())
+	r.say(msgACLDenied, "Deny %s src %s:%s dst %s:%s%s by access-group %q %s", a.flow.Proto, p.In, src, x.toward(), dst, more, a.list.Name, note.hashes())
 }
 
 // toward is the interface that a packet would leave by.
@@ -282,7 +282,8 @@ func (pl *plan) makeNotes() map[*nat.Entry]entryNote {
 	return notes
 }
 
-// hit is the text of message 106100. (The ASA's syslog guide as remembered.)
+// hit is the text of message 106100, with the addresses that the list was asked
+// about. (The ASA's syslog guide as remembered.)
 func hit(x *decision, p *stack.Packet, a *asked, note entryNote, hits uint64, first bool) string {
 	verb, since := "denied", "first hit"
 	if a.entry.Permit {
@@ -294,6 +295,6 @@ func hit(x *decision, p *stack.Packet, a *asked, note entryNote, hits uint64, fi
 	end := func(i *stack.Interface, a netip.AddrPort) string {
 		return fmt.Sprintf("%s/%v(%d)", i, a.Addr(), a.Port())
 	}
-	return fmt.Sprintf("access-list %s %s %v %s -> %s/%v(%d) hit-cnt %d %s %s", a.list.Name, verb, x.real.Proto,
-		end(p.In, x.real.Src), x.toward(), x.real.Dst.Addr(), x.real.Dst.Port(), hits, since, note.hashes())
+	return fmt.Sprintf("access-list %s %s %v %s -> %s/%v(%d) hit-cnt %d %s %s", a.list.Name, verb, a.flow.Proto,
+		end(p.In, a.flow.Src), x.toward(), a.flow.Dst.Addr(), a.flow.Dst.Port(), hits, since, note.hashes())
 }

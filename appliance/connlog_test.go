@@ -70,3 +70,36 @@ logging buffered warnings
 		t.Errorf("the log says 0x%s of\n%s", hash, first)
 	}
 }
+
+// Before 8.3 lists are about addresses as packets carry them, and so are the
+// messages about what lists have decided.
+func TestDenyMessagesBefore83(t *testing.T) {
+	b := newTracedBox(t, strings.Replace(baseConfig, "ASA Version 9.1(7)\n", "", 1)+`
+route outside 0.0.0.0 0.0.0.0 203.0.113.1 1
+static (inside,outside) 203.0.113.10 10.20.0.11 netmask 255.255.255.255
+access-list outside_in extended deny tcp any host 203.0.113.10 eq 22
+access-list outside_in extended deny tcp any host 203.0.113.10 eq 23 log
+access-list outside_out extended deny tcp host 203.0.113.10 any eq 23 log
+access-list outside_out extended permit ip any any
+access-group outside_in in interface outside
+access-group outside_out out interface outside
+logging enable
+logging buffered informational
+`, nil)
+	if b == nil {
+		t.Fatal("the configuration is refused")
+	}
+	b.send("outside", synPacket("198.51.100.7:4000", "203.0.113.10:22"), stack.DropACL)
+	b.send("outside", synPacket("198.51.100.7:4000", "203.0.113.10:23"), stack.DropACL)
+	b.send("inside", synPacket("10.20.0.11:4000", "198.51.100.7:23"), stack.DropACL)
+	got := strings.Join(b.Syslog().Lines(), "\n")
+	for _, want := range []string{
+		`-106023: Deny tcp src outside:198.51.100.7/4000 dst inside:203.0.113.10/22 by access-group "outside_in"`,
+		`-106100: access-list outside_in denied tcp outside/198.51.100.7(4000) -> inside/203.0.113.10(23) hit-cnt 1 first hit`,
+		`-106100: access-list outside_out denied tcp inside/203.0.113.10(4000) -> outside/198.51.100.7(23) hit-cnt 1 first hit`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("there is no\n%s\nin\n%s", want, got)
+		}
+	}
+}

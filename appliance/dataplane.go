@@ -208,7 +208,7 @@ func (d *Dataplane) opening(p *stack.Packet, x *decision) nat.Opening {
 			o.Source = nat.Source{}
 		}
 	}
-	o.Treat = d.plan.Load().treat(p.In, x.out, x.real, p.Time)
+	o.Treat = d.plan.Load().treat(p.In, x.out, query(p, x.real))
 	return o
 }
 

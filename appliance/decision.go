@@ -113,7 +113,8 @@ func (pl *plan) decide(x *decision, p *stack.Packet, identity *stack.Interface, 
 	x.files = pl.tftpFor(p.In, x.real)
 	if x.files == nil {
 		here, there := x.seen(pl)
-		x.inspect = pl.inspection(p.In, x.out, here, there, p.Time)
+		qh, qt := query(p, here), query(p, there)
+		x.inspect = pl.inspection(p.In, x.out, &qh, &qt)
 	}
 	switch {
 	case x.files != nil || x.inspect != nil && x.inspect.phoneProxy:

@@ -272,3 +272,53 @@ func TestLogHasNoSecrets(t *testing.T) {
 		t.Errorf("%d keys on flash, %v: this test proves nothing", keys, err)
 	}
 }
+
+// Messages are mailed from the address of the interface that faces the server,
+// which a name stands for, and what carries them is not itself told of.
+func TestMail(t *testing.T) {
+	b := startPlainBox(t, plainConfig+"name "+plainServer+" mailhost\nlogging enable\nlogging buffered debugging\nlogging mail errors\nlogging from-address box@example.com\n"+
+		"logging recipient-address ann@example.com\nsmtp-server mailhost\n", appliance.Options{})
+	l, err := b.outside.ListenTCP(netip.MustParseAddrPort(plainServer + ":25"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	b.app.Log().Error("flash", "reason", "worn out")
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr(); from != netip.MustParseAddr("203.0.113.2") {
+		t.Errorf("the mail comes from %v", from)
+	}
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	r := bufio.NewReader(c)
+	var said []string
+	for _, answer := range []string{"220 mail", "250 mail", "250 ok", "250 ok", "354 go on"} {
+		fmt.Fprintf(c, "%s\r\n", answer)
+		line, err := r.ReadString('\n')
+		if err != nil {
+			t.Fatalf("%v after %q", err, said)
+		}
+		said = append(said, strings.TrimSpace(line))
+	}
+	for said[len(said)-1] != "." {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			t.Fatalf("%v after %q", err, said)
+		}
+		said = append(said, strings.TrimSpace(line))
+	}
+	text := strings.Join(said, "\n")
+	for _, want := range []string{"EHLO box", "MAIL FROM:<box@example.com>", "RCPT TO:<ann@example.com>", "Subject: box: %ASA-3-990004", "To: <ann@example.com>"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %q in\n%s", want, text)
+		}
+	}
+	fmt.Fprintf(c, "250 ok\r\n")
+	b.waitFor("show logging setting", "Mail to 1 recipients by "+plainServer+"  sent: 1  refused: 0")
+	if got := b.exec("show logging"); strings.Contains(got, plainServer+"/25") {
+		t.Errorf("the log tells of itself:\n%s", got)
+	}
+}

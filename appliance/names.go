@@ -16,14 +16,15 @@ import (
 const fileLookupWait = 3 * time.Second
 
 // newNames returns the resolver of the box. It asks by interfaces with "dns
-// domain-lookup" only.
+// domain-lookup" only, and a server for which one is named by that one.
 func (a *Appliance) newNames() *dns.Resolver {
 	return dns.New(dns.Config{
 		Network: a.host, Rand: a.opt.Rand, Now: a.opt.Now, Log: a.opt.Log,
 		From: func(server netip.Addr) (netip.Addr, bool) {
 			pl := a.plan()
 			i := pl.facing(server)
-			if i == nil || !slices.Contains(pl.running.DNS.Lookup, i.Name) {
+			via := pl.running.DNS.Via[server]
+			if i == nil || via != "" && via != i.Name || !slices.Contains(pl.running.DNS.Lookup, i.Name) {
 				return netip.Addr{}, false
 			}
 			return i.Addr.Addr(), true

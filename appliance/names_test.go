@@ -74,7 +74,10 @@ func (s *nameServer) answer(query []byte) []byte {
 	s.asked++
 	m.Response, m.RecursionAvailable = true, true
 	name := m.Questions[0].Name
-	if addr, ok := s.addrs[name.String()]; ok {
+	if to, ok := s.addrs[name.String()]; ok && m.Questions[0].Type == dnsmessage.TypePTR {
+		m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: 600},
+			Body: &dnsmessage.PTRResource{PTR: dnsmessage.MustNewName(to)}}}
+	} else if addr, ok := s.addrs[name.String()]; ok {
 		m.Answers = []dnsmessage.Resource{{Header: dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: 600},
 			Body: &dnsmessage.AResource{A: netip.MustParseAddr(addr).As4()}}}
 	} else {
@@ -369,14 +372,15 @@ func (b *box) far() {
 func TestTraceroute(t *testing.T) {
 	b := start(t, setup{config: []string{resolving[0], resolving[1] + "name 192.0.2.1 first\nname 192.0.2.9 far\n"}})
 	b.running()
-	b.nameServer(map[string]string{"host.example.com.": "192.0.2.9"})
+	b.nameServer(map[string]string{"host.example.com.": "192.0.2.9", "2.2.0.192.in-addr.arpa.": "router2.example.com.", "1.2.0.192.in-addr.arpa.": "router1.example.com."})
 	b.far()
 	const times = " \\d+ msec \\d+ msec \\d+ msec\n"
 	b.shows("traceroute 10.20.0.11", abort+"Tracing the route to 10.20.0.11\n\n 1  10.20.0.11"+times)
 	for _, more := range []string{"", " use-icmp", " source outside", " source 203.0.113.2 port 65534"} {
 		b.shows("traceroute 192.0.2.9 numeric"+more, abort+"Tracing the route to 192.0.2.9\n\n 1  192.0.2.1"+times+" 2  192.0.2.2"+times+" 3  192.0.2.9"+times)
 	}
-	b.shows("traceroute host probe 1", abort+"Tracing the route to host \\(192.0.2.9\\)\n\n 1  first \\(192.0.2.1\\) \\d+ msec\n 2  192.0.2.2 \\d+ msec\n 3  far \\(192.0.2.9\\) \\d+ msec\n")
+	b.shows("traceroute host probe 1", abort+"Tracing the route to host \\(192.0.2.9\\)\n\n 1  first \\(192.0.2.1\\) \\d+ msec\n 2  router2.example.com \\(192.0.2.2\\) \\d+ msec\n 3  far \\(192.0.2.9\\) \\d+ msec\n")
+	b.shows("show dns host 2.2.0.192.in-addr.arpa", "Name:  2.2.0.192.in-addr.arpa\n     Name: router2.example.com +TTL 00:\\d\\d:\\d\\d\n")
 	b.shows("traceroute 192.0.2.66 ttl 2 9 numeric probe 2", abort+"Tracing the route to 192.0.2.66\n\n 2  192.0.2.2 \\d+ msec \\d+ msec\n 3  192.0.2.2 !A !A\n")
 	b.shows("traceroute 192.0.2.77 ttl 2 4 numeric probe 1 timeout 1", abort+"Tracing the route to 192.0.2.77\n\n 2  192.0.2.2 \\d+ msec\n 3  \\*\n 4  \\*\n")
 	b.refuses("traceroute 192.0.2.9 ttl 5 4", "ERROR: % The ttl runs from 5 down to 4")
@@ -396,4 +400,25 @@ func TestConfigureNames(t *testing.T) {
 	}
 	b.must(b.app.Configure(demoConfig(t)))
 	b.refuses("ping new.example.com", "ERROR: % Unrecognized host or address: new.example.com\nname lookup is off: \"dns domain-lookup\" and a name-server are needed")
+}
+
+// A server is asked by the interface that is named for it, and by no other.
+func TestNameServerInterface(t *testing.T) {
+	for _, tt := range []struct{ via, want string }{
+		{"inside", "Success rate is 100 percent"}, {"outside", "ERROR: "},
+	} {
+		text := strings.Replace(resolving[1], "name-server 10.20.0.53", "name-server 10.20.0.53 "+tt.via, 1)
+		b := start(t, setup{config: []string{resolving[0], text}})
+		b.running()
+		s := b.nameServer(map[string]string{"ucm.example.com.": "10.20.0.11"})
+		var out strings.Builder
+		err := b.app.Exec(&out, "ping ucm repeat 1")
+		if err != nil {
+			out.WriteString(err.Error())
+		}
+		if s.mu.Lock(); !strings.Contains(out.String(), tt.want) || (s.asked > 0) != (err == nil) {
+			t.Errorf("by %s: asked %d times, %s", tt.via, s.asked, &out)
+		}
+		s.mu.Unlock()
+	}
 }

@@ -68,7 +68,7 @@ func setTimeout(d time.Duration) time.Duration {
 }
 
 // treat returns what service policies ask of a connection through the box, from
-// in to out, whose client sends real (both ends real): nil for nothing. What
+// in to out, whose client sends packets of q (both ends real): nil for nothing. What
 // the box itself says or is told is not theirs. A conversation that the box ends
 // counts once, where the client's half is.
 //
@@ -76,20 +76,20 @@ func setTimeout(d time.Duration) time.Duration {
 // and to that of the one by which they leave, each in the first class that has
 // such a rate and that the packets of this end are of: a class of requests is
 // not one of their answers. (reference/asa-cli.md, sections 8.5 and 9.3.)
-func (p *plan) treat(in, out *stack.Interface, real stack.Flow, now time.Time) *nat.Treatment {
+func (p *plan) treat(in, out *stack.Interface, q nat.Query) *nat.Treatment {
 	if !p.rated && !p.limited || in.IsIdentity() || out.IsIdentity() {
 		return nil
 	}
 	var t nat.Treatment
 	if p.rated {
-		back := real.Reverse()
+		back := answerOf(q)
 		t.Police = [2]nat.Policing{
-			nat.Client: {Arrive: p.policer(arriving, in, real, now), Leave: p.policer(leaving, out, real, now)},
-			nat.Server: {Arrive: p.policer(arriving, out, back, now), Leave: p.policer(leaving, in, back, now)},
+			nat.Client: {Arrive: p.policer(arriving, in, &q), Leave: p.policer(leaving, out, &q)},
+			nat.Server: {Arrive: p.policer(arriving, out, &back), Leave: p.policer(leaving, in, &back)},
 		}
 	}
 	if p.limited {
-		t.Limits = p.limits(in, out, real, now)
+		t.Limits = p.limits(in, out, &q)
 	}
 	if t == (nat.Treatment{}) {
 		return nil
@@ -97,15 +97,24 @@ func (p *plan) treat(in, out *stack.Interface, real stack.Flow, now time.Time) *
 	return &t
 }
 
-// policer returns that of packets of f through i, nil if there is none. The
+// answerOf is what an answer to a packet of q is: of an echo its reply.
+func answerOf(q nat.Query) nat.Query {
+	q.Flow = q.Flow.Reverse()
+	if q.Flow.Proto == stack.ICMP && q.ICMPType == stack.ICMPEcho {
+		q.ICMPType = stack.ICMPEchoReply
+	}
+	return q
+}
+
+// policer returns that of packets of q through i, nil if there is none. The
 // interface's policy is asked before the global one.
-func (p *plan) policer(dir direction, i *stack.Interface, f stack.Flow, now time.Time) *stack.Policer {
+func (p *plan) policer(dir direction, i *stack.Interface, q *nat.Query) *stack.Policer {
 	for _, pol := range [...]*policy{p.policies[i], p.policies[nil]} {
 		if pol == nil {
 			continue
 		}
 		for _, c := range pol.classes {
-			if r := c.rates[dir]; r != nil && c.covers(f, now) {
+			if r := c.rates[dir]; r != nil && c.covers(q) {
 				return r.on[i]
 			}
 		}
@@ -115,13 +124,13 @@ func (p *plan) policer(dir direction, i *stack.Interface, f stack.Flow, now time
 
 // limits returns the limits of a connection from in to out, in the order in
 // which inspection asks the policies; nil if there are none.
-func (p *plan) limits(in, out *stack.Interface, f stack.Flow, now time.Time) *nat.Limits {
+func (p *plan) limits(in, out *stack.Interface, q *nat.Query) *nat.Limits {
 	for _, pol := range [...]*policy{p.policies[in], p.policies[out], p.policies[nil]} {
 		if pol == nil {
 			continue
 		}
 		for _, c := range pol.classes {
-			if c.limits != nil && c.covers(f, now) {
+			if c.limits != nil && c.covers(q) {
 				return c.limits
 			}
 		}
@@ -146,13 +155,13 @@ var defaultTraffic = []portSpan{
 	{stack.TCP, 1521, 1521}, {stack.UDP, 69, 69}, {stack.UDP, 111, 111}, {stack.UDP, 177, 177}, {stack.ICMP, 0, 0},
 }
 
-// covers reports whether packets of f are of the class, whatever is inspected.
-func (c *class) covers(f stack.Flow, now time.Time) bool {
+// covers reports whether packets of q are of the class, whatever is inspected.
+func (c *class) covers(q *nat.Query) bool {
 	if c.match.kind != config.MatchDefault {
-		return c.match.matches(f, now)
+		return c.match.matches(q)
 	}
 	return slices.ContainsFunc(defaultTraffic, func(s portSpan) bool {
-		return f.Proto == s.proto && (f.Proto == stack.ICMP || s.from <= f.Dst.Port() && f.Dst.Port() <= s.to)
+		return q.Flow.Proto == s.proto && (s.proto == stack.ICMP || s.from <= q.Flow.Dst.Port() && q.Flow.Dst.Port() <= s.to)
 	})
 }
 

@@ -160,7 +160,7 @@ func TestTreat(t *testing.T) {
 			if tt.f.Src == netip.MustParseAddrPort(server) {
 				in, out = out, in
 			}
-			treat := box.box.plan().treat(in, out, tt.f, time.Time{})
+			treat := box.box.plan().treat(in, out, nat.Query{Flow: tt.f})
 			if treat == nil {
 				treat = &nat.Treatment{}
 			}
@@ -188,7 +188,7 @@ func TestTreatNotTheBox(t *testing.T) {
 	inside := box.Interface("inside")
 	f := flow(stack.TCP, "10.20.0.1:5000", "10.20.0.11:80")
 	for _, pair := range [][2]*stack.Interface{{box.box.identity, inside}, {inside, box.box.identity}} {
-		if got := box.box.plan().treat(pair[0], pair[1], f, time.Time{}); got != nil {
+		if got := box.box.plan().treat(pair[0], pair[1], nat.Query{Flow: f}); got != nil {
 			t.Errorf("from %v to %v: %+v, want nothing", pair[0], pair[1], got)
 		}
 	}

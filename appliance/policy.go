@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"patchbay/appliance/config"
 	"patchbay/nat"
@@ -37,15 +36,16 @@ type matcher struct {
 	list     *nat.AccessList // of kind MatchACL
 }
 
-// matches reports whether a packet of f is of the class. For default-inspection-traffic each inspection knows its own ports.
-func (m *matcher) matches(f stack.Flow, now time.Time) bool {
+// matches reports whether a packet of q is of the class. For default-inspection-traffic each inspection knows its own ports.
+func (m *matcher) matches(q *nat.Query) bool {
+	f := &q.Flow
 	switch m.kind {
 	case config.MatchAny, config.MatchDefault:
 		return true
 	case config.MatchPort:
 		return f.Proto == m.proto && m.from <= f.Dst.Port() && f.Dst.Port() <= m.to
 	case config.MatchACL:
-		e := m.list.MatchAt(now, f, 0)
+		e := m.list.Find(q)
 		return e != nil && e.Permit
 	}
 	return false
@@ -87,33 +87,33 @@ func (x *inspection) takes(kind config.MatchKind, f stack.Flow) bool {
 // inspection wins over the global one. The phone proxy is for packets that come
 // in by the interface of its policy only, for that is where its phones are.
 // (reference/asa-cli.md, section 8.5.)
-func (p *plan) inspection(in, out *stack.Interface, here, there stack.Flow, now time.Time) *inspection {
+func (p *plan) inspection(in, out *stack.Interface, here, there *nat.Query) *inspection {
 	if len(p.policies) == 0 {
 		return nil
 	}
-	if x := p.policies[in].inspection(here, now, false); x != nil {
+	if x := p.policies[in].inspection(here, false); x != nil {
 		return x
 	}
 	if out != in {
-		if x := p.policies[out].inspection(there, now, true); x != nil {
+		if x := p.policies[out].inspection(there, true); x != nil {
 			return x
 		}
 	}
-	return p.policies[nil].inspection(here, now, false)
+	return p.policies[nil].inspection(here, false)
 }
 
-// inspection returns that of the first class that inspects f; leaving says that
-// the packet leaves by the interface of the policy.
-func (pol *policy) inspection(f stack.Flow, now time.Time, leaving bool) *inspection {
+// inspection returns that of the first class that inspects a packet of q; leaving
+// says that the packet leaves by the interface of the policy.
+func (pol *policy) inspection(q *nat.Query, leaving bool) *inspection {
 	if pol == nil {
 		return nil
 	}
 	for _, c := range pol.classes {
-		if len(c.inspects) == 0 || !c.match.matches(f, now) {
+		if len(c.inspects) == 0 || !c.match.matches(q) {
 			continue
 		}
 		for _, x := range c.inspects {
-			if !(leaving && x.phoneProxy) && x.takes(c.match.kind, f) {
+			if !(leaving && x.phoneProxy) && x.takes(c.match.kind, q.Flow) {
 				return x
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"patchbay/appliance/cli"
@@ -23,6 +24,7 @@ var dnsCommands = []cli.Rule[execFunc]{
 type shownName struct {
 	Name    string               `json:"name"`
 	Addrs   cli.List[netip.Addr] `json:"addresses"`
+	Names   []string             `json:"names,omitempty"`         // of an address, whose name is that of in-addr.arpa
 	TTL     cli.Seconds          `json:"ttl_seconds"`             // till it is asked again
 	Error   string               `json:"error,omitempty"`         // why there are no addresses
 	Failure string               `json:"renewal_error,omitempty"` // why it could not be renewed
@@ -59,7 +61,7 @@ func showDNS(x *execution, args cli.Args) (s shownDNS, _ error) {
 	for _, h := range x.names.Hosts() {
 		if only == "" || h.Name == only {
 			s.Names = append(s.Names, shownName{
-				h.Name, h.Addrs, cli.Seconds(max(0, h.Expires.Sub(now))), errorText(h.Err), errorText(h.Failure),
+				h.Name, h.Addrs, h.Names, cli.Seconds(max(0, h.Expires.Sub(now))), errorText(h.Err), errorText(h.Failure),
 				h.Failure != nil && !now.Before(h.Expires),
 			})
 		}
@@ -103,6 +105,9 @@ func (s shownDNS) Text(w *bufio.Writer) {
 		for _, a := range h.Addrs {
 			fmt.Fprintf(w, "     Address: %-39v TTL %s%s\n", a, ttlTime(h.TTL.Duration()), state)
 		}
+		for _, n := range h.Names {
+			fmt.Fprintf(w, "     Name: %-42s TTL %s%s\n", n, ttlTime(h.TTL.Duration()), state)
+		}
 		if h.Error != "" {
 			fmt.Fprintf(w, "     No address: %s; asked again in %s\n", h.Error, ttlTime(h.TTL.Duration()))
 		}
@@ -133,6 +138,7 @@ type knownName struct {
 	State     string               `json:"state"` // OK is good, EX has run out, ?? could not be renewed
 	Age       cli.Seconds          `json:"age_seconds"`
 	Addrs     cli.List[netip.Addr] `json:"addresses"`
+	Names     []string             `json:"names,omitempty"` // of an address
 	Error     string               `json:"error,omitempty"`
 }
 
@@ -153,7 +159,7 @@ func showDNSHosts(x *execution, _ cli.Args) (s knownNames, _ error) {
 		case !now.Before(h.Expires):
 			state = "EX"
 		}
-		s.Names = append(s.Names, knownName{h.Name, false, state, cli.Seconds(now.Sub(h.Fetched)), h.Addrs, errorText(h.Err)})
+		s.Names = append(s.Names, knownName{h.Name, false, state, cli.Seconds(now.Sub(h.Fetched)), h.Addrs, h.Names, errorText(h.Err)})
 	}
 	return s, nil
 }
@@ -173,7 +179,7 @@ func (s knownNames) Text(w *bufio.Writer) {
 			}
 			fmt.Fprintf(w, "%v", a)
 		}
-		fmt.Fprintf(w, "%s\n", h.Error)
+		fmt.Fprintf(w, "%s%s\n", strings.Join(h.Names, "  "), h.Error)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"patchbay/appliance/cli"
@@ -32,6 +33,8 @@ type shownLog struct {
 	Hosts          cli.List[shownHostLog] `json:"hosts"`
 	PermitHostDown bool                   `json:"permit_hostdown"`
 	History        shownTaker             `json:"history"`
+	Mail           shownTaker             `json:"mail"`
+	Mailing        *shownMailing          `json:"mailing,omitempty"`
 	ASDM           shownTaker             `json:"asdm"`
 	Device         *shownDevice           `json:"device_id,omitempty"`
 }
@@ -59,6 +62,33 @@ type shownHostLog struct {
 	Dropped   uint64     `json:"dropped"`
 }
 
+// A shownMailing is how sending mail fares, where there is any to send.
+type shownMailing struct {
+	Recipients int      `json:"recipients"`
+	Servers    []string `json:"servers"`
+	Error      string   `json:"error,omitempty"`
+	Sent       uint64   `json:"sent"`
+	Refused    uint64   `json:"refused"`
+	Errors     uint64   `json:"errors"`
+	Dropped    uint64   `json:"dropped"`
+	Waiting    int      `json:"waiting"`
+}
+
+func mailing(m *logging.MailStatus, s *logging.Settings) *shownMailing {
+	if len(s.MailServers) == 0 || len(s.Recipients) == 0 {
+		return nil
+	}
+	return &shownMailing{len(s.Recipients), s.MailServers, m.Error, m.Sent, m.Refused, m.Errors, m.Dropped, m.Waiting}
+}
+
+func (m *shownMailing) text(w *bufio.Writer) {
+	fmt.Fprintf(w, "        Mail to %d recipients by %s", m.Recipients, strings.Join(m.Servers, ", "))
+	if m.Error != "" {
+		fmt.Fprintf(w, " (%.200s)", m.Error)
+	}
+	fmt.Fprintf(w, "  sent: %d  refused: %d  errors: %d  dropped: %d  waiting: %d\n", m.Sent, m.Refused, m.Errors, m.Dropped, m.Waiting)
+}
+
 // A shownDevice is what each message begins with.
 type shownDevice struct {
 	Kind      string `json:"kind"` // "hostname", "ipaddress" or "string"
@@ -82,7 +112,8 @@ func showLoggingSetting(x *execution, _ cli.Args) (shownLog, error) {
 	o := shownLog{
 		Enabled: s.Enable, Facility: s.Facility, Timestamp: s.Timestamp, RFC5424: s.Timestamp && s.RFC5424, PermitHostDown: s.PermitHostDown,
 		Console: taker(s.Console, logging.Console), Monitor: taker(s.Monitor, logging.Sessions), Buffer: taker(s.Buffered, logging.Buffer),
-		Trap: taker(s.Trap, logging.Hosts), History: taker(s.History, logging.History), ASDM: taker(s.ASDM, logging.ASDM),
+		Trap: taker(s.Trap, logging.Hosts), History: taker(s.History, logging.History), Mail: taker(s.Mail, logging.Mail), Mailing: mailing(&st.Mail, s),
+		ASDM: taker(s.ASDM, logging.ASDM),
 	}
 	o.Console.Dropped = st.Console
 	for _, h := range st.Hosts {
@@ -140,7 +171,11 @@ func (s shownLog) Text(w *bufio.Writer) {
 			device = fmt.Sprintf("%s %q", d.Kind, d.Text)
 		}
 	}
-	fmt.Fprintf(w, "    Device ID: %s\n    Mail logging: disabled\n", device)
+	fmt.Fprintf(w, "    Device ID: %s\n", device)
+	s.Mail.text(w, "Mail", "")
+	if m := s.Mailing; m != nil {
+		m.text(w)
+	}
 	s.ASDM.text(w, "ASDM", "")
 }
 

@@ -30,6 +30,24 @@ func (a *Appliance) dialSyslog(ctx context.Context, h logging.Host) (net.Conn, e
 	return &packetConn{pc, net.UDPAddrFromAddrPort(to)}, nil
 }
 
+// dialMail connects to a mail server, given by address or name, as the routes have
+// it.
+func (a *Appliance) dialMail(ctx context.Context, server string) (net.Conn, error) {
+	addr, err := netip.ParseAddr(server)
+	if err != nil {
+		addrs, err := a.lookup(ctx, server)
+		if err != nil {
+			return nil, err
+		}
+		addr = addrs[0]
+	}
+	out := a.plan().facing(addr)
+	if out == nil {
+		return nil, fmt.Errorf("appliance: no route to host %v", addr)
+	}
+	return a.host.DialTCP(ctx, netip.AddrPortFrom(out.Addr.Addr(), 0), netip.AddrPortFrom(addr, logging.MailPort))
+}
+
 // A packetConn is a net.Conn of datagrams to one address.
 type packetConn struct {
 	net.PacketConn

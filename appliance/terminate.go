@@ -101,7 +101,7 @@ func (d *Dataplane) contact(f stack.Flow) *termination {
 	if pl.mapped {
 		here = f
 	}
-	insp := pl.inspection(in, behind, here, rf, time.Time{})
+	insp := pl.inspection(in, behind, &nat.Query{Flow: here}, &nat.Query{Flow: rf})
 	if insp == nil || insp.engine == nil {
 		// It listens where no class looks; whoever named the address is
 		// inspected, and so is this.

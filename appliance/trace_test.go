@@ -272,3 +272,45 @@ func TestTraceForeseesConn(t *testing.T) {
 		t.Errorf("Foresee says the packet is from the %v", from)
 	}
 }
+
+// A class whose access list names a type of ICMP has the packets of that type, and
+// answers to pings are held to the rate of a class of answers.
+func TestClassOfICMPType(t *testing.T) {
+	b := newTracedBox(t, baseConfig+`
+route outside 0.0.0.0 0.0.0.0 203.0.113.1 1
+access-list pings extended permit icmp any any echo
+access-list answers extended permit icmp any any echo-reply
+class-map pings
+ match access-list pings
+class-map answers
+ match access-list answers
+policy-map global_policy
+ class pings
+  inspect icmp
+policy-map rates
+ class answers
+  police input 8000
+service-policy global_policy global
+service-policy rates interface outside
+`, nil)
+	if b == nil {
+		t.Fatal("the configuration is refused")
+	}
+	for _, tt := range []struct {
+		typ       string
+		inspected bool
+	}{{"8", true}, {"13", false}} {
+		var out strings.Builder
+		if err := b.Exec(&out, "packet-tracer input inside icmp 10.20.0.50 "+tt.typ+" 0 192.0.2.5"); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(out.String(), "inspect-icmp"); got != tt.inspected {
+			t.Errorf("type %s is inspected: %v, want %v\n%s", tt.typ, got, tt.inspected, &out)
+		}
+	}
+	treat := b.plan().treat(b.plan().named("inside"), b.plan().named("outside"), nat.Query{Flow: stack.Flow{Proto: stack.ICMP,
+		Src: netip.MustParseAddrPort("10.20.0.50:1"), Dst: netip.MustParseAddrPort("192.0.2.5:1")}, ICMPType: stack.ICMPEcho})
+	if treat == nil || treat.Police[nat.Server].Arrive == nil || treat.Police[nat.Client].Leave != nil {
+		t.Errorf("the answers are held to %+v", treat)
+	}
+}

@@ -34,7 +34,8 @@ type tracing struct {
 // traceroute writes the hops on the way to a host, as the ASA does: for each probe
 // its time, or "*" for no answer, "!N", "!H", "!P" and "!A" for a network, host or
 // protocol that is unreachable or prohibited, "?" for anything else. A host has its
-// label of a "name" line, if there is one and numeric does not forbid it.
+// label of a "name" line or its name in the DNS, if there is one and numeric does
+// not forbid it. (The ASA's command reference, traceroute.)
 func traceroute(x *execution, args cli.Args) error {
 	if err := eachOnce(args, "source", "numeric", "timeout", "probe", "ttl", "port", "use-icmp"); err != nil {
 		return err
@@ -60,7 +61,7 @@ func traceroute(x *execution, args cli.Args) error {
 	numeric := args.Has("numeric")
 	return x.probing(t.to, from, func(ctx context.Context, p *host.Probe) error {
 		if word == t.to.String() {
-			word = x.hopName(t.to, numeric)
+			word = x.hopName(ctx, t.to, numeric)
 		} else if word += " (" + t.to.String() + ")"; numeric {
 			word = t.to.String()
 		}
@@ -100,7 +101,7 @@ func (x *execution) hop(ctx context.Context, p *host.Probe, t *tracing, ttl, pro
 		}
 		if a.From != at {
 			at = a.From
-			x.printf(" %s", x.hopName(at, numeric))
+			x.printf(" %s", x.hopName(ctx, at, numeric))
 		}
 		mark, end := hopMark(t, &a)
 		if mark == "" {
@@ -190,14 +191,22 @@ func (x *execution) ownAddr(word string) netip.Addr {
 	return addr
 }
 
-// hopName writes an address, with its label if it has one.
-func (x *execution) hopName(addr netip.Addr, numeric bool) string {
+// nameWait is how long a line of a trace waits for a name.
+const nameWait = 2 * time.Second
+
+// hopName writes an address, with its label or name if it has one.
+func (x *execution) hopName(ctx context.Context, addr netip.Addr, numeric bool) string {
 	if !numeric {
 		labels := slices.SortedFunc(maps.Keys(x.running.Names), cmp.Compare[string])
 		for _, label := range labels {
 			if x.running.Names[label] == addr {
 				return label + " (" + addr.String() + ")"
 			}
+		}
+		ctx, cancel := context.WithTimeout(ctx, nameWait)
+		defer cancel()
+		if found, err := x.names.LookupAddr(ctx, addr); err == nil {
+			return found.Names[0] + " (" + addr.String() + ")"
 		}
 	}
 	return addr.String()

@@ -26,7 +26,6 @@ func idleCommands() []command {
 	add("there is no SNMP agent", "snmp cpu threshold <rest:line>")
 	add("there are no users and groups of a directory", "no user-identity <rest:line>")
 	add("nobody logs in to pass", "auth-prompt <rest:line>")
-	add("the box sends no mail", "smtp-server <rest:line>")
 	add("it is of hardware that is not here", "[no] service sw-reset-button", "service-module <rest:line>")
 	return list
 }

@@ -18,8 +18,23 @@ func loggingCommands() []command {
 		cmd("[no] logging timestamp [rfc5424]", one, func(p *parser, a cli.Args) {
 			p.run.Logging.Timestamp, p.run.Logging.RFC5424 = !a.Has("no"), a.Has("rfc5424") && !a.Has("no")
 		}),
-		cmd("logging {buffered|console|monitor|trap|history|asdm} <filter:loglevel>", by("logging $2"), parseLogging),
-		cmd("no logging {buffered|console|monitor|trap|history|asdm}", by("logging $2"), parseLogging),
+		cmd("logging {buffered|console|monitor|trap|history|asdm|mail} <filter:loglevel>", by("logging $2"), parseLogging),
+		cmd("no logging {buffered|console|monitor|trap|history|asdm|mail}", by("logging $2"), parseLogging),
+		cmd("logging class <msgclass:logclass> {{buffered|console|monitor|trap|history|asdm|mail} <severity:level>}...",
+			by("logging class $msgclass $4").splits(splitClasses), parseLogClass),
+		cmd("logging from-address <mailfrom:mail>", one, func(p *parser, a cli.Args) { p.run.Logging.MailFrom = a.Get("mailfrom") }),
+		cmd("logging recipient-address <mailto:mail> [level <severity:level>]", by("logging recipient-address $mailto"), parseRecipient),
+		cmd("smtp-server <primary:mailhost> [<backup:mailhost>]", one, func(p *parser, a cli.Args) {
+			p.run.Logging.MailServers = nil
+			for _, name := range []string{"primary", "backup"} {
+				if s := a.Get(name); s != "" {
+					if addr, err := p.addr(s); err == nil {
+						s = addr.String()
+					}
+					p.run.Logging.MailServers = append(p.run.Logging.MailServers, s)
+				}
+			}
+		}),
 		cmd("logging buffer-size <bytes:4096-1048576>", one, func(p *parser, a cli.Args) {
 			p.run.Logging.BufferSize = a.Int("bytes", logging.DefaultBuffer)
 		}),
@@ -52,7 +67,7 @@ func parseLogging(p *parser, a cli.Args) {
 	}
 	l := &p.run.Logging
 	for name, where := range map[string]*logging.Filter{"buffered": &l.Buffered, "console": &l.Console, "monitor": &l.Monitor,
-		"trap": &l.Trap, "history": &l.History, "asdm": &l.ASDM} {
+		"trap": &l.Trap, "history": &l.History, "asdm": &l.ASDM, "mail": &l.Mail} {
 		if a.Has(name) {
 			*where = f
 		}
@@ -63,6 +78,74 @@ func parseLogging(p *parser, a cli.Args) {
 	case a.Has("asdm"):
 		p.noEffect("there is no web server for ASDM")
 	}
+}
+
+// destinations are the words of the language for them.
+var destinations = map[string]logging.Destination{"buffered": logging.Buffer, "console": logging.Console, "monitor": logging.Sessions,
+	"trap": logging.Hosts, "history": logging.History, "asdm": logging.ASDM, "mail": logging.Mail}
+
+func parseLogClass(p *parser, a cli.Args) {
+	words := cli.Split(p.text)[3:]
+	names := a.Names()[3:]
+	for i := 0; i+1 < len(names); i += 2 {
+		x := logging.ClassFilter{Class: strings.ToLower(a.Get("msgclass")), To: destinations[names[i]]}
+		x.Level, _ = parseLevel(words[i+1].Text)
+		list := &p.run.Logging.Classes
+		at := findOrAdd(list, func(o *logging.ClassFilter) bool { return o.Class == x.Class && o.To == x.To }, func() logging.ClassFilter { return x })
+		(*list)[at] = x
+	}
+}
+
+// splitClasses makes a line of each destination of a class.
+func splitClasses(words []word) [][]word {
+	var lines [][]word
+	for i := 3; i+1 < len(words); i += 2 {
+		lines = append(lines, slices.Concat(words[:3], words[i:i+2]))
+	}
+	if lines == nil {
+		return [][]word{words}
+	}
+	return lines
+}
+
+func parseRecipient(p *parser, a cli.Args) {
+	r := logging.Recipient{Address: a.Get("mailto"), HasLevel: a.Has("severity")}
+	if r.HasLevel {
+		r.Level, _ = parseLevel(a.Get("severity"))
+	}
+	list := &p.run.Logging.Recipients
+	i := findOrAdd(list, func(o *logging.Recipient) bool { return o.Address == r.Address }, func() logging.Recipient { return r })
+	(*list)[i] = r
+}
+
+// mail warns of mail that nobody would get.
+func (v *validator) mail() {
+	l := &v.run.Logging
+	if !l.Mail.On && !slices.ContainsFunc(l.Classes, func(c logging.ClassFilter) bool { return c.To == logging.Mail }) {
+		return
+	}
+	var missing []string
+	if l.MailFrom == "" {
+		missing = append(missing, "logging from-address")
+	}
+	if len(l.Recipients) == 0 {
+		missing = append(missing, "logging recipient-address")
+	}
+	if len(l.MailServers) == 0 {
+		missing = append(missing, "smtp-server")
+	}
+	if len(missing) > 0 {
+		v.warn(v.below(1, "logging", "mail"), "mail", "", "no mail is sent without %s", strings.Join(missing, ", "))
+	}
+}
+
+// isMail reports whether word is a mail address. It goes into the commands of
+// SMTP and headers, so it has nothing that would end one. (RFC 5321, section 4.1.2;
+// quoted names are not taken.)
+func isMail(word string) bool {
+	local, domain, ok := strings.Cut(word, "@")
+	return ok && local != "" && len(word) <= 254 && (isHostname(domain) || isHostname(domain+".local")) &&
+		strings.Trim(strings.ToLower(local), "abcdefghijklmnopqrstuvwxyz0123456789.!#$%&'*+-/=?^_`{|}~") == ""
 }
 
 func parseLogList(p *parser, a cli.Args) {

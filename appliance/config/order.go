@@ -32,7 +32,7 @@ var sections = []string{
 	"crypto key", "crypto ipsec", "crypto dynamic-map", "crypto map", "crypto isakmp", "crypto ca trustpoint", "crypto ca enroll", "crypto ca authenticate",
 	"crypto ca trustpool", "crypto ca certificate chain", "crypto",
 	"telnet", "ssh", "console", "management-access", "dhcpd", "dhcprelay", "tls-proxy maximum-sessions",
-	"threat-detection", "ntp", "ssl encryption", "ssl", "webvpn", "group-policy", "username", "tunnel-group",
+	"threat-detection", "ntp", "smtp-server", "ssl encryption", "ssl", "webvpn", "group-policy", "username", "tunnel-group",
 	"ctl-file", "tls-proxy", "media-termination", "phone-proxy",
 	"class-map", "policy-map type", "policy-map", "service-policy",
 	"prompt", "privilege", "call-home",

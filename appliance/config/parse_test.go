@@ -188,7 +188,7 @@ func TestParse(t *testing.T) {
 			return []any{e.Services[0].Proto, e.Log, e.Inactive}
 		}, []any{uint8(47), false, true}},
 		{"dns", "interface g0/1\n nameif inside\ndns domain-lookup inside\ndns server-group DefaultDNS\n name-server 10.20.0.53 10.20.0.54 inside\n timeout 5\n retries 0\n" +
-			"dns name-server 10.20.0.53 10.20.0.55\n", func(r *config.Running) any { return r.DNS }, config.DNS{Lookup: []string{"inside"},
+			"dns name-server 10.20.0.53 10.20.0.55\n", func(r *config.Running) any { return r.DNS }, config.DNS{Lookup: []string{"inside"}, Via: map[netip.Addr]string{addr("10.20.0.53"): "inside", addr("10.20.0.54"): "inside"},
 			Servers: []netip.Addr{addr("10.20.0.53"), addr("10.20.0.54"), addr("10.20.0.55")}, Timeout: 5 * time.Second}},
 		{"ssl", "ssl encryption aes128-sha1 null-sha1\n", func(r *config.Running) any { return r.SSLEncryption }, []string{"aes128-sha1", "null-sha1"}},
 		{"sast and records", "ctl-file c\n record-entry capf trustpoint t address ucm.example.com domain-name d\n", func(r *config.Running) any { return r.CTLs },

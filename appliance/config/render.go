@@ -201,16 +201,23 @@ var keywords = sync.OnceValue(func() map[string]bool {
 
 // Sections returns the first words of lines of a configuration, sorted: what may
 // follow "show running-config" and "clear configure".
-func Sections() []string {
+func Sections() []string { return slices.Clone(allSections()) }
+
+var allSections = sync.OnceValue(func() []string {
 	var list []string
 	for _, s := range sections {
 		if name, _, _ := strings.Cut(s, " "); name != "" {
 			list = append(list, name)
 		}
 	}
+	for _, c := range asa().modes[global].positive.Complete("", nil) {
+		if c.Keyword() {
+			list = append(list, c.Word)
+		}
+	}
 	slices.Sort(list)
 	return slices.Compact(list)
-}
+})
 
 // sectionWords returns the words of a section in full.
 func sectionWords(section []string) ([]string, error) {

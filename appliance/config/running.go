@@ -214,9 +214,10 @@ func defaultTimeouts() Timeouts {
 type DNS struct {
 	Lookup  []string // interfaces of dns domain-lookup; none: no lookups at all
 	Servers []netip.Addr
-	Domain  string        // of the server group, else "" and Running.Domain holds
-	Timeout time.Duration // of one server; doubled each time they all are asked again
-	Retries int           // how often that is
+	Via     map[netip.Addr]string // the interface by which alone a server is asked, where the text names one
+	Domain  string                // of the server group, else "" and Running.Domain holds
+	Timeout time.Duration         // of one server; doubled each time they all are asked again
+	Retries int                   // how often that is
 }
 
 // A KeyPair is an RSA key pair to have. Its key is never in the text.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ func systemCommands() []command {
 				p.run.DNS.Lookup = append(p.run.DNS.Lookup, i.Name)
 			}
 		}),
-		cmd("dns name-server {<addr>}... [<if>]", each.splits(splitServers), parseNameServer),
+		cmd("dns name-server {<addr>}... [<if>]", by("dns name-server $addr").splits(splitServers), parseNameServer),
 		cmd("dns server-group <name>", each.opens(inDNS), func(p *parser, a cli.Args) {
 			p.enter(inDNS, 0)
 			if a.Get("name") != "DefaultDNS" {
@@ -50,7 +51,7 @@ func systemCommands() []command {
 
 func dnsCommands() []command {
 	return append([]command{
-		cmd("name-server {<addr>}... [<if>]", each.splits(splitServers), parseNameServer),
+		cmd("name-server {<addr>}... [<if>]", by("name-server $addr").splits(splitServers), parseNameServer),
 		cmd("domain-name <name:word>", one, func(p *parser, a cli.Args) { p.run.DNS.Domain = a.Get("name") }),
 		cmd("timeout <seconds:1-30>", one, func(p *parser, a cli.Args) {
 			p.run.DNS.Timeout = time.Duration(a.Int("seconds", 0)) * time.Second
@@ -81,8 +82,22 @@ func parseName(p *parser, a cli.Args) {
 }
 
 func parseNameServer(p *parser, a cli.Args) {
+	via := ""
+	if a.Has("if") {
+		i := p.namedInterface(a.Token("if"))
+		if i == nil {
+			return
+		}
+		via = i.Name
+	}
 	for _, tok := range a.All("addr") {
 		addr, _ := p.addr(tok.Text)
+		if via != "" {
+			if p.run.DNS.Via == nil {
+				p.run.DNS.Via = make(map[netip.Addr]string)
+			}
+			p.run.DNS.Via[addr] = via
+		}
 		switch {
 		case slices.Contains(p.run.DNS.Servers, addr):
 		case len(p.run.DNS.Servers) == maxDNSServers:
@@ -201,8 +216,6 @@ func inertCommands() []command {
 func notYetCommands() []command {
 	var list []command
 	add := func(what string, syntax ...string) { list = append(list, notYet(what, syntax...)...) }
-	add("messages by mail or by class", "logging mail <rest:line>",
-		"logging class <rest:line>", "logging from-address <rest:line>", "logging recipient-address <rest:line>")
 	add("another ssl version", "ssl server-version <v:word>", "ssl client-version <v:word>")
 	add("ssl cipher of 9.3(2) and later", "ssl cipher <rest:line>")
 	add("transparent firewall mode (V09)", "firewall transparent")

@@ -27,6 +27,7 @@ func (r *Running) validate(missing []feature) []Finding {
 	v.trustpoints()
 	v.policies()
 	v.phoneProxy()
+	v.mail()
 	v.unsupported(missing)
 	sortFindings(v.found)
 	return v.found

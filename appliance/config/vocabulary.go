@@ -163,7 +163,9 @@ var vocabulary = cli.Vocabulary{
 	"logging message <number> level": "Another severity for the message", "logging device-id string": "A text", "logging device-id hostname": "The host name", "ipaddress": "Address of an interface",
 	"cluster-id": "Name in a cluster", "context-name": "Name of the context", "list": "A list", "level": "Severity", "string": "A text", "logging standby": "From the standby unit",
 	"logging device-id ipaddress <if> system": "Of the whole system",
-	"buffer-size": "Size of the buffer", "message": "A message by its number", "facility": "Syslog facility", "device-id": "Name of the box in messages",
+	"logging class": "A class of messages", "mail": "By mail", "from-address": "Who mails come from", "recipient-address": "Who gets mails", "<mailfrom>": "Mail address",
+	"<mailto>": "Mail address", "logging recipient-address <mailto> level": "Of these messages, whatever logging mail says", "<primary>": "Address or name", "<backup>": "Address or name of the one after it",
+	"logging class <msgclass> buffered": "To the buffer", "buffer-size": "Size of the buffer", "message": "A message by its number", "facility": "Syslog facility", "device-id": "Name of the box in messages",
 	"queue": "Messages that wait", "permit-hostdown": "Permit connections when a TCP host is down", "debug-trace": "Debugging as messages",
 	"asdm-buffer-size": "Messages for ASDM", "hide": "Hide", "logging rate-limit": "Messages in a time",
 

@@ -339,6 +339,14 @@ func (p *parser) check(kind, word string) (err error) {
 		if !isHostname(word) {
 			err = fmt.Errorf("%s is no name in the DNS as in ucm.example.com", word)
 		}
+	case "mail":
+		if !isMail(word) {
+			err = fmt.Errorf("%s is no mail address as in pb@example.com", word)
+		}
+	case "mailhost":
+		if _, no := p.addr(word); no != nil && !isHostname(word) && !isHostname(word+".local") {
+			err = fmt.Errorf("%s is neither an IPv4 address nor a name", word)
+		}
 	case "hex":
 		if word == "" || strings.Trim(strings.ToLower(word), "0123456789abcdef") != "" {
 			err = fmt.Errorf("%s is not hexadecimal", word)

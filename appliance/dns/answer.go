@@ -28,13 +28,33 @@ var (
 type answer struct {
 	truncated bool
 	addrs     []netip.Addr
-	alias     string // the last alias, if there are no addresses
-	hops      int    // aliases on the way
+	names     []string // of an address
+	alias     string   // the last alias, if there is nothing else
+	hops      int      // aliases on the way
 	ttl       time.Duration
 	negative  error // ErrNoHost or ErrNoAddress
 }
 
-// question returns the query for the addresses of name. (RFC 1035, section 4.1.)
+// reverseZone ends the names by which the names of addresses are asked for. (RFC
+// 1035, section 3.5.)
+const reverseZone = ".in-addr.arpa"
+
+// typeOf is what is asked for of a name: the names of an address, or the
+// addresses of a name.
+func typeOf(name string) dnsmessage.Type {
+	if strings.HasSuffix(name, reverseZone) {
+		return dnsmessage.TypePTR
+	}
+	return dnsmessage.TypeA
+}
+
+// reverse returns the name by which the names of addr are asked for.
+func reverse(addr netip.Addr) string {
+	b := addr.As4()
+	return fmt.Sprintf("%d.%d.%d.%d%s", b[3], b[2], b[1], b[0], reverseZone)
+}
+
+// question returns the query for name. (RFC 1035, section 4.1.)
 func question(id uint16, name string) ([]byte, error) {
 	n, err := dnsmessage.NewName(name + ".")
 	if err != nil {
@@ -42,7 +62,7 @@ func question(id uint16, name string) ([]byte, error) {
 	}
 	m := dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: id, RecursionDesired: true},
-		Questions: []dnsmessage.Question{{Name: n, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
+		Questions: []dnsmessage.Question{{Name: n, Type: typeOf(name), Class: dnsmessage.ClassINET}},
 	}
 	return m.Pack()
 }
@@ -58,7 +78,7 @@ func parse(msg []byte, id uint16, name string) (answer, error) {
 		return a, errNotOurs
 	}
 	q, err := p.Question()
-	if err != nil || nameOf(q.Name) != name || q.Type != dnsmessage.TypeA || q.Class != dnsmessage.ClassINET {
+	if err != nil || nameOf(q.Name) != name || q.Type != typeOf(name) || q.Class != dnsmessage.ClassINET {
 		return a, errNotOurs
 	}
 	if _, err := p.Question(); !errors.Is(err, dnsmessage.ErrSectionDone) {
@@ -71,7 +91,7 @@ func parse(msg []byte, id uint16, name string) (answer, error) {
 	case h.RCode != dnsmessage.RCodeSuccess && h.RCode != dnsmessage.RCodeNameError:
 		return a, fmt.Errorf("the server says %s", strings.TrimPrefix(h.RCode.String(), "RCode"))
 	}
-	aliases, addrs, err := readAnswers(&p)
+	aliases, found, err := readAnswers(&p)
 	if err != nil {
 		return a, err
 	}
@@ -84,14 +104,21 @@ func parse(msg []byte, id uint16, name string) (answer, error) {
 		a.ttl = min(a.ttl, alias.ttl)
 		at = alias.to
 	}
-	for _, r := range addrs {
-		if r.name == at && len(a.addrs) < maxAddrs && !slices.Contains(a.addrs, r.addr) {
+	for _, r := range found {
+		switch wanted := typeOf(name); {
+		case r.name != at || len(a.addrs)+len(a.names) == maxAddrs:
+			continue
+		case r.to == "" && wanted == dnsmessage.TypeA && !slices.Contains(a.addrs, r.addr):
 			a.addrs = append(a.addrs, r.addr)
-			a.ttl = min(a.ttl, r.ttl)
+		case r.to != "" && wanted == dnsmessage.TypePTR && !slices.Contains(a.names, r.to):
+			a.names = append(a.names, r.to)
+		default:
+			continue
 		}
+		a.ttl = min(a.ttl, r.ttl)
 	}
 	switch {
-	case len(a.addrs) > 0:
+	case len(a.addrs)+len(a.names) > 0:
 	case h.RCode == dnsmessage.RCodeNameError:
 		a.negative = ErrNoHost
 	case at != name:
@@ -115,20 +142,22 @@ type aliasRecord struct {
 	ttl time.Duration
 }
 
-type addrRecord struct {
+// A record is an address of a name, or a name of an address.
+type record struct {
 	name string
 	addr netip.Addr
+	to   string // the name of an address; "": this is an address
 	ttl  time.Duration
 }
 
-// readAnswers reads the aliases and addresses of the answer section.
-func readAnswers(p *dnsmessage.Parser) (map[string]aliasRecord, []addrRecord, error) {
+// readAnswers reads the aliases, addresses and names of the answer section.
+func readAnswers(p *dnsmessage.Parser) (map[string]aliasRecord, []record, error) {
 	aliases := make(map[string]aliasRecord)
-	var addrs []addrRecord
+	var found []record
 	for range maxRecords {
 		h, err := p.AnswerHeader()
 		if errors.Is(err, dnsmessage.ErrSectionDone) {
-			return aliases, addrs, nil
+			return aliases, found, nil
 		}
 		if err != nil {
 			return nil, nil, errMalformed
@@ -141,13 +170,20 @@ func readAnswers(p *dnsmessage.Parser) (map[string]aliasRecord, []addrRecord, er
 			var r dnsmessage.AResource
 			if r, err = p.AResource(); err == nil {
 				if addr := netip.AddrFrom4(r.A); isHost(addr) {
-					addrs = append(addrs, addrRecord{owner, addr, ttl})
+					found = append(found, record{owner, addr, "", ttl})
+				}
+			}
+		case h.Type == dnsmessage.TypePTR:
+			var r dnsmessage.PTRResource
+			if r, err = p.PTRResource(); err == nil {
+				if to, ok := canonical(nameOf(r.PTR)); ok {
+					found = append(found, record{owner, netip.Addr{}, to, ttl})
 				}
 			}
 		case h.Type == dnsmessage.TypeCNAME:
 			var r dnsmessage.CNAMEResource
 			if r, err = p.CNAMEResource(); err == nil {
-				to, ok := canonical(nameOf(r.CNAME))
+				to, ok := canonicalAlias(nameOf(r.CNAME))
 				if !ok {
 					return nil, nil, errMalformed
 				}
@@ -184,6 +220,16 @@ func negativeTTL(p *dnsmessage.Parser) (time.Duration, bool) {
 		}
 	}
 	return MinTTL, false
+}
+
+// canonicalAlias is canonical for what an alias stands for. In the zones of
+// addresses there are names as 9.0/25.2.0.192.in-addr.arpa. (RFC 2317, section 4.)
+func canonicalAlias(name string) (string, bool) {
+	if !strings.HasSuffix(name, reverseZone) {
+		return canonical(name)
+	}
+	_, ok := canonical(strings.ReplaceAll(name, "/", "-"))
+	return name, ok
 }
 
 // ttlOf reads a TTL. One with the top bit set is 0. (RFC 2181, section 8.)

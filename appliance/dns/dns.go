@@ -115,10 +115,17 @@ type Resolver struct {
 	servers map[netip.Addr]*server
 }
 
+// A finding is what the DNS has of a name: addresses, or for the name of an
+// address names.
+type finding struct {
+	addrs []netip.Addr
+	names []string
+}
+
 // An entry is what is known about one name.
 type entry struct {
-	addrs []netip.Addr
-	err   *Error // why there are none
+	finding
+	err *Error // why there is nothing
 
 	fetched, expires time.Time
 	used             time.Time // last
@@ -129,10 +136,10 @@ type entry struct {
 
 // A flight is one name being asked for, once for all who want it.
 type flight struct {
-	round int
-	done  chan struct{}
-	addrs []netip.Addr // when done
-	err   *Error
+	round   int
+	done    chan struct{}
+	finding // when done
+	err     *Error
 }
 
 // New returns a resolver that has no servers yet.
@@ -172,10 +179,11 @@ func (r *Resolver) Set(s Settings) {
 	r.set = s
 }
 
-// An Answer is the addresses of a name.
+// An Answer is the addresses of a name, or the names of an address.
 type Answer struct {
 	Name  string // in full
 	Addrs []netip.Addr
+	Names []string
 	// Stale says that this is an old answer whose time is over, and that no
 	// server has given a new one.
 	Stale bool
@@ -186,10 +194,25 @@ type Answer struct {
 func (r *Resolver) Lookup(ctx context.Context, name string) (Answer, error) {
 	r.mu.Lock()
 	full, err := r.fullLocked(name)
+	r.mu.Unlock()
 	if err != nil {
-		r.mu.Unlock()
 		return Answer{}, err
 	}
+	return r.find(ctx, full)
+}
+
+// LookupAddr returns the names of an IPv4 address. If there are none the error is
+// an *Error.
+func (r *Resolver) LookupAddr(ctx context.Context, addr netip.Addr) (Answer, error) {
+	if !addr.Is4() {
+		return Answer{}, &Error{Name: addr.String(), Err: ErrName}
+	}
+	return r.find(ctx, reverse(addr))
+}
+
+// find returns what there is of a name in full.
+func (r *Resolver) find(ctx context.Context, full string) (Answer, error) {
+	r.mu.Lock()
 	now := r.config.Now()
 	var last entry // what is known, good or not
 	if e := r.entries[full]; e != nil {
@@ -215,7 +238,7 @@ func (r *Resolver) Lookup(ctx context.Context, name string) (Answer, error) {
 	}
 	switch {
 	case f.err == nil:
-		return Answer{Name: full, Addrs: slices.Clone(f.addrs)}, nil
+		return f.answer(full, false), nil
 	case f.err.negative():
 		return Answer{}, f.err
 	}
@@ -241,12 +264,16 @@ func (e *entry) answer(name string, stale bool) (Answer, error) {
 	if e.err != nil {
 		return Answer{}, e.err
 	}
-	return Answer{Name: name, Addrs: slices.Clone(e.addrs), Stale: stale}, nil
+	return e.finding.answer(name, stale), nil
+}
+
+func (f *finding) answer(name string, stale bool) Answer {
+	return Answer{Name: name, Addrs: slices.Clone(f.addrs), Names: slices.Clone(f.names), Stale: stale}
 }
 
 // usable reports whether e has an answer that is better than none at now.
 func (e *entry) usable(now time.Time) bool {
-	return len(e.addrs) > 0 && now.Before(e.expires.Add(maxStale))
+	return len(e.addrs)+len(e.names) > 0 && now.Before(e.expires.Add(maxStale))
 }
 
 // rather returns what e said of name while it held, if that is better than err.
@@ -255,6 +282,14 @@ func (e *entry) rather(name string, now time.Time, err *Error) (Answer, error) {
 		return e.answer(name, true)
 	}
 	return Answer{}, err
+}
+
+// first writes the first address or name.
+func (f *finding) first() string {
+	if len(f.addrs) > 0 {
+		return f.addrs[0].String()
+	}
+	return f.names[0]
 }
 
 // negative reports whether a server said so, in contrast to none saying anything.
@@ -285,18 +320,18 @@ func (r *Resolver) fetchLocked(name string) (*flight, *Error) {
 	set := r.set
 	go func() {
 		defer r.flying.Done()
-		addrs, ttl, err := r.resolve(r.ctx, &set, name)
-		r.land(name, f, addrs, ttl, err)
+		found, ttl, err := r.resolve(r.ctx, &set, name)
+		r.land(name, f, found, ttl, err)
 	}()
 	return f, nil
 }
 
 // land ends a flight with what it found.
-func (r *Resolver) land(name string, f *flight, addrs []netip.Addr, ttl time.Duration, err *Error) {
+func (r *Resolver) land(name string, f *flight, found finding, ttl time.Duration, err *Error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer close(f.done)
-	f.addrs, f.err = addrs, err
+	f.finding, f.err = found, err
 	if r.flights[name] == f {
 		delete(r.flights, name)
 	}
@@ -314,10 +349,10 @@ func (r *Resolver) land(name string, f *flight, addrs []netip.Addr, ttl time.Dur
 		if e.failure != nil {
 			r.config.Log.Info("DNS answers again", "name", name)
 		}
-		*e = entry{addrs: addrs, err: err, fetched: now, expires: now.Add(ttl), used: e.used}
+		*e = entry{finding: found, err: err, fetched: now, expires: now.Add(ttl), used: e.used}
 	case e.usable(now):
 		if e.failure == nil {
-			r.config.Log.Warn("DNS does not answer; the last address stands", "name", name, "address", e.addrs[0],
+			r.config.Log.Warn("DNS does not answer; the last answer stands", "name", name, "address", e.first(),
 				"age", now.Sub(e.fetched).Round(time.Second), "reason", err.Err)
 		}
 		e.failure, e.backoff = err, min(max(2*e.backoff, failureTTL), maxBackoff)

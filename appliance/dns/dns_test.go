@@ -652,3 +652,64 @@ func TestBounds(t *testing.T) {
 		t.Fatal("Close leaves a lookup waiting")
 	}
 }
+
+// TestLookupAddr asks for the names of addresses, through the alias of a part of a
+// network as well; what can be no name is passed over.
+func TestLookupAddr(t *testing.T) {
+	r, s, c := newServer(t, dns.Settings{})
+	ptr := func(owner, to string) dnsmessage.Resource {
+		return dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: mustName(owner), Class: dnsmessage.ClassINET, TTL: 60}, Body: &dnsmessage.PTRResource{PTR: mustName(to)}}
+	}
+	const zone, part = "9.2.0.192.in-addr.arpa", "9.0/25.2.0.192.in-addr.arpa"
+	gone := func(m *dnsmessage.Message) {
+		m.RCode = dnsmessage.RCodeNameError
+		m.Authorities = []dnsmessage.Resource{soa(60)}
+	}
+	tests := []struct {
+		name   string
+		change func(*dnsmessage.Message)
+		answer []dnsmessage.Resource
+		want   string
+		err    error
+	}{
+		{"one", nil, []dnsmessage.Resource{ptr(zone, "Host.Example.com")}, "host.example.com", nil},
+		{"two, one of them twice", nil, []dnsmessage.Resource{ptr(zone, "a.example.com"), ptr(zone, "b.example.com"), ptr(zone, "a.example.com")}, "a.example.com b.example.com", nil},
+		{"of a part", nil, []dnsmessage.Resource{cname(zone, part), ptr(part, "host.example.com")}, "host.example.com", nil},
+		{"no name", nil, []dnsmessage.Resource{ptr(zone, "a b.example.com"), ptr(zone, "ok.example.com")}, "ok.example.com", nil},
+		{"another's", nil, []dnsmessage.Resource{ptr("8.2.0.192.in-addr.arpa", "host.example.com")}, "", dns.ErrNoAddress},
+		{"addresses", nil, []dnsmessage.Resource{a(zone, 60, ucmAddr)}, "", dns.ErrNoAddress},
+		{"none", gone, nil, "", dns.ErrNoHost},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r.Clear("")
+			s.script(func(q dnsmessage.Message, _ bool) [][]byte { return [][]byte{message(q, tt.change, tt.answer...)} })
+			got, err := r.LookupAddr(testContext(t), netip.MustParseAddr("192.0.2.9"))
+			if names := strings.Join(got.Names, " "); names != tt.want || !errors.Is(err, tt.err) || len(got.Addrs) > 0 {
+				t.Errorf("LookupAddr = %v, %v; want %q, %v", got, err, tt.want, tt.err)
+			}
+		})
+	}
+	// It is kept as long as it holds, and stands while the server is down.
+	r.Clear("")
+	s.script(says(ptr(zone, "host.example.com")))
+	before := s.queries()
+	for range 3 {
+		if got, err := r.LookupAddr(testContext(t), netip.MustParseAddr("192.0.2.9")); err != nil || len(got.Names) != 1 || got.Stale {
+			t.Fatalf("LookupAddr = %v, %v", got, err)
+		}
+	}
+	if n := s.queries() - before; n != 1 {
+		t.Errorf("%d queries, want 1", n)
+	}
+	c.pass(2 * time.Minute)
+	s.script(func(q dnsmessage.Message, _ bool) [][]byte {
+		return [][]byte{message(q, func(m *dnsmessage.Message) { m.RCode = dnsmessage.RCodeServerFailure })}
+	})
+	if got, err := r.LookupAddr(testContext(t), netip.MustParseAddr("192.0.2.9")); err != nil || !got.Stale || len(got.Names) != 1 {
+		t.Errorf("LookupAddr while the server fails = %v, %v", got, err)
+	}
+	if _, err := r.LookupAddr(testContext(t), netip.MustParseAddr("2001:db8::1")); !errors.Is(err, dns.ErrName) {
+		t.Errorf("LookupAddr of IPv6: %v", err)
+	}
+}

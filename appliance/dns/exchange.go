@@ -41,23 +41,24 @@ type server struct {
 	err              error     // the last failure, nil after an answer
 }
 
-// resolve finds the addresses of name, following aliases from answer to answer.
-func (r *Resolver) resolve(ctx context.Context, s *Settings, name string) ([]netip.Addr, time.Duration, *Error) {
+// resolve finds what is asked for of name, following aliases from answer to
+// answer.
+func (r *Resolver) resolve(ctx context.Context, s *Settings, name string) (finding, time.Duration, *Error) {
 	ttl, hops, at := MaxTTL, 0, name
 	for {
 		a, id, err := r.ask(ctx, s, at)
 		if err != nil {
-			return nil, 0, &Error{Name: name, ID: id, Err: err}
+			return finding{}, 0, &Error{Name: name, ID: id, Err: err}
 		}
 		ttl = min(ttl, a.ttl)
 		hops += a.hops
 		switch {
 		case a.negative != nil:
-			return nil, ttl, &Error{Name: name, ID: id, Err: a.negative}
-		case len(a.addrs) > 0:
-			return a.addrs, ttl, nil
+			return finding{}, ttl, &Error{Name: name, ID: id, Err: a.negative}
+		case len(a.addrs)+len(a.names) > 0:
+			return finding{a.addrs, a.names}, ttl, nil
 		case hops >= maxChain:
-			return nil, 0, &Error{Name: name, ID: id, Err: errChain}
+			return finding{}, 0, &Error{Name: name, ID: id, Err: errChain}
 		}
 		at = a.alias
 	}

@@ -33,7 +33,12 @@ func FuzzParse(f *testing.F) {
 	add()
 	m.RCode = dnsmessage.RCodeNameError
 	add()
+	m.Authorities = nil
+	add(dnsmessage.Resource{Header: h, Body: &dnsmessage.PTRResource{PTR: h.Name}})
 	f.Fuzz(func(t *testing.T, msg []byte) {
+		if a, err := parse(msg, id, "9.2.0.192"+reverseZone); err == nil && !a.truncated && len(a.addrs) > 0 {
+			t.Errorf("addresses %v of an address", a.addrs)
+		}
 		a, err := parse(msg, id, name)
 		if err != nil {
 			return

@@ -11,7 +11,8 @@ import (
 type Host struct {
 	Name    string
 	Addrs   []netip.Addr
-	Err     error // why there are no addresses
+	Names   []string // of an address, whose Name is that of in-addr.arpa
+	Err     error    // why there are no addresses
 	Fetched time.Time
 	Expires time.Time
 	Failure error // why it could not be renewed; nil: it could
@@ -23,7 +24,7 @@ func (r *Resolver) Hosts() []Host {
 	defer r.mu.Unlock()
 	var all []Host
 	for name, e := range r.entries {
-		h := Host{Name: name, Addrs: slices.Clone(e.addrs), Fetched: e.fetched, Expires: e.expires}
+		h := Host{Name: name, Addrs: slices.Clone(e.addrs), Names: slices.Clone(e.names), Fetched: e.fetched, Expires: e.expires}
 		if e.err != nil {
 			h.Err = e.err.Err
 		}

@@ -48,7 +48,7 @@ type HostStatus struct {
 type sender struct {
 	log   *Log
 	host  Host
-	queue *queue
+	queue *queue[string]
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -62,7 +62,7 @@ type sender struct {
 }
 
 func newSender(l *Log, h Host) *sender {
-	x := &sender{log: l, host: h, queue: newQueue(DefaultQueue), quit: make(chan struct{})}
+	x := &sender{log: l, host: h, queue: newQueue[string](DefaultQueue), quit: make(chan struct{})}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.stat.Host = h
 	return x

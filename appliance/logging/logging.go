@@ -32,8 +32,11 @@ type Config struct {
 
 	Also slog.Handler // gets each record that Handler gets, too; or nil
 
-	Dial  Dialer        // nil: hosts cannot be reached
-	TLS   TLSConfig     // nil: hosts that are secure cannot be reached
+	Dial Dialer    // nil: hosts cannot be reached
+	TLS  TLSConfig // nil: hosts that are secure cannot be reached
+
+	DialMail MailDialer // nil: mail servers cannot be reached
+
 	Retry time.Duration // before a host that is down is tried again, at first; 0: DefaultRetry
 }
 
@@ -52,6 +55,7 @@ type Log struct {
 	monitor []*Monitor
 	console *sink
 	senders []*sender
+	mailer  *mailer
 }
 
 // New returns a Log that has Settings{}: it keeps nothing. Close ends it.
@@ -66,6 +70,7 @@ func New(cfg Config) *Log {
 	if cfg.Console != nil {
 		l.console = newSink(cfg.Console)
 	}
+	l.mailer = newMailer(l)
 	l.view.Store(newView(Settings{}, Names{}, l.consoleLevel()))
 	return l
 }
@@ -86,6 +91,7 @@ func (l *Log) Configure(s Settings, names Names) {
 	l.mu.Lock()
 	l.view.Store(v)
 	l.buffer.resize(v.set.BufferSize)
+	l.mailer.configure(v)
 	var gone []*sender
 	if !l.closed {
 		var hosts []Host
@@ -127,6 +133,7 @@ func (l *Log) Start() {
 		return
 	}
 	l.started = true
+	l.mailer.start()
 	for _, x := range l.senders {
 		x.start()
 	}
@@ -144,6 +151,7 @@ func (l *Log) Stop() {
 	for _, x := range senders {
 		done.Go(func() { x.stop(true) })
 	}
+	l.mailer.stop()
 	done.Wait()
 }
 
@@ -206,11 +214,19 @@ func (l *Log) Message(number, level int, text string) {
 			x.put(m, v)
 		}
 	}
+	if to&(1<<Mail) != 0 {
+		l.mailer.put(m, v)
+	}
 }
 
-// IsHost reports whether messages are sent to addr, over TCP or over UDP.
+// IsHost reports whether messages are sent to addr, over TCP or over UDP: by mail
+// or as to a syslog host.
 func (l *Log) IsHost(addr netip.AddrPort, tcp bool) bool {
-	for _, h := range l.view.Load().set.Hosts {
+	v := l.view.Load()
+	if v.mail && tcp && addr.Port() == MailPort {
+		return true
+	}
+	for _, h := range v.set.Hosts {
 		if h.Port == addr.Port() && h.Addr == addr.Addr() && (h.Transport != UDP) == tcp {
 			return true
 		}

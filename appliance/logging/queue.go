@@ -38,20 +38,20 @@ func (r *ring) trim() {
 
 // A queue is messages that wait, the oldest first. Any number of goroutines may
 // put, one takes.
-type queue struct {
+type queue[T any] struct {
 	wake chan struct{} // has room for one; something was put
 
 	mu   sync.Mutex
 	max  int
-	list []string
+	list []T
 	most int
 	lost uint64
 }
 
-func newQueue(limit int) *queue { return &queue{wake: make(chan struct{}, 1), max: limit} }
+func newQueue[T any](limit int) *queue[T] { return &queue[T]{wake: make(chan struct{}, 1), max: limit} }
 
 // put adds s, or counts it as lost.
-func (q *queue) put(s string) {
+func (q *queue[T]) put(s T) {
 	q.mu.Lock()
 	if len(q.list) >= q.max {
 		q.lost++
@@ -68,27 +68,27 @@ func (q *queue) put(s string) {
 }
 
 // first returns the oldest, which stays.
-func (q *queue) first() (string, bool) {
+func (q *queue[T]) first() (oldest T, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.list) == 0 {
-		return "", false
+		return oldest, false
 	}
 	return q.list[0], true
 }
 
 // done takes the oldest away.
-func (q *queue) done() {
+func (q *queue[T]) done() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.list[0] = ""
+	clear(q.list[:1])
 	if q.list = q.list[1:]; len(q.list) == 0 {
 		q.list = nil
 	}
 }
 
 // resize sets how many may wait; those that do stay.
-func (q *queue) resize(limit int) {
+func (q *queue[T]) resize(limit int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.max = limit
@@ -100,13 +100,13 @@ const consoleRoom = 1024
 // A sink writes lines to a writer that may be slow.
 type sink struct {
 	w     io.Writer
-	queue *queue
+	queue *queue[string]
 	quit  chan struct{}
 	done  chan struct{}
 }
 
 func newSink(w io.Writer) *sink {
-	s := &sink{w, newQueue(consoleRoom), make(chan struct{}), make(chan struct{})}
+	s := &sink{w, newQueue[string](consoleRoom), make(chan struct{}), make(chan struct{})}
 	go s.run()
 	return s
 }

@@ -23,7 +23,13 @@ type Settings struct {
 	Timestamp bool // put the time on each message
 	RFC5424   bool // write it as RFC 5424 does: 2026-11-27T19:46:17Z
 
-	Console, Monitor, Buffered, Trap, History, ASDM Filter
+	Console, Monitor, Buffered, Trap, History, ASDM, Mail Filter
+
+	Classes []ClassFilter
+
+	MailFrom    string // address
+	Recipients  []Recipient
+	MailServers []string // addresses or names, the first comes first
 
 	BufferSize     int // bytes; 0: DefaultBuffer
 	Facility       int // 16 to 23; 0: DefaultFacility
@@ -56,6 +62,14 @@ type Filter struct {
 	On    bool
 	Level int // syslog severity: 0, emergencies, to 7, debugging
 	List  string
+}
+
+// A ClassFilter is "logging class CLASS DESTINATION LEVEL": of the messages of a
+// class To takes those of Level or more severe, whatever its Filter is.
+type ClassFilter struct {
+	Class string
+	To    Destination
+	Level int
 }
 
 // AtLevel returns the Filter for a level and what is more severe.
@@ -136,12 +150,13 @@ const (
 	Hosts
 	History
 	ASDM
+	Mail
 	destinations
 )
 
 // filter returns what d takes.
 func (s *Settings) filter(d Destination) Filter {
-	return [destinations]Filter{s.Console, s.Monitor, s.Buffered, s.Trap, s.History, s.ASDM}[d]
+	return [destinations]Filter{s.Console, s.Monitor, s.Buffered, s.Trap, s.History, s.ASDM, s.Mail}[d]
 }
 
 // A view is Settings made ready to be asked. It does not change.
@@ -151,22 +166,50 @@ type view struct {
 	filters [destinations]compiled
 	changes map[int]Change
 	least   slog.Level // of records that anything may take
+
+	mail      bool // something is mailed
+	mailLevel int  // of the recipients' own levels the one that lets through most; -1: there is none
 }
 
-// A compiled is a Filter with its list; level -1 and no parts take nothing.
+// A compiled is a Filter with its list and its classes; level -1 and no parts
+// take nothing.
 type compiled struct {
-	level int
-	parts []Part
+	level   int
+	always  int // what is as severe is taken in any case; -1: nothing
+	parts   []Part
+	classes []ClassFilter
+}
+
+// takes reports whether the destination takes a message.
+func (f *compiled) takes(number, level int) bool {
+	if level <= f.always {
+		return true
+	}
+	ok, classed := false, false
+	for i := range f.classes {
+		if c := &f.classes[i]; inClass(c.Class, number) {
+			classed = true
+			ok = ok || level <= c.Level
+		}
+	}
+	if classed {
+		return ok
+	}
+	ok = level <= f.level
+	for i := 0; !ok && i < len(f.parts); i++ {
+		ok = f.parts[i].has(number, level)
+	}
+	return ok
 }
 
 func newView(s Settings, names Names, console int) *view {
-	v := &view{set: s, names: names, changes: make(map[int]Change)}
+	v := &view{set: s, names: names, changes: make(map[int]Change), mailLevel: -1}
 	for _, c := range s.Messages {
 		v.changes[c.Number] = c
 	}
 	most, exact := -1, true
 	for d := range destinations {
-		c := compiled{level: -1}
+		c := compiled{level: -1, always: -1}
 		f := s.filter(d)
 		switch {
 		case !s.Enable || !f.On:
@@ -179,11 +222,27 @@ func newView(s Settings, names Names, console int) *view {
 				}
 			}
 		}
-		if d == Console {
-			c.level = max(c.level, console)
+		for _, x := range s.Classes {
+			if s.Enable && x.To == d {
+				c.classes = append(c.classes, x)
+				v.mail = v.mail || d == Mail
+				most = max(most, x.Level)
+			}
+		}
+		switch {
+		case d == Console:
+			c.always = console
+		case d == Mail && s.Enable && f.On:
+			v.mail = true
+			for _, r := range s.Recipients {
+				if r.HasLevel {
+					v.mailLevel = max(v.mailLevel, r.Level)
+				}
+			}
+			most = max(most, v.mailLevel)
 		}
 		v.filters[d] = c
-		most = max(most, c.level)
+		most = max(most, c.level, c.always)
 	}
 	for _, c := range s.Messages {
 		exact = exact && !c.Moved
@@ -222,12 +281,7 @@ func (v *view) takers(number, level int) (to uint) {
 		return 0
 	}
 	for d := range v.filters {
-		f := &v.filters[d]
-		ok := level <= f.level
-		for i := 0; !ok && i < len(f.parts); i++ {
-			ok = f.parts[i].has(number, level)
-		}
-		if ok {
+		if v.filters[d].takes(number, level) || Destination(d) == Mail && level <= v.mailLevel {
 			to |= 1 << d
 		}
 	}

@@ -13,6 +13,7 @@ type Status struct {
 	Console  uint64               // of those that the console was too slow for
 	Sessions int                  // that watch
 	Hosts    []HostStatus
+	Mail     MailStatus
 }
 
 // Count returns how many messages d took.
@@ -30,6 +31,7 @@ func (l *Log) Status() Status {
 		c.queue.mu.Unlock()
 	}
 	l.mu.Unlock()
+	s.Mail = l.mailer.status()
 	for _, x := range senders {
 		s.Hosts = append(s.Hosts, x.status())
 	}
