@@ -136,3 +136,15 @@ func TestLastWords(t *testing.T) {
 		t.Errorf("%d bytes are shown, want %d", len(got), len(want))
 	}
 }
+
+// A console that has taken a key does not wait, before it is told so.
+func TestTakenIsNotWaiting(t *testing.T) {
+	in := newInput()
+	if _, ok, err := in.next(); ok || err != nil || !in.waiting {
+		t.Fatalf("nothing is typed: %v, %v, waiting %v", ok, err, in.waiting)
+	}
+	in.typed('q')
+	if b, ok, _ := in.next(); b != 'q' || !ok || in.waiting {
+		t.Errorf("next = %q, %v; waiting %v", b, ok, in.waiting)
+	}
+}

@@ -147,6 +147,7 @@ func (in *Input) next() (b byte, ok bool, err error) {
 	b = in.ahead[0]
 	in.ahead = in.ahead[1:]
 	in.taken++
+	in.waitLocked(false) // at once, or who looks now takes it for waiting for the next
 	signal(in.room)
 	return b, true, nil
 }

@@ -16,10 +16,12 @@ func execCommand() *cobra.Command {
 		Short: "Have a running box do a command of EXEC mode",
 		Long: `Has the box that "patchbay run" made do a command of the ASA's privileged EXEC
 mode, and prints what it shows: show, clear, capture, copy, packet-tracer, ping,
-traceroute. Keywords may be abbreviated. After a debug command it goes on with what debug shows until it
-is interrupted; "undebug all" ends debug itself. Exits 1 if the box refused the
-command.`,
+traceroute. Keywords may be abbreviated, and filters follow as at a console:
+"| include ssh", "| json". After a debug command it goes on with what debug shows
+until it is interrupted; "undebug all" ends debug itself. Exits 1 if the box refused
+the command.`,
 		Example: `  patchbay exec --flash /var/lib/patchbay show conn detail
+  patchbay exec --flash /var/lib/patchbay 'show conn | json'
   patchbay exec --flash /var/lib/patchbay packet-tracer input outside tcp 198.51.100.7 4000 203.0.113.10 2443`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"patchbay/appliance"
+	"patchbay/appliance/cli"
 	"patchbay/appliance/pki"
 	"patchbay/stack"
 	"patchbay/stack/link"
@@ -40,7 +41,8 @@ bytes everywhere. DIR gets
                   was dropped says why
   packets.txt     a line for each packet that arrived or left
   log.txt         what the box logged
-  conn.txt, ...   what it knew at the end: a file for each "show" command (--show)
+  conn.txt, ...   what it knew at the end: a file for each "show" command (--show);
+                  conn.json for "conn | json"
 
 With --split one capture that holds both directions of a conversation is taken
 apart: packets from an address in the prefix arrive on that interface, others on
@@ -205,6 +207,10 @@ func replay(cmd *cobra.Command, fl replayFlags) (err error) {
 // showFile names the file for a show command: its words, with a dash for
 // whatever else is in them. A name that is too long is cut.
 func showFile(what string) string {
+	ending := ".txt"
+	if command, ok := cli.CutJSON("show " + what); ok {
+		what, ending = strings.TrimPrefix(command, "show "), ".json"
+	}
 	name := strings.Map(func(r rune) rune {
 		switch {
 		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', r == '.', r == '_':
@@ -213,7 +219,7 @@ func showFile(what string) string {
 		return '-'
 	}, strings.Join(strings.Fields(what), " "))
 	const longest = 100 // bytes
-	return strings.TrimLeft(name[:min(len(name), longest)], ".") + ".txt"
+	return strings.TrimLeft(name[:min(len(name), longest)], ".") + ending
 }
 
 // openCapture opens the capture of "NAMEIF=CAPTURE".

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -123,12 +124,15 @@ out 00:00:00.100000 inside>outside udp 203.0.113.2:5000 > 192.0.2.5:53 len 7 ttl
 		t.Errorf("outside.pcapng has %d packets, want 3: %v", packets, err)
 	}
 
-	got, said, err = runReplay(t, "--config", file("box.cfg"), "--in", "outside="+file("both.pcapng"), "--split", "inside=10.0.0.0/8", "--show", "conn")
+	got, said, err = runReplay(t, "--config", file("box.cfg"), "--in", "outside="+file("both.pcapng"), "--split", "inside=10.0.0.0/8", "--show", "conn,conn detail | json")
 	if err != nil {
 		t.Fatalf("split: %v\n%s", err, said)
 	}
 	if !strings.Contains(got["packets.txt"], "in  00:00:00.100000 outside udp 192.0.2.5:53 > 203.0.113.2:5000 len 7\nout") {
 		t.Errorf("the answer was not addressed to the translation:\n%s", got["packets.txt"])
+	}
+	if doc := got["conn-detail.json"]; !json.Valid([]byte(doc)) || !strings.Contains(doc, `"connections": [`) {
+		t.Errorf("conn-detail.json:\n%s", doc)
 	}
 	if _, ok := got["asp-drop.txt"]; ok {
 		t.Error("asp-drop.txt was not asked for")

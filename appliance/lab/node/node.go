@@ -37,7 +37,7 @@ type Options struct {
 	Program string // path of a static patchbay for Linux
 	Version string
 	Image   string // path of the machine's disk in qcow2; "" leaves GNS3 out, which wants its checksum
-	Config  []byte // that the container of the example begins with
+	Config  []byte // that the container of the example begins with, up to ": end"
 }
 
 // Write writes the definitions to folders in dir, which is made if it is not there,
@@ -46,7 +46,7 @@ func Write(dir string, o Options) ([]string, error) {
 	w := &writer{dir: dir}
 	w.file("containerlab/flash/.keep", nil) // what is bound must be there
 	w.file("containerlab/patchbay.clab.yml", []byte(clab))
-	w.file("containerlab/patchbay.cfg", o.Config)
+	w.file("containerlab/patchbay.cfg", bytes.Replace(o.Config, []byte(": end\n"), []byte(clabUser+": end\n"), 1))
 	w.write("containerlab/patchbay-image.tar", func(f io.Writer) error { return Container(f, o.Program) })
 	w.file("eve-ng/patchbay.yml", eveNG())
 	if o.Image != "" {
@@ -104,7 +104,7 @@ func (w *writer) write(name string, f func(io.Writer) error) {
 const clab = `# A box between two hosts, for containerlab. First
 #   docker load -i patchbay-image.tar
 #   containerlab deploy -t patchbay.clab.yml
-# The box's console: docker attach clab-patchbay-box; Ctrl-P Ctrl-Q leaves it.
+# The box's console: ssh lab@clab-patchbay-box, with the password patchbay.
 name: patchbay
 topology:
   nodes:
@@ -113,7 +113,7 @@ topology:
       image: patchbay:latest
       # Links come after the container has started: --wait is for them.
       cmd: >-
-        run --flash /flash --config /startup.cfg --wait 60s
+        run --flash /flash --config /startup.cfg --wait 60s --ssh 0.0.0.0:22
         --link outside=packet:eth1 --link inside=packet:eth2
       binds:
         - patchbay.cfg:/startup.cfg:ro
@@ -134,6 +134,12 @@ topology:
   links:
     - endpoints: ["box:eth1", "phones:eth1"]
     - endpoints: ["box:eth2", "ucm:eth1"]
+`
+
+// clabUser may log in to the example by SSH.
+const clabUser = `username lab password patchbay privilege 15
+aaa authentication ssh console LOCAL
+aaa authorization exec LOCAL auto-enable
 `
 
 // entrypoint and command are what the container runs.
@@ -319,7 +325,7 @@ type: qemu
 name: Patchbay
 description: Patchbay
 cpulimit: 1
-icon: ASA.png
+icon: Firewall.png
 cpu: 2
 ram: {{.RAM}}
 ethernet: {{len .Ports}}

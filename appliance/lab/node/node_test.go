@@ -59,7 +59,7 @@ func TestWrite(t *testing.T) {
 	if err := os.WriteFile(image, append([]byte("QFI\xfb"), bytes.Repeat([]byte{7}, 1000)...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o := node.Options{Program: program(t), Version: "1.2", Image: image, Config: []byte("hostname box\n")}
+	o := node.Options{Program: program(t), Version: "1.2", Image: image, Config: []byte("hostname box\n: end\n")}
 	files, err := node.Write(filepath.Join(dir, "out"), o)
 	if err != nil {
 		t.Fatal(err)
@@ -75,6 +75,9 @@ func TestWrite(t *testing.T) {
 	want := []string{"containerlab/flash/.keep", "containerlab/patchbay.clab.yml", "containerlab/patchbay.cfg", "containerlab/patchbay-image.tar", "eve-ng/patchbay.yml", "gns3/patchbay.gns3a"}
 	if !slices.Equal(names, want) {
 		t.Errorf("files %v, want %v", names, want)
+	}
+	if got := string(read(t, dir, "out", "containerlab", "patchbay.cfg")); !strings.HasPrefix(got, "hostname box\nusername lab ") || !strings.HasSuffix(got, "\n: end\n") {
+		t.Errorf("configuration %q", got)
 	}
 	t.Run("containerlab", func(t *testing.T) { checkClab(t, filepath.Join(dir, "out", "containerlab")) })
 	t.Run("GNS3", func(t *testing.T) { checkGNS3(t, read(t, dir, "out", "gns3", "patchbay.gns3a")) })
