@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -235,7 +236,7 @@ func TestReasonString(t *testing.T) {
 			t.Errorf("reason %d has no name", r)
 		}
 	}
-	if got := numReasons.String(); got != "reason 12" {
+	if got := numReasons.String(); got != fmt.Sprintf("reason %d", uint8(numReasons)) {
 		t.Errorf("unknown reason is %q", got)
 	}
 }
