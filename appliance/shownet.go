@@ -105,8 +105,9 @@ func (x *execution) showInterfaceDrops(i *stack.Interface) {
 	}
 	if e, ok := link.Unwrap(i.Link).(*link.Ethernet); ok {
 		for _, q := range e.QueueStats() {
-			x.printf("\tQueue %d: %d ring-full, %d fill-ring-empty, %d kernel-dropped, %d send-ring-full, %d bad-descriptor\n",
-				q.Queue, q.RingFull, q.FillEmpty, q.KernelDrop, q.SendFull, q.BadDescriptor)
+			x.printf("\tQueue %d: %d frames input, %d output\n", q.Queue, q.Received, q.Sent)
+			x.printf("\t  dropped: %d ring-full, %d fill-ring-empty, %d kernel-dropped, %d send-ring-full, %d bad-descriptor\n",
+				q.RingFull, q.FillEmpty, q.KernelDrop, q.SendFull, q.BadDescriptor)
 		}
 	}
 }
