@@ -45,9 +45,11 @@ type shownInterface struct {
 	Queues       []shownDeviceQueue `json:"queues,omitempty"`
 }
 
-// A shownDeviceQueue is what one queue of a device lost, in frames; see link.QueueStats.
+// A shownDeviceQueue is what passed one queue of a device and was lost there, in frames; see link.QueueStats.
 type shownDeviceQueue struct {
 	Queue         int    `json:"queue"`
+	Received      uint64 `json:"in_frames"`
+	Sent          uint64 `json:"out_frames"`
 	RingFull      uint64 `json:"ring_full"`
 	FillEmpty     uint64 `json:"fill_ring_empty"`
 	KernelDrop    uint64 `json:"kernel_dropped"`
@@ -153,8 +155,9 @@ func (s shownInterfaces) Text(w *bufio.Writer) {
 			fmt.Fprintf(w, "\t  %d %s\n", d.Packets, d.Reason)
 		}
 		for _, q := range i.Queues {
-			fmt.Fprintf(w, "\tQueue %d: %d ring-full, %d fill-ring-empty, %d kernel-dropped, %d send-ring-full, %d bad-descriptor\n",
-				q.Queue, q.RingFull, q.FillEmpty, q.KernelDrop, q.SendFull, q.BadDescriptor)
+			fmt.Fprintf(w, "\tQueue %d: %d frames input, %d output\n", q.Queue, q.Received, q.Sent)
+			fmt.Fprintf(w, "\t  dropped: %d ring-full, %d fill-ring-empty, %d kernel-dropped, %d send-ring-full, %d bad-descriptor\n",
+				q.RingFull, q.FillEmpty, q.KernelDrop, q.SendFull, q.BadDescriptor)
 		}
 	}
 }

@@ -158,6 +158,7 @@ const (
 	overTUN     = "tun"
 	overXDP     = "xdp"         // in veth's driver
 	overGeneric = "xdp generic" // in the kernel's stack
+	overQueues  = "xdp 2"       // in the driver, with two queues
 )
 
 // drivers are those that most tests run over.
@@ -165,8 +166,11 @@ var drivers = []string{overPacket, overXDP, overTUN}
 
 // link is what the box is told of its device dev.
 func (n *testNet) link(dev string) string {
-	if n.driver == overGeneric {
+	switch n.driver {
+	case overGeneric:
 		return "xdp:" + dev + ",mode=generic"
+	case overQueues:
+		return "xdp:" + dev + ",mode=native,queues=2"
 	}
 	return n.driver + ":" + dev
 }
@@ -231,7 +235,13 @@ func newTestNet(t testing.TB, driver string) *testNet {
 	}
 	if driver != overTUN {
 		for _, side := range []struct{ ns, dev string }{{n.out, "pbout"}, {n.in, "pbin"}} {
-			mustIP(t, "-n", n.box, "link", "add", side.dev, "type", "veth", "peer", "name", side.dev, "netns", side.ns)
+			var queues []string
+			if driver == overQueues {
+				queues = []string{"numrxqueues", "2", "numtxqueues", "2"}
+			}
+			args := append([]string{"-n", n.box, "link", "add", side.dev}, queues...)
+			args = append(append(args, "type", "veth", "peer", "name", side.dev), queues...)
+			mustIP(t, append(args, "netns", side.ns)...)
 		}
 		n.plumb(t)
 	}

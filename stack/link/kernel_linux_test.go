@@ -25,7 +25,7 @@ const patience = 10 * time.Second
 
 // namespaces locks the test to its thread, puts it into a fresh network
 // namespace and returns that and n others.
-func namespaces(t *testing.T, n int) []netns.NsHandle {
+func namespaces(t testing.TB, n int) []netns.NsHandle {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root and network namespaces")
@@ -67,7 +67,7 @@ func must(t testing.TB, err error) {
 }
 
 // within runs f on this thread in the namespace ns.
-func within(t *testing.T, ns netns.NsHandle, f func()) {
+func within(t testing.TB, ns netns.NsHandle, f func()) {
 	t.Helper()
 	runtime.LockOSThread() // a subtest is not yet
 	defer runtime.UnlockOSThread()
@@ -86,7 +86,7 @@ func device(t testing.TB, name string) netlink.Link {
 	return l
 }
 
-func addAddr(t *testing.T, name, prefix string) {
+func addAddr(t testing.TB, name, prefix string) {
 	t.Helper()
 	a, err := netlink.ParseAddr(prefix)
 	must(t, err)
@@ -175,7 +175,7 @@ func (r *reader) ended(t testing.TB) error {
 
 // veth makes a cable between the device pb0 here and peer0, with the address
 // 203.0.113.7, in the namespace far.
-func veth(t *testing.T, far netns.NsHandle) {
+func veth(t testing.TB, far netns.NsHandle) {
 	t.Helper()
 	must(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "pb0"}, PeerName: "peer0"}))
 	must(t, netlink.LinkSetNsFd(device(t, "peer0"), int(far)))
@@ -209,7 +209,7 @@ func ping(t *testing.T, ns netns.NsHandle, dst string, wait time.Duration) bool 
 
 // open skips the test if the kernel has no packet sockets, or no AF_XDP;
 // everything else is a failure.
-func open(t *testing.T, name string, opt Options) stack.Link {
+func open(t testing.TB, name string, opt Options) stack.Link {
 	t.Helper()
 	l, err := Open(name, opt)
 	if errors.Is(err, unix.EAFNOSUPPORT) {
@@ -505,6 +505,57 @@ func whole(t testing.TB, p *stack.Packet) {
 	}
 	if p.Flow().Proto == stack.UDP && binary.BigEndian.Uint16(p.Transport()[6:]) == 0 {
 		t.Errorf("%v: no checksum", p)
+	}
+}
+
+// BenchmarkDevice has a packet read from a device and written to it, 64 at a time,
+// with its sender and receiver in the kernel: no allocation.
+func BenchmarkDevice(b *testing.B) {
+	for _, d := range deviceDrivers {
+		b.Run(d.name, func(b *testing.B) {
+			ns := namespaces(b, 1)
+			veth(b, ns[1])
+			var raw int
+			within(b, ns[1], func() {
+				var err error
+				raw, err = packetSocket()
+				must(b, err)
+				must(b, bind(raw, device(b, "peer0").Attrs().Index, 0))
+			})
+			defer unix.Close(raw)
+			l := open(b, d.before+"pb0"+d.after, Options{}).(*Ethernet)
+			l.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+			f := stack.Flow{Proto: stack.UDP, Src: netip.MustParseAddrPort(ipPeer + ":5000"), Dst: netip.MustParseAddrPort(ipBox + ":69")}
+			mac := l.MAC()
+			frame := stack.AppendUDP(append(append([]byte{}, mac[:]...), 2, 0, 0, 0, 0, 9, 8, 0), f, make([]byte, 172))
+			batch := batchOf(64)
+			send := func() {
+				for range batch {
+					_, err := unix.Write(raw, frame)
+					must(b, err)
+				}
+			}
+			pass := func() (n int) {
+				n, err := l.Read(batch)
+				must(b, err)
+				for _, p := range batch[:n] {
+					p.Parse()
+					p.NextHop = netip.AddrFrom4([4]byte{224, 0, 0, 1}) // no ARP
+				}
+				must(b, l.Write(batch[:n]))
+				return n
+			}
+			send()
+			for got := 0; got == 0; { // until the device is up there may be other packets
+				got = pass()
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := 0; i < b.N; {
+				send()
+				i += pass()
+			}
+		})
 	}
 }
 

@@ -58,9 +58,12 @@ type Stats struct {
 	Drops map[Reason]uint64 // packets or frames; only reasons that occurred
 }
 
-// QueueStats is what one queue of a device lost since it was opened, in frames.
+// QueueStats is what passed one queue of a device since it was opened, and what
+// was lost there, in frames.
 type QueueStats struct {
 	Queue         int
+	Received      uint64
+	Sent          uint64 // of all links on the queue
 	RingFull      uint64 // received while our ring was full
 	FillEmpty     uint64 // received while there was no place left for it
 	KernelDrop    uint64 // received, and refused for its length or for want of memory

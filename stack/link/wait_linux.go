@@ -2,7 +2,6 @@ package link
 
 import (
 	"errors"
-	"runtime"
 	"time"
 	"unsafe"
 
@@ -43,7 +42,6 @@ func newWaiter(fds ...int) waiter {
 // wait waits until something can be read, or happened, or for no reason at all.
 func (w *waiter) wait() error {
 	if w.soon {
-		runtime.Gosched() // others get their turn before
 		limit := unix.NsecToTimespec(int64(patient))
 		n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&w.fds[0])), uintptr(len(w.fds)),
 			uintptr(unsafe.Pointer(&limit)), 0, 0, 0)

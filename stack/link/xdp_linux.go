@@ -470,7 +470,7 @@ func (d *xdpDevice) QueueStats() []QueueStats {
 	}
 	all := make([]QueueStats, len(d.sockets))
 	for i, s := range d.sockets {
-		all[i].Queue = s.q.index
+		all[i].Queue, all[i].Received = s.q.index, s.received.Load()
 		st, err := s.statistics()
 		if err != nil {
 			continue
@@ -478,7 +478,7 @@ func (d *xdpDevice) QueueStats() []QueueStats {
 		// The kernel counts a frame that found no place twice.
 		empty := min(st.Rx_fill_ring_empty_descs, st.Rx_dropped)
 		s.q.sending.Lock()
-		all[i].SendFull = s.q.full
+		all[i].Sent, all[i].SendFull = s.q.sent, s.q.full
 		s.q.sending.Unlock()
 		all[i].RingFull, all[i].FillEmpty, all[i].KernelDrop = st.Rx_ring_full, empty, st.Rx_dropped-empty
 		all[i].BadDescriptor = st.Rx_invalid_descs + st.Tx_invalid_descs

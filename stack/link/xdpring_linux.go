@@ -41,9 +41,10 @@ type xdpQueue struct {
 
 // An xdpSocket is an AF_XDP socket with an rx ring.
 type xdpSocket struct {
-	q  *xdpQueue
-	fd int // -1: none
-	rx ring[unix.XDPDesc]
+	q        *xdpQueue
+	fd       int // -1: none
+	rx       ring[unix.XDPDesc]
+	received atomic.Uint64 // descriptors
 }
 
 // Places for frames of one queue. Four thousand are what the forwarder may be
@@ -222,6 +223,7 @@ func (s *xdpSocket) give(first, n uint32) {
 	q.fill.producer.Store(at + n) // there is room: the ring has one for each place
 	q.filling.Unlock()
 	s.rx.consumer.Store(first + n)
+	s.received.Add(uint64(n))
 }
 
 // frame returns what the descriptor d is about, or nothing if it makes no sense.
