@@ -447,6 +447,20 @@ func TestLabExposure(t *testing.T) {
 	}
 }
 
+// TestLabWithoutRoot is told what is missing.
+func TestLabWithoutRoot(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("needs not to be root")
+	}
+	for _, args := range [][]string{{"up", "direct"}, {"call"}, {"list"}, {"down"}} {
+		c := root()
+		c.SetArgs(append([]string{"lab"}, args...))
+		if err := c.Execute(); err == nil || !strings.Contains(err.Error(), "this needs root") {
+			t.Errorf("lab %s: %v", strings.Join(args, " "), err)
+		}
+	}
+}
+
 // TestLabRefusals says what is wrong with what cannot be built.
 func TestLabRefusals(t *testing.T) {
 	t.Parallel()
