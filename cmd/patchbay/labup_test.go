@@ -170,6 +170,11 @@ func needsDriver(t testing.TB, driver string) {
 		if _, err := link.Open("xdp:pb-none", link.Options{}); err != nil && strings.Contains(err.Error(), "there is no driver") {
 			t.Skip("no xdp: driver in this build")
 		}
+		fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Skip("needs AF_XDP in the kernel: ", err)
+		}
+		unix.Close(fd)
 	}
 }
 
