@@ -48,10 +48,7 @@ func Play(ctx context.Context, l *Lab, acts []Act, o CallOptions) []StepResult {
 			}
 		case a.Services != "":
 			if p := up[a.Services]; p != nil {
-				r.step(fmt.Sprintf("%s asks for its services through %q", a.Services, p.Device().ProxyURL), func(ctx context.Context) ([]Measure, error) {
-					_, err := p.Services(ctx)
-					return nil, err
-				})
+				r.services(p)
 			}
 		case a.Stop != "":
 			r.stop(a.Stop, up, order)
@@ -70,6 +67,22 @@ func (a Act) lines() []string {
 		return []string{a.Services}
 	}
 	return nil
+}
+
+// services has a phone look at its services, through the proxy that it was told.
+func (r *runner) services(p *Phone) {
+	proxy := p.Device().ProxyURL
+	how := "itself"
+	if proxy != "" {
+		how = "through " + proxy
+	}
+	r.step(fmt.Sprintf("%s asks for its services %s", p.Line(), how), func(ctx context.Context) ([]Measure, error) {
+		prompt, err := p.Services(ctx)
+		if err == nil && proxy != "" && prompt == askedBy+p.config.Host.Addr().String() {
+			err = fmt.Errorf("the server saw the phone, not the proxy %s", proxy)
+		}
+		return nil, err
+	})
 }
 
 // stop has a call manager go, and the phones that are up find another.

@@ -58,6 +58,9 @@ type menu struct {
 	Prompt  string
 }
 
+// askedBy begins the prompt of a menu, before the client's address.
+const askedBy = "asked by "
+
 // serveMenu is a call manager's page of services.
 func serveMenu(w http.ResponseWriter, r *http.Request) {
 	client := r.RemoteAddr
@@ -65,7 +68,7 @@ func serveMenu(w http.ResponseWriter, r *http.Request) {
 		client = host
 	}
 	w.Header().Set("Content-Type", "text/xml")
-	b, err := xml.Marshal(menu{Title: "Services", Prompt: "asked by " + client})
+	b, err := xml.Marshal(menu{Title: "Services", Prompt: askedBy + client})
 	if err != nil {
 		panic(err) // the type is plain
 	}

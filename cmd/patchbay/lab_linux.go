@@ -53,8 +53,20 @@ Its files are in ` + rig.Dir + `/NAME: the box's log and flash, and its
 configuration. Namespaces are pblab-NAME-HOST, for "ip netns exec" as well.`,
 	}
 	c.PersistentFlags().StringVar(&fl.name, "name", "", "of the lab; default: its topology's, or the only lab there is")
-	c.AddCommand(fl.upCommand(), fl.callCommand(), fl.shellCommand(), fl.captureCommand(), fl.execCommand(), fl.listCommand(), fl.downCommand(), topologiesCommand(), nodesCommand())
+	for _, sub := range []*cobra.Command{fl.upCommand(), fl.callCommand(), fl.shellCommand(), fl.captureCommand(), fl.execCommand(), fl.listCommand(), fl.downCommand()} {
+		sub.PreRunE = needsRoot
+		c.AddCommand(sub)
+	}
+	c.AddCommand(topologiesCommand(), nodesCommand())
 	return c
+}
+
+// needsRoot refuses to begin without.
+func needsRoot(*cobra.Command, []string) error {
+	if os.Geteuid() != 0 {
+		return errors.New("this needs root: a lab is made of network namespaces, and its keys are root's alone")
+	}
+	return nil
 }
 
 // open finds the lab that is meant: name, else --name, else the only one.

@@ -24,6 +24,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -168,6 +170,11 @@ func needsDriver(t testing.TB, driver string) {
 		if _, err := link.Open("xdp:pb-none", link.Options{}); err != nil && strings.Contains(err.Error(), "there is no driver") {
 			t.Skip("no xdp: driver in this build")
 		}
+		fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Skip("needs AF_XDP in the kernel: ", err)
+		}
+		unix.Close(fd)
 	}
 }
 
@@ -201,8 +208,121 @@ func testTopology(t *testing.T, topo, driver string) {
 	if got := strings.Count(out, " Hz\n"); got != 2*calls || strings.Contains(out, "FAIL") {
 		t.Errorf("%d phones heard something, want %d\n%s", got, 2*calls, out)
 	}
+	for _, site := range r.Topology.Sites {
+		if site.Proxy && strings.Count(out, "asks for its services through 203.0.113.80:8080") != 2 {
+			t.Errorf("not both phones go through the proxy:\n%s", out)
+		}
+	}
 	mustLab(t, "down", r.Name)
 	checkGone(t, r)
+}
+
+// TestLabRouters tries what routers let through and what they do not.
+func TestLabRouters(t *testing.T) {
+	t.Parallel()
+	at := netip.MustParseAddrPort
+	type try struct {
+		tcp      bool
+		to, want string // as which it passes the net; "": it does not
+	}
+	for _, tt := range []struct {
+		topology  string
+		from, net string // a host that sends, and the net that is looked at
+		src       string
+		tries     []try
+	}{
+		{"home", "isp", "house", "198.51.100.1", []try{{false, "198.51.100.30:5000", ""}}},
+		{"homefwd", "far", "house", "198.51.100.7", []try{
+			{false, "198.51.100.30:5000", "192.168.1.50:5000"},
+			{false, "198.51.100.30:69", "192.168.1.50:69"},
+			{false, "198.51.100.30:68", ""},
+			{true, "198.51.100.30:5000", ""},
+		}},
+		{"firewall", "far", "wan", "198.51.100.7", []try{
+			{true, "203.0.113.10:2443", "203.0.113.10:2443"},
+			{true, "203.0.113.10:2000", ""},
+			{false, "203.0.113.20:16384", "203.0.113.20:16384"},
+			{false, "203.0.113.20:1024", ""},
+		}},
+	} {
+		t.Run(tt.topology, func(t *testing.T) {
+			t.Parallel()
+			r := labUp(t, tt.topology, "packet")
+			for _, x := range tt.tries {
+				var want netip.AddrPort
+				if x.want != "" {
+					want = at(x.want)
+				}
+				checkRoute(t, r, tt.from, tt.net, netip.MustParseAddr(tt.src), x.tcp, at(x.to), want)
+			}
+		})
+	}
+}
+
+// checkRoute has a host send, and looks at what passes a net until something does
+// or, if nothing may, for as long as silentFor.
+func checkRoute(t *testing.T, r *rig.Rig, from, on string, src netip.Addr, tcp bool, to, want netip.AddrPort) {
+	t.Helper()
+	h, err := lab.NewKernelHost(r.Namespace(from), src)
+	must(t, err)
+	defer h.Close()
+	c, err := r.Capture(on)
+	must(t, err)
+	defer c.Close()
+	wait := silentFor
+	if want.IsValid() {
+		wait = patience
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), wait)
+	defer cancel()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for ctx.Err() == nil {
+			if tcp {
+				if c, err := h.DialTCP(ctx, netip.AddrPort{}, to); err == nil {
+					c.Close()
+				}
+			} else if u, err := h.ListenUDP(netip.AddrPort{}); err == nil {
+				u.WriteTo([]byte("hello"), net.UDPAddrFromAddrPort(to))
+				u.Close()
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}()
+	var got []netip.AddrPort
+	must(t, c.Run(ctx, func(_ time.Time, frame []byte) {
+		p := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.Default)
+		source, dst := ends(p)
+		port := 0 // one is not translated, and what comes late of a try before has another
+		switch l := p.TransportLayer().(type) {
+		case *layers.TCP:
+			if tcp {
+				port = int(l.DstPort)
+			}
+		case *layers.UDP:
+			if !tcp {
+				port = int(l.DstPort)
+			}
+		}
+		if source != src || port != int(to.Port()) {
+			return
+		}
+		got = append(got, netip.AddrPortFrom(dst, to.Port()))
+		if want.IsValid() {
+			cancel()
+		}
+	}))
+	<-sent
+	switch {
+	case !want.IsValid() && len(got) > 0:
+		t.Errorf("%v came through as %v", to, got[0])
+	case want.IsValid() && (len(got) == 0 || got[0] != want):
+		t.Errorf("%v came through as %v, want %v", to, got, want)
+	}
 }
 
 // checkGone complains of what is left of a lab.
@@ -329,6 +449,20 @@ func TestLabExposure(t *testing.T) {
 	out, err := runLab(t, "call", r.Name, "--hold=false", "--duration", "400ms")
 	if err == nil || strings.Count(out, "FAIL") != 1 || !strings.Contains(out, "FAIL nothing crossed the Internet in the clear") {
 		t.Errorf("a LAN on which everybody listens: %v\n%s", err, out)
+	}
+}
+
+// TestLabWithoutRoot is told what is missing.
+func TestLabWithoutRoot(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("needs not to be root")
+	}
+	for _, args := range [][]string{{"up", "direct"}, {"call"}, {"list"}, {"down"}} {
+		c := root()
+		c.SetArgs(append([]string{"lab"}, args...))
+		if err := c.Execute(); err == nil || !strings.Contains(err.Error(), "this needs root") {
+			t.Errorf("lab %s: %v", strings.Join(args, " "), err)
+		}
 	}
 }
 
