@@ -399,21 +399,31 @@ func testDevice(t *testing.T, name string) {
 		if p, _ := r.next(t, stack.UDP); p.Flow().Dst.Addr().String() != kernelAddr {
 			t.Errorf("got %v", p)
 		}
-		// Without it nobody answers ARP.
+		// Without it nobody answers ARP. An answer of ours to what was asked before
+		// may come late, but not each time.
 		e.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
-		within(t, far, func() { forget(t, kernelAddr) })
-		if ping(t, far, kernelAddr, 300*time.Millisecond) {
-			t.Error("the kernel answered")
-		}
-		within(t, far, func() {
-			ns, err := netlink.NeighList(device(t, "peer0").Attrs().Index, netlink.FAMILY_V4)
-			must(t, err)
-			for _, n := range ns {
-				if n.IP.String() == kernelAddr && n.HardwareAddr != nil {
-					t.Errorf("the kernel answered ARP: %v", n)
-				}
+		answered := func() (mac net.HardwareAddr) {
+			within(t, far, func() { forget(t, kernelAddr) })
+			if ping(t, far, kernelAddr, 300*time.Millisecond) {
+				t.Error("the kernel answered")
 			}
-		})
+			within(t, far, func() {
+				ns, err := netlink.NeighList(device(t, "peer0").Attrs().Index, netlink.FAMILY_V4)
+				must(t, err)
+				for _, n := range ns {
+					if n.IP.String() == kernelAddr {
+						mac = n.HardwareAddr
+					}
+				}
+			})
+			return mac
+		}
+		for try := 0; answered() != nil; try++ {
+			if try == 3 {
+				t.Error("the kernel answers ARP")
+				break
+			}
+		}
 	})
 
 	if b, err := os.ReadFile("/proc/sys/net/ipv6/conf/pb0/disable_ipv6"); err == nil && strings.TrimSpace(string(b)) != "1" {
