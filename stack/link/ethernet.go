@@ -336,11 +336,13 @@ func (e *Ethernet) Write(batch []*stack.Packet) error {
 // their bytes.
 func (e *Ethernet) frame(s *etherSend, batch []*stack.Packet) (n, bytes int) {
 	a := e.addrs.Load()
-	now := e.now()
+	now, mtu := e.now(), e.dev.MTU()
+	var last netip.Addr // neighbour of the packet before, at lastMAC
+	var lastMAC MAC
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, p := range batch {
-		if p.Len() > e.dev.MTU() {
+		if p.Len() > mtu {
 			e.drop(Oversize)
 			continue
 		}
@@ -351,6 +353,8 @@ func (e *Ethernet) frame(s *etherSend, batch []*stack.Packet) (n, bytes int) {
 		var mac MAC
 		frame := p.WithHeader(e.headerLen())
 		switch {
+		case hop == last && last.IsValid():
+			mac = lastMAC
 		case !hop.Is4():
 			e.drop(NoAdjacency)
 			continue
@@ -371,6 +375,7 @@ func (e *Ethernet) frame(s *etherSend, batch []*stack.Packet) (n, bytes int) {
 				continue
 			}
 		}
+		last, lastMAC = hop, mac
 		e.putHeader(frame, mac, typeIPv4)
 		s.frames = append(s.frames, frame)
 		n++

@@ -196,6 +196,10 @@ func (d *packetDevice) filter() {
 	if d.rx < 0 {
 		return // openRing comes here again
 	}
+	if len(*d.others.Load()) == 0 {
+		_ = unix.SetsockoptInt(d.rx, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) // there may be none
+		return
+	}
 	program := withoutVLANs(*d.others.Load())
 	_ = unix.SetsockoptSockFprog(d.rx, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})

@@ -352,10 +352,8 @@ func openChecksum(frame []byte) bool {
 	if n < 0 || at+2 > len(ip) {
 		return false
 	}
-	sum := uint32(ip[ipProtoAt]) + uint32(n)
-	for i := ipSrcAt; i < ipHeaderLen; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
-	}
+	both := binary.BigEndian.Uint64(ip[ipSrcAt:]) // addresses
+	sum := uint32(ip[ipProtoAt]) + uint32(n) + uint32(both>>48) + uint32(both>>32)&0xffff + uint32(both>>16)&0xffff + uint32(both)&0xffff
 	sum = sum>>16 + sum&0xffff
 	sum = sum>>16 + sum&0xffff
 	return binary.BigEndian.Uint16(ip[at:]) == uint16(sum)
