@@ -43,12 +43,11 @@ func showVersion(x *execution, _ cli.Args) error {
 		text = fmt.Sprintf("%d days %d hours", days, hours)
 	}
 	x.printf("Patchbay %s\nConfiguration of ASA version %s\n\n%s up %s\n", version, orNone(x.running.Version), cmp.Or(x.running.Hostname, "patchbay"), text)
-	if s := x.plan.service; s != nil {
-		x.printf("UC Phone Proxy Sessions           : %d in use\n", len(s.proxy.Sessions())) // no license limits them
-	}
 	for k, i := range x.plan.interfaces {
 		x.printf(" %d: Int: %s: %s, MTU %d\n", k, i.Name, driverOf(i.Link), i.Link.MTU())
 	}
+	x.printf("\n")
+	x.licenseTable()
 	return nil
 }
 
