@@ -1,0 +1,232 @@
+package console
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"patchbay/appliance/cli"
+	"patchbay/appliance/config"
+	"patchbay/appliance/pki"
+)
+
+// flashCommands are of files on flash. (The ASA's command reference: copy, delete,
+// dir, more, show flash.)
+var flashCommands = []cli.Rule[command]{
+	{Syntax: "dir [disk0:|flash:|<path:flash>]", Help: "List files on flash", Do: command{viewPrivilege, dir}},
+	{Syntax: "show {flash:|disk0:}", Help: "Files on flash", Do: command{viewPrivilege, dir}},
+	{Syntax: "more <path:flash>", Help: "Show a file", Do: command{maxPrivilege, moreFile}},
+	{Syntax: "delete [/noconfirm] <path:flash>", Help: "Delete a file", Do: command{maxPrivilege, deleteFile}},
+	{Syntax: "copy [/noconfirm] {running-config|startup-config} <path:flash>", Help: "Copy from one file to another", Do: command{maxPrivilege, copyToFlash}},
+	{Syntax: "copy [/noconfirm] <path:flash> {running-config|startup-config}", Help: "Copy from one file to another", Do: command{maxPrivilege, copyFromFlash}},
+	{Syntax: "configure replace <path:flash> [noconfirm]", Help: "Replace the running configuration as a whole", Do: command{maxPrivilege, replaceFromFlash}},
+}
+
+// checkFlash is the cli.Check of "flash": the name of a file there.
+func checkFlash(word string) error {
+	for _, device := range []string{"disk0:", "flash:"} {
+		if name, ok := strings.CutPrefix(strings.ToLower(word), device); ok && strings.Trim(name, "/") != "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("%.80s is no file as disk0:/NAME is", word)
+}
+
+// plainFile returns the name of a file, if it is nobody's but the operator's.
+func plainFile(path string) (string, error) {
+	name := strings.TrimLeft(path[strings.IndexByte(path, ':')+1:], "/")
+	if private(name) {
+		return "", fmt.Errorf("%%Error opening disk0:/%s (that is the box's own file)", name)
+	}
+	return name, nil
+}
+
+// private reports whether a file is of the console itself: the startup
+// configuration, which has commands of its own, and the keys that clients know
+// the box by, which are nobody's to see. Those of pki it hides itself.
+func private(name string) bool {
+	base := strings.TrimSuffix(name, halfName)
+	for _, k := range hostKeyFiles {
+		if base == k.name {
+			return true
+		}
+	}
+	return base == startupName || base == predecessorName
+}
+
+// flash returns the store of files.
+func (s *Session) flash() (*pki.Store, error) {
+	if s.box.opt.Store == nil {
+		return nil, errors.New("%Error opening disk0:/ (there is no flash)")
+	}
+	return s.box.opt.Store, nil
+}
+
+// opening says in the ASA's words why a file cannot be had.
+func opening(name string, err error) error {
+	if errors.Is(err, pki.ErrNotFound) {
+		return fmt.Errorf("%%Error opening disk0:/%s (No such file or directory)", name)
+	}
+	return fmt.Errorf("%%Error opening disk0:/%s (%w)", name, err)
+}
+
+// readFlash returns a file.
+func (s *Session) readFlash(a cli.Args) (name string, data []byte, err error) {
+	store, err := s.flash()
+	if err != nil {
+		return "", nil, err
+	}
+	if name, err = plainFile(a.Get("path")); err != nil {
+		return name, nil, err
+	}
+	if data, err = store.ReadFlash(name); err != nil {
+		return name, nil, opening(name, err)
+	}
+	return name, data, nil
+}
+
+// dir lists files, or one.
+func dir(s *Session, w io.Writer, a cli.Args) error {
+	store, err := s.flash()
+	if err != nil {
+		return err
+	}
+	files, err := store.FlashFiles()
+	if err != nil {
+		return err
+	}
+	only := ""
+	if a.Has("path") {
+		if only, err = plainFile(a.Get("path")); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(w, "\nDirectory of disk0:/\n\n")
+	found, total := false, int64(0)
+	for i, f := range files {
+		if only != "" && f.Name() != only || private(f.Name()) {
+			continue
+		}
+		found = true
+		total += f.Size()
+		fmt.Fprintf(w, "%-6d -rwx  %-12d %s  %s\n", i+1, f.Size(), f.ModTime().UTC().Format("15:04:05 Jan 02 2006"), f.Name())
+	}
+	if only != "" && !found {
+		return opening(only, pki.ErrNotFound)
+	}
+	_, err = fmt.Fprintf(w, "\n%d bytes used\n", total)
+	return err
+}
+
+// moreFile shows a file of text. What is none would do things to the terminal.
+func moreFile(s *Session, w io.Writer, a cli.Args) error {
+	name, data, err := s.readFlash(a)
+	if err != nil {
+		return err
+	}
+	if !utf8.Valid(data) || slices.ContainsFunc(data, func(b byte) bool { return b < ' ' && b != '\n' && b != '\r' && b != '\t' || b == 0x7f }) {
+		return fmt.Errorf("%% disk0:/%s is not text: %d bytes", name, len(data))
+	}
+	_, err = w.Write(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n")))
+	return err
+}
+
+func deleteFile(s *Session, _ io.Writer, a cli.Args) error {
+	store, err := s.flash()
+	if err != nil {
+		return err
+	}
+	name, err := plainFile(a.Get("path"))
+	if err != nil {
+		return err
+	}
+	if !a.Has("/noconfirm") {
+		if yes, err := s.t.confirm("Delete disk0:/" + name + "?"); err != nil || !yes {
+			return err
+		}
+	}
+	if err := store.RemoveFlash(name); err != nil {
+		return fmt.Errorf("%%Error deleting disk0:/%s (%w)", name, err)
+	}
+	return nil
+}
+
+// copyToFlash writes a configuration to a file.
+func copyToFlash(s *Session, w io.Writer, a cli.Args) error {
+	store, err := s.flash()
+	if err != nil {
+		return err
+	}
+	name, err := plainFile(a.Get("path"))
+	if err != nil {
+		return err
+	}
+	text := []byte(s.box.Text().String())
+	if a.Has("startup-config") {
+		if text, err = s.box.opt.Startup.Read(); err != nil {
+			return notExist(err)
+		}
+	}
+	if _, err := store.ReadFlash(name); err == nil && !a.Has("/noconfirm") {
+		if yes, err := s.t.confirm("%Warning: There is a file already existing with this name. Do you want to over write?"); err != nil || !yes {
+			return err
+		}
+	}
+	if err := store.WriteFlash(name, text); err != nil {
+		return fmt.Errorf("%%Error writing disk0:/%s (%w)", name, err)
+	}
+	_, err = fmt.Fprintf(w, "\n%d bytes copied\n", len(text))
+	return err
+}
+
+// flashText returns the configuration in a file, which must be without error.
+func (s *Session) flashText(a cli.Args) (config.Text, error) {
+	name, data, err := s.readFlash(a)
+	if err != nil {
+		return config.Text{}, err
+	}
+	text, found := config.Load("disk0:/"+name, bytes.NewReader(data), false)
+	for _, f := range found {
+		if f.Severity == config.Error {
+			return config.Text{}, fmt.Errorf("%v\n%d errors: the configuration is refused as a whole", f, config.Errors(found))
+		}
+	}
+	return text, nil
+}
+
+// copyFromFlash merges a file into what runs, as the ASA does, or makes it what
+// the box starts with.
+func copyFromFlash(s *Session, w io.Writer, a cli.Args) error {
+	text, err := s.flashText(a)
+	if err != nil {
+		return err
+	}
+	if a.Has("startup-config") {
+		data := []byte(text.String())
+		s.box.changing.Lock()
+		err := s.box.opt.Startup.Write(data)
+		s.box.changing.Unlock()
+		if err == nil {
+			_, err = fmt.Fprintf(w, "\n%d bytes copied\n", len(data))
+		}
+		return err
+	}
+	if err := s.box.Merge(text); err != nil {
+		return err
+	}
+	s.changed("merged " + a.Get("path"))
+	_, err = fmt.Fprintf(w, "\n%d lines copied\n", strings.Count(text.String(), "\n"))
+	return err
+}
+
+func replaceFromFlash(s *Session, w io.Writer, a cli.Args) error {
+	text, err := s.flashText(a)
+	if err != nil {
+		return err
+	}
+	return s.replace(w, text, a.Get("path"), a.Has("noconfirm"))
+}
