@@ -51,6 +51,7 @@ func showInterface(x *execution, args cli.Args) error {
 		x.printf("  Traffic Statistics for %q:\n", i.Name)
 		x.printf("\t%d packets input, %d bytes\n\t%d packets output, %d bytes\n", n.InPackets, n.InBytes, n.OutPackets, n.OutBytes)
 		x.showInterfaceDrops(i)
+		x.showRates(i)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"cmp"
-	"fmt"
 	"runtime/debug"
 
 	"patchbay/appliance/cli"
@@ -33,16 +32,7 @@ func showVersion(x *execution, _ cli.Args) error {
 	if revision != "" {
 		version += " (" + revision[:min(12, len(revision))] + ")"
 	}
-	up := x.opt.Now().Sub(x.started)
-	days, hours, mins := int(up.Hours())/24, int(up.Hours())%24, int(up.Minutes())%60
-	text := fmt.Sprintf("%d mins %d secs", mins, int(up.Seconds())%60)
-	if hours > 0 || days > 0 {
-		text = fmt.Sprintf("%d hours %d mins", hours, mins)
-	}
-	if days > 0 {
-		text = fmt.Sprintf("%d days %d hours", days, hours)
-	}
-	x.printf("Patchbay %s\nConfiguration of ASA version %s\n\n%s up %s\n", version, orNone(x.running.Version), cmp.Or(x.running.Hostname, "patchbay"), text)
+	x.printf("Patchbay %s\nConfiguration of ASA version %s\n\n%s up %s\n", version, orNone(x.running.Version), cmp.Or(x.running.Hostname, "patchbay"), uptimeText(x.opt.Now().Sub(x.started)))
 	for k, i := range x.plan.interfaces {
 		x.printf(" %d: Int: %s: %s, MTU %d\n", k, i.Name, driverOf(i.Link), i.Link.MTU())
 	}
