@@ -2,9 +2,11 @@ package console
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -23,6 +25,8 @@ var flashCommands = []cli.Rule[command]{
 	{Syntax: "delete [/noconfirm] <path:flash>", Help: "Delete a file", Do: command{maxPrivilege, deleteFile}},
 	{Syntax: "copy [/noconfirm] {running-config|startup-config} <path:flash>", Help: "Copy from one file to another", Do: command{maxPrivilege, copyToFlash}},
 	{Syntax: "copy [/noconfirm] <path:flash> {running-config|startup-config}", Help: "Copy from one file to another", Do: command{maxPrivilege, copyFromFlash}},
+	{Syntax: "copy [/noconfirm] <url:tftp> {running-config|startup-config}", Help: "Copy from one file to another", Do: command{maxPrivilege, copyFromFlash}},
+	{Syntax: "copy [/noconfirm] <url:tftp> <path:flash>", Help: "Copy from one file to another", Do: command{maxPrivilege, copyTFTP}},
 	{Syntax: "configure replace <path:flash> [noconfirm]", Help: "Replace the running configuration as a whole", Do: command{maxPrivilege, replaceFromFlash}},
 }
 
@@ -171,10 +175,8 @@ func copyToFlash(s *Session, w io.Writer, a cli.Args) error {
 			return notExist(err)
 		}
 	}
-	if _, err := store.ReadFlash(name); err == nil && !a.Has("/noconfirm") {
-		if yes, err := s.t.confirm("%Warning: There is a file already existing with this name. Do you want to over write?"); err != nil || !yes {
-			return err
-		}
+	if ok, err := s.mayWrite(store, name, a.Has("/noconfirm")); err != nil || !ok {
+		return err
 	}
 	if err := store.WriteFlash(name, text); err != nil {
 		return fmt.Errorf("%%Error writing disk0:/%s (%w)", name, err)
@@ -183,13 +185,86 @@ func copyToFlash(s *Session, w io.Writer, a cli.Args) error {
 	return err
 }
 
-// flashText returns the configuration in a file, which must be without error.
+// parseTFTP reads tftp://ADDRESS/FILE.
+func parseTFTP(word string) (server netip.Addr, file string, err error) {
+	rest, ok := strings.CutPrefix(word, "tftp://")
+	host, file, ok2 := strings.Cut(rest, "/")
+	server, err = netip.ParseAddr(host)
+	if !ok || !ok2 || file == "" || err != nil || !server.Is4() || len(file) > maxFileName {
+		return netip.Addr{}, "", fmt.Errorf("%.80s is no file as tftp://10.20.0.5/pb.cfg is", word)
+	}
+	return server, file, nil
+}
+
+const maxFileName = 255 // bytes
+
+// fetch returns a file from a TFTP server.
+func (s *Session) fetch(url string) ([]byte, error) {
+	server, file, err := parseTFTP(url)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(s.t, "\nAccessing %s...", url)
+	data, err := s.box.opt.App.FetchTFTP(s.t.running, server, file)
+	if err != nil {
+		fmt.Fprintln(s.t)
+		if s.t.running.Err() != nil {
+			return nil, context.Cause(s.t.running)
+		}
+		return nil, fmt.Errorf("%%Error opening %s (%w)", url, err)
+	}
+	fmt.Fprintln(s.t, "!")
+	return data, nil
+}
+
+// copyTFTP fetches a file to flash.
+func copyTFTP(s *Session, w io.Writer, a cli.Args) error {
+	store, err := s.flash()
+	if err != nil {
+		return err
+	}
+	name, err := plainFile(a.Get("path"))
+	if err != nil {
+		return err
+	}
+	if ok, err := s.mayWrite(store, name, a.Has("/noconfirm")); err != nil || !ok {
+		return err
+	}
+	data, err := s.fetch(a.Get("url"))
+	if err == nil {
+		err = store.WriteFlash(name, data)
+	}
+	if err == nil {
+		_, err = fmt.Fprintf(w, "\n%d bytes copied\n", len(data))
+	}
+	return err
+}
+
+// mayWrite asks whether a file may be written over, if there is one.
+func (s *Session) mayWrite(store *pki.Store, name string, confirmed bool) (bool, error) {
+	if _, err := store.ReadFlash(name); err != nil || confirmed {
+		return true, nil
+	}
+	return s.t.confirm("%Warning: There is a file already existing with this name. Do you want to over write?")
+}
+
+// flashText returns the configuration in a file on flash or on a TFTP server,
+// which must be without error.
 func (s *Session) flashText(a cli.Args) (config.Text, error) {
-	name, data, err := s.readFlash(a)
+	var name string
+	var data []byte
+	var err error
+	if url := a.Get("url"); url != "" {
+		name = url
+		data, err = s.fetch(url)
+	} else {
+		name, data, err = s.readFlash(a)
+		name = "disk0:/" + name
+	}
 	if err != nil {
 		return config.Text{}, err
 	}
-	text, found := config.Load("disk0:/"+name, bytes.NewReader(data), false)
+	text, found := config.Load(name, bytes.NewReader(data), false)
 	for _, f := range found {
 		if f.Severity == config.Error {
 			return config.Text{}, fmt.Errorf("%v\n%d errors: the configuration is refused as a whole", f, config.Errors(found))
@@ -218,7 +293,7 @@ func copyFromFlash(s *Session, w io.Writer, a cli.Args) error {
 	if err := s.box.Merge(text); err != nil {
 		return err
 	}
-	s.changed("merged " + a.Get("path"))
+	s.changed("merged " + a.Get("path") + a.Get("url"))
 	_, err = fmt.Fprintf(w, "\n%d lines copied\n", strings.Count(text.String(), "\n"))
 	return err
 }

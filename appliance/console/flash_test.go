@@ -72,3 +72,18 @@ func TestTechSupport(t *testing.T) {
 		t.Errorf("the configuration in it cannot be read: %v", found)
 	}
 }
+
+func TestParseTFTP(t *testing.T) {
+	for _, tt := range []struct {
+		word, server, file string // "" is refused
+	}{
+		{"tftp://10.20.0.5/pb.cfg", "10.20.0.5", "pb.cfg"}, {"tftp://10.20.0.5/a/b.cfg", "10.20.0.5", "a/b.cfg"},
+		{"tftp://10.20.0.5/", "", ""}, {"tftp://10.20.0.5", "", ""}, {"tftp:///x", "", ""}, {"tftp://host/x", "", ""}, {"ftp://10.20.0.5/x", "", ""},
+		{"tftp://2001:db8::1/x", "", ""}, {"tftp://10.20.0.5/" + strings.Repeat("x", maxFileName+1), "", ""},
+	} {
+		server, file, err := parseTFTP(tt.word)
+		if (err == nil) != (tt.file != "") || err == nil && (server.String() != tt.server || file != tt.file) {
+			t.Errorf("parseTFTP(%.40q) = %v, %q, %v", tt.word, server, file, err)
+		}
+	}
+}
