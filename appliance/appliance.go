@@ -110,6 +110,7 @@ type Appliance struct {
 	stories  phoneproxy.Stories // of the phones; they outlive a configuration
 	debug    debugging
 	cpu      cpuMeter
+	traffic  trafficMeter
 
 	mu      sync.Mutex
 	life    *life // nil: nothing is served
@@ -327,13 +328,13 @@ func (a *Appliance) during(f func(*life), conns ...net.Conn) {
 func (a *Appliance) expire(ctx context.Context) {
 	t := time.NewTicker(expireEvery)
 	defer t.Stop()
-	a.sampleCPU(a.opt.Now())
+	a.sample(a.opt.Now())
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			a.sampleCPU(a.opt.Now())
+			a.sample(a.opt.Now())
 			a.Expire(a.opt.Now())
 			a.warnOfExpiry(a.opt.Now())
 		}

@@ -372,6 +372,10 @@ func TestProxyARP(t *testing.T) {
 			t.Errorf("ARP for %s on %s answered: %t, want %t", tt.addr, tt.on, got, tt.want)
 		}
 	}
+	q.pl.running.NoProxyARP = []string{"outside"}
+	if i := q.pl.named("outside"); q.pl.answers(i, netip.MustParseAddr(mapped)) || !q.pl.answers(i, netip.MustParseAddr(mtaOut)) {
+		t.Error("with sysopt noproxyarp a mapped address is answered for, or a media termination address is not")
+	}
 }
 
 func TestLinksMustMatch(t *testing.T) {

@@ -163,7 +163,7 @@ func execRules() []cli.Rule[execFunc] {
 	return slices.Concat(
 		showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands, showLoadCommands,
 		showLoggingCommands, clearCommands, captureCommands, traceCommands, cryptoCommands, showCryptoCommands, ctlCommands,
-		showPhoneCommands, debugCommands, dnsCommands, pingCommands,
+		showPhoneCommands, debugCommands, dnsCommands, pingCommands, showLicenseCommands, showStateCommands, showTrafficCommands,
 	)
 }
 

@@ -39,6 +39,7 @@ var execVocabulary = cli.Vocabulary{
 	"<code>": "ICMP code", "<ident>": "ICMP identifier", "<from>": "Capture, as in capture:NAME", "<to>": "File, as in disk0:/NAME.pcap", "<number>": "Number",
 	"<first>": "Number of a packet, or the first hop", "<bytes>": "Bytes", "<real>": "Real address", "<mapped>": "Mapped address",
 
+	"features":     "What the box may do",
 	"usage":        "How busy the processors are",
 	"show logging": "Log", "clear logging": "Log",
 	"crypto": "Keys, certificates and CTL tokens", "show crypto": "Keys and certificates", "key": "Key pairs", "generate": "Make a key pair", "zeroize": "Destroy key pairs",

@@ -27,7 +27,7 @@ func TestHelp(t *testing.T) {
 	for line, want := range map[string]string{
 		"":                     "capture clear copy crypto debug diagnose no packet-tracer ping show traceroute undebug",
 		"sh":                   "show",
-		"show a":               "access-list arp asp",
+		"show a":               "access-list activation-key arp asp",
 		"show conn ":           "address count detail port protocol <cr>",
 		"clear nat ":           "counters",
 		"packet-tracer input ": "WORD",

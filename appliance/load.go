@@ -74,6 +74,12 @@ func (m *cpuMeter) over(d time.Duration, now cpuSample) (busy float64, ok bool) 
 	return float64(now.used-from.used) / float64(passed), true
 }
 
+// sample takes what "show cpu" and "show traffic" look back on.
+func (a *Appliance) sample(now time.Time) {
+	a.sampleCPU(now)
+	a.sampleTraffic(now)
+}
+
 // sampleCPU takes a sample, where the host says how much the program has used.
 func (a *Appliance) sampleCPU(now time.Time) {
 	if used, ok := cpuUsed(); ok {

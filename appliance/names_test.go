@@ -422,3 +422,16 @@ func TestNameServerInterface(t *testing.T) {
 		s.mu.Unlock()
 	}
 }
+
+// An operator fetches a file of a TFTP server by the box's own network.
+func TestFetchTFTP(t *testing.T) {
+	b := start(t, setup{})
+	b.running()
+	data, err := b.app.FetchTFTP(b.ctx, netip.MustParseAddr("10.20.0.11"), "SEP0200C6336407.cnf.xml")
+	if err != nil || !strings.Contains(string(data), "<device") {
+		t.Errorf("FetchTFTP = %.100q, %v", data, err)
+	}
+	if _, err := b.app.FetchTFTP(b.ctx, netip.MustParseAddr("10.20.0.11"), "nothing"); err == nil {
+		t.Error("a file that is not there comes")
+	}
+}

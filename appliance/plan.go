@@ -185,12 +185,13 @@ func (p *plan) ownedBy(a netip.Addr) *stack.Interface {
 }
 
 // answers reports whether the box answers ARP for a on i: proxy ARP for every
-// mapped and media-termination address there.
+// mapped and media-termination address there. "sysopt noproxyarp" is about the
+// mapped ones.
 func (p *plan) answers(i *stack.Interface, a netip.Addr) bool {
 	if m := p.isMTA(a); m != nil && m.on == i {
 		return true
 	}
-	return p.rules.Owns(i, a)
+	return !slices.Contains(p.running.NoProxyARP, i.Name) && p.rules.Owns(i, a)
 }
 
 // permitsICMP decides by the icmp rules of i, which hold for its own address

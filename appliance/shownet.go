@@ -41,6 +41,7 @@ type shownInterface struct {
 	OutPackets   uint64             `json:"out_packets"`
 	OutBytes     uint64             `json:"out_bytes"`
 	Dropped      uint64             `json:"dropped_packets"`
+	Rates        []shownRate        `json:"rates,omitempty"` // of late, once measured
 	Drops        cli.List[drops]    `json:"drops"`
 	Queues       []shownDeviceQueue `json:"queues,omitempty"`
 }
@@ -84,6 +85,7 @@ func showInterface(x *execution, args cli.Args) (s shownInterfaces, _ error) {
 			o.Addr, o.PrefixLength = i.Addr.Addr(), i.Addr.Bits()
 			n := x.forward.Counters(i)
 			o.InPackets, o.InBytes, o.OutPackets, o.OutBytes = n.InPackets, n.InBytes, n.OutPackets, n.OutBytes
+			o.Rates = x.rates(i)
 			o.Drops = x.dropsOn(i)
 			for _, d := range o.Drops {
 				o.Dropped += d.Packets
@@ -159,6 +161,7 @@ func (s shownInterfaces) Text(w *bufio.Writer) {
 			fmt.Fprintf(w, "\t  dropped: %d ring-full, %d fill-ring-empty, %d kernel-dropped, %d send-ring-full, %d bad-descriptor\n",
 				q.RingFull, q.FillEmpty, q.KernelDrop, q.SendFull, q.BadDescriptor)
 		}
+		ratesText(w, i.Rates)
 	}
 }
 

@@ -65,7 +65,7 @@ func TestPhoneTranscripts(t *testing.T) {
 	for _, p := range []string{"SEP0200C6336407", "SEP0200C6336408"} {
 		b.eventually("a file is on its way still", func() bool { return !strings.Contains(b.exec("show phone-proxy phone "+p), ": request") })
 	}
-	if got, want := b.exec("show version"), "\nUC Phone Proxy Sessions           : 2 in use\n"; !strings.Contains(got, want) {
+	if got, want := b.exec("show version"), "\nUC Phone Proxy Sessions           : Unlimited      perpetual  2 in use\nTotal UC Proxy Sessions           : Unlimited      perpetual  2 in use\n"; !strings.Contains(got, want) {
 		t.Errorf("show version:\n%s\nwant in it %q", got, want)
 	}
 	for _, tt := range []struct{ name, commands string }{

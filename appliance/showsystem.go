@@ -37,8 +37,8 @@ type shownVersion struct {
 	ASAVersion string                  `json:"asa_version,omitempty"` // of the configuration
 	Hostname   string                  `json:"hostname"`
 	Up         cli.Seconds             `json:"up_seconds"`
-	Sessions   *int                    `json:"phone_proxy_sessions,omitempty"` // of a phone proxy at work; no license limits them
 	Interfaces cli.List[shownHardware] `json:"interfaces"`
+	Licenses   cli.List[licensed]      `json:"licenses"`
 }
 
 type shownHardware struct {
@@ -51,12 +51,10 @@ func showVersion(x *execution, _ cli.Args) (s shownVersion, _ error) {
 	s.Version, s.Revision = Version()
 	s.ASAVersion, s.Hostname = x.running.Version, cmp.Or(x.running.Hostname, "patchbay")
 	s.Up = cli.Seconds(x.opt.Now().Sub(x.started))
-	if service := x.plan.service; service != nil {
-		s.Sessions = new(len(service.proxy.Sessions()))
-	}
 	for _, i := range x.plan.interfaces {
 		s.Interfaces = append(s.Interfaces, shownHardware{i.Name, driverOf(i.Link), i.Link.MTU()})
 	}
+	s.Licenses = x.licenses()
 	return s, nil
 }
 
@@ -65,22 +63,12 @@ func (s shownVersion) Text(w *bufio.Writer) {
 	if s.Revision != "" {
 		version += " (" + s.Revision[:min(12, len(s.Revision))] + ")"
 	}
-	up := s.Up.Duration()
-	days, hours, mins := int(up.Hours())/24, int(up.Hours())%24, int(up.Minutes())%60
-	text := fmt.Sprintf("%d mins %d secs", mins, int(up.Seconds())%60)
-	if hours > 0 || days > 0 {
-		text = fmt.Sprintf("%d hours %d mins", hours, mins)
-	}
-	if days > 0 {
-		text = fmt.Sprintf("%d days %d hours", days, hours)
-	}
-	fmt.Fprintf(w, "Patchbay %s\nConfiguration of ASA version %s\n\n%s up %s\n", version, orNone(s.ASAVersion), s.Hostname, text)
-	if s.Sessions != nil {
-		fmt.Fprintf(w, "UC Phone Proxy Sessions           : %d in use\n", *s.Sessions)
-	}
+	fmt.Fprintf(w, "Patchbay %s\nConfiguration of ASA version %s\n\n%s up %s\n", version, orNone(s.ASAVersion), s.Hostname, uptimeText(s.Up.Duration()))
 	for k, i := range s.Interfaces {
 		fmt.Fprintf(w, " %d: Int: %s: %s, MTU %d\n", k, i.Name, i.Driver, i.MTU)
 	}
+	w.WriteByte('\n')
+	licenseTable(w, s.Licenses)
 }
 
 func orNone(s string) string {

@@ -47,6 +47,10 @@ type Grammar[T any] struct {
 	prog   []inst
 	starts []int    // of each rule in prog
 	first  []thread // at the beginning of a line
+
+	// begin are those of first that a line goes on with whose first word is a
+	// keyword in full, by the word: an exact keyword excludes all else.
+	begin map[string][]thread
 }
 
 // Compile reads the syntax of rules. Earlier rules win where two match.
@@ -63,6 +67,12 @@ func Compile[T any](rules []Rule[T]) (*Grammar[T], error) {
 	seen := make([]bool, len(g.prog))
 	for _, pc := range g.starts {
 		g.first = g.add(g.first, seen, pc, nil)
+	}
+	g.begin = make(map[string][]thread)
+	for _, th := range g.first {
+		if in := &g.prog[th.pc]; in.op == opKey {
+			g.begin[in.word] = append(g.begin[in.word], th)
+		}
 	}
 	return g, nil
 }
@@ -309,6 +319,11 @@ func (in *inst) accept(word string, check Check) error {
 // are none.
 func (g *Grammar[T]) run(line string, toks []Token, check Check) ([]thread, *Error) {
 	cur := g.first
+	if len(toks) > 0 {
+		if exact := g.begin[strings.ToLower(toks[0].Text)]; exact != nil {
+			cur = exact
+		}
+	}
 	seen := make([]bool, len(g.prog))
 	for i, tok := range toks {
 		if i == MaxWords {

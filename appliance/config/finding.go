@@ -113,7 +113,7 @@ func sortFindings(list []Finding) {
 // secretAfter are the words after which the next word is a secret.
 var secretAfter = map[string]bool{
 	"password": true, "passwd": true, "pkcs12": true, "key": true, "secret": true, "community": true,
-	"pre-shared-key": true, "passphrase": true, "ldap-login-password": true, "radius-common-pw": true,
+	"pre-shared-key": true, "passphrase": true, "ldap-login-password": true, "radius-common-pw": true, "md5": true,
 }
 
 // beforeSecret reports whether the word after before is a secret, in a line that

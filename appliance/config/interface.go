@@ -38,6 +38,11 @@ func interfaceGlobals() []command {
 			p.run.Fragments = append(p.run.Fragments, Fragments{Line: p.line, Interface: a.Get("if"),
 				Size: a.Int("packets", 0), Chain: a.Int("fragments", 0), Timeout: time.Duration(a.Int("seconds", 0)) * time.Second})
 		}),
+		cmd("sysopt noproxyarp <if>", each, func(p *parser, a cli.Args) {
+			if i := p.namedInterface(a.Token("if")); i != nil && !slices.Contains(p.run.NoProxyARP, i.Name) {
+				p.run.NoProxyARP = append(p.run.NoProxyARP, i.Name)
+			}
+		}),
 		cmd("sysopt connection tcpmss [minimum] <bytes:0-65535>", by("sysopt connection tcpmss $minimum"), parseTCPMSS),
 		cmd("no sysopt connection tcpmss [minimum] [<bytes:0-65535>]", by("sysopt connection tcpmss $minimum"), parseTCPMSS),
 		cmd("route <if> <dest:addr> <mask> <gateway:addr> [<metric:1-255>] [track <n:1-500>]", by("route $if $dest $mask $gateway").spelled(spellMetric), parseRoute),

@@ -143,6 +143,8 @@ const (
 	inPriorityQueue
 	inIdleClass
 	inCAServer
+	inEngineMap
+	inEngineParameters
 	modeCount
 )
 
@@ -181,7 +183,7 @@ var asa = sync.OnceValue(func() *language {
 	}
 	l.actions = cli.MustCompile(actionCommands())
 	add(global, "global configuration", "(config)", global,
-		systemCommands(), loggingCommands(), interfaceGlobals(), objectGlobals(), groupGlobals(), accessCommands(), twiceNATCommands(), legacyCommands(), cryptoCommands(), phoneProxyGlobals(), policyGlobals(),
+		systemCommands(), loggingCommands(), interfaceGlobals(), objectGlobals(), groupGlobals(), accessCommands(), twiceNATCommands(), engineMapCommands(), legacyCommands(), cryptoCommands(), phoneProxyGlobals(), policyGlobals(),
 		loginCommands(), privilegeCommands(), idleCommands(), vpnCommands(), farCommands(), inertCommands(), notYetCommands())
 	add(inInterface, "interface", "(config-if)", global, interfaceCommands())
 	add(inObject, "object network", "(config-network-object)", global, objectCommands())
@@ -210,6 +212,8 @@ var asa = sync.OnceValue(func() *language {
 	add(inSkinnyMap, "policy-map type inspect skinny", "(config-pmap)", global, skinnyMapCommands())
 	add(inSkinnyParameters, "parameters", "(config-pmap-p)", inSkinnyMap, skinnyParameterCommands())
 	add(inSkinnyMatch, "match", "(config-pmap-c)", inSkinnyMap, skinnyMatchCommands())
+	add(inEngineMap, "policy-map type inspect", "(config-pmap)", global, engineMapModeCommands())
+	add(inEngineParameters, "parameters", "(config-pmap-p)", inEngineMap, engineParameterCommands())
 	add(inCallHome, "call-home", "(cfg-call-home)", global, callHomeCommands())
 	add(inCallHomeProfile, "profile", "(cfg-call-home-profile)", inCallHome, callHomeProfileCommands())
 	for _, x := range idleStanzaModes() {

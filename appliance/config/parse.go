@@ -170,7 +170,7 @@ func (p *parser) itemName() string {
 	case inClassMap:
 		return p.run.ClassMaps[p.item].Name
 	case inPolicyMap, inPolicyClass, inInspectDNS, inSIPMap, inSIPParameters, inSIPMatch,
-		inSkinnyMap, inSkinnyParameters, inSkinnyMatch, inDNSParameters:
+		inSkinnyMap, inSkinnyParameters, inSkinnyMatch, inDNSParameters, inEngineMap, inEngineParameters:
 		return p.run.PolicyMaps[p.item].Name
 	}
 	return ""
@@ -349,7 +349,7 @@ func (p *parser) unknown(word string, expected []string) string {
 		if id == int(global) || id == int(p.mode) {
 			continue
 		}
-		if _, err := m.grammar.Match(p.text, p.check); err == nil || err.Words > 0 {
+		if slices.ContainsFunc(m.grammar.Complete(word, nil), func(c cli.Candidate) bool { return strings.EqualFold(c.Word, word) }) {
 			if p.mode == global {
 				return fmt.Sprintf("%s is a command of %s mode and must follow it", word, m.name)
 			}

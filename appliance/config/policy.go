@@ -25,8 +25,7 @@ func policyGlobals() []command {
 		cmd("service-policy <name> {global|interface <if>}", each, parseServicePolicy),
 	}
 	list = append(list, inspectMapGlobals()...)
-	list = append(list, notYet("parameters of an engine", "policy-map type inspect <engine:word> <rest:line>",
-		"policy-map type management <rest:line>")...)
+	list = append(list, notYet("parameters of an engine", "policy-map type management <rest:line>")...)
 	return append(list, notYet("service-policy with this option", "service-policy <name> {global|interface <if>} <rest:line>")...)
 }
 

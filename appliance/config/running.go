@@ -32,6 +32,7 @@ type Running struct {
 
 	ReversePaths []ReversePath // ip verify reverse-path
 	TCPMSS       TCPMSS        // sysopt connection tcpmss
+	NoProxyARP   []string      // sysopt noproxyarp: interfaces where mapped addresses are not answered for
 	Fragments    []Fragments   // fragment; of two for one interface the last says what it does not leave open
 
 	Objects        []Object

@@ -242,7 +242,7 @@ func (v *validator) policyClass(c *PolicyClass) {
 	}
 	for _, in := range c.Inspects {
 		if in.Map != "" {
-			if m := v.run.PolicyMap(in.Map); m == nil || m.Type != "inspect "+in.Protocol {
+			if m := v.run.PolicyMap(in.Map); m == nil || m.Type != "inspect "+strings.Fields(in.Protocol)[0] {
 				v.fail(in.Line, in.Map, "V04", "there is no policy-map type inspect %s %s", in.Protocol, in.Map)
 			}
 		}

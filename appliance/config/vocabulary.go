@@ -257,7 +257,7 @@ var vocabulary = cli.Vocabulary{
 	"mail-server": "Mail server", "phone-number": "Telephone number of the contact", "street-address": "Address of the contact", "vrf": "Routing table",
 	"http-proxy": "HTTP proxy", "profile": "Configure a profile", "active": "Use the profile", "subscribe-to-alert-group": "Alerts that the profile gets", "reporting": "Anonymous reports",
 	"per-session": "PAT that ends with its connection", "pool": "Addresses for VPN clients", "group-delimiter": "Character between user and group",
-	"permit-vpn": "Traffic of VPN passes access lists", "preserve-vpn-flows": "Connections outlive their tunnel", "reclassify-vpn": "Classify connections again for VPN",
+	"noproxyarp": "Do not answer ARP for mapped addresses", "permit-vpn": "Traffic of VPN passes access lists", "preserve-vpn-flows": "Connections outlive their tunnel", "reclassify-vpn": "Classify connections again for VPN",
 	"radius": "RADIUS", "ignore-secret": "Ignore the key in answers", "timewait": "Keep connections in TIME_WAIT", "identity": "Identity in IKE", "df-bit": "Do not fragment",
 	"fragmentation": "Fragments of IPsec", "resetinbound": "Reset denied connections from outside", "resetoutbound": "Reset denied connections from inside",
 	"resetoutside": "Reset denied connections to the box", "as-path": "Path of BGP", "as-path access-list": "Access list of paths of BGP", "prefix-list": "Configure a prefix list", "cpu": "CPU",

@@ -339,6 +339,10 @@ func (p *parser) check(kind, word string) (err error) {
 		if !isHostname(word) {
 			err = fmt.Errorf("%s is no name in the DNS as in ucm.example.com", word)
 		}
+	case "engine":
+		if !otherEngine(word) {
+			err = fmt.Errorf("%s is no engine that has a map", word)
+		}
 	case "mail":
 		if !isMail(word) {
 			err = fmt.Errorf("%s is no mail address as in pb@example.com", word)

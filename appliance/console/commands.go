@@ -63,6 +63,7 @@ var (
 		{Syntax: "show reload", Help: "Show when the box starts again", Do: command{viewPrivilege, show(showReload)}},
 		{Syntax: "show running-config [all] [<section:line>]", Help: "Current operating configuration", Do: command{maxPrivilege, show(showRunning)}},
 		{Syntax: "show running-config diff", Help: "What is not as on flash", Do: command{maxPrivilege, show(showDiff)}},
+		{Syntax: "show tech-support", Help: "All that who helps from afar asks for, without secrets", Do: command{maxPrivilege, show(showTech)}},
 		{Syntax: "show startup-config", Help: "Configuration that the box starts with", Do: command{maxPrivilege, show(showStartup)}},
 		{Syntax: "terminal monitor", Help: "Show the messages of logging monitor here", Do: command{viewPrivilege, terminalMonitor}},
 		{Syntax: "terminal no monitor", Help: "Show no messages here", Do: command{viewPrivilege, terminalMonitor}},
@@ -97,7 +98,7 @@ var execRules = sync.OnceValue(func() []cli.Rule[command] {
 		}
 		add(c)
 	}
-	for _, r := range slices.Concat(userCommands, privilegedCommands) {
+	for _, r := range slices.Concat(userCommands, privilegedCommands, flashCommands) {
 		add(r)
 	}
 	return all
@@ -105,8 +106,14 @@ var execRules = sync.OnceValue(func() []cli.Rule[command] {
 
 // checkWord is the cli.Check of all commands.
 func (s *Session) checkWord(kind, word string) error {
-	if kind == "reloadtime" {
+	switch kind {
+	case "reloadtime":
 		_, err := parseDelay(word)
+		return err
+	case "flash":
+		return checkFlash(word)
+	case "tftp":
+		_, _, err := parseTFTP(word)
 		return err
 	}
 	return s.box.opt.App.CheckExec(kind, word)

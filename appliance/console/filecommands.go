@@ -40,18 +40,24 @@ func configureReplace(s *Session, w io.Writer, a cli.Args) error {
 	if err != nil {
 		return notExist(err)
 	}
-	if !a.Has("noconfirm") {
-		if err := config.Diff(w, s.box.Text(), saved); err != nil {
+	return s.replace(w, saved, startupName, a.Has("noconfirm"))
+}
+
+// replace makes text, of a file, what runs. Unless it is confirmed already it shows
+// what changes and asks.
+func (s *Session) replace(w io.Writer, text config.Text, name string, confirmed bool) error {
+	if !confirmed {
+		if err := config.Diff(w, s.box.Text(), text); err != nil {
 			return err
 		}
 		if yes, err := s.t.confirm("Replace the running configuration?"); err != nil || !yes {
 			return err
 		}
 	}
-	if err := s.box.Replace(saved); err != nil {
+	if err := s.box.Replace(text); err != nil {
 		return err
 	}
-	s.changed("replaced by " + startupName)
+	s.changed("replaced by " + name)
 	s.at = config.Place{}
 	return nil
 }

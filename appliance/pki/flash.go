@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -85,4 +86,39 @@ func (s *Store) RenameTrustpoint(from, to string) error {
 		return err
 	}
 	return s.removeTrustpointLocked(from)
+}
+
+// FlashFiles returns the files beside the key pairs and trustpoints, by name.
+func (s *Store) FlashFiles() ([]fs.FileInfo, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("pki: flash: %w", err)
+	}
+	var list []fs.FileInfo
+	for _, e := range entries {
+		if _, err := flashFile(e.Name()); err != nil || !e.Type().IsRegular() {
+			continue
+		}
+		if info, err := e.Info(); err == nil { // else it has just gone
+			list = append(list, info)
+		}
+	}
+	return list, nil
+}
+
+// RemoveFlash removes a file beside the key pairs and trustpoints. The error wraps
+// ErrNotFound if there is none.
+func (s *Store) RemoveFlash(path string) error {
+	name, err := flashFile(path)
+	if err != nil {
+		return err
+	}
+	err = removeFile(s.dir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w on flash", ErrNotFound)
+	}
+	if err != nil {
+		return fmt.Errorf("pki: %s: %w", path, err)
+	}
+	return nil
 }

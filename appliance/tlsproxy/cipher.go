@@ -119,3 +119,29 @@ func weakSignatures(hello *tls.ClientHelloInfo) bool {
 		return false
 	})
 }
+
+// CipherWords returns the words of "ssl encryption" that are in use, in their
+// order, if the configuration has these or none, and those that are not.
+func CipherWords(words []string) (enabled, disabled []string) {
+	list, err := suitesOf(words, func(string, string) {})
+	if err != nil {
+		list = nil
+	}
+	has := func(id uint16) bool { return slices.ContainsFunc(list, func(s suite) bool { return s.id == id }) }
+	for _, s := range list {
+		if s.word != "" {
+			enabled = append(enabled, s.word)
+		}
+	}
+	for _, s := range allSuites {
+		if s.word != "" && !has(s.id) {
+			disabled = append(disabled, s.word)
+		}
+	}
+	for _, w := range absent {
+		if !strings.HasPrefix(w, "dhe") {
+			disabled = append(disabled, w)
+		}
+	}
+	return enabled, disabled
+}
