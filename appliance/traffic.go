@@ -1,6 +1,8 @@
 package appliance
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 
 var showTrafficCommands = []cli.Rule[execFunc]{
 	{Syntax: "show traffic", Help: "How much passes each interface", Do: showTraffic},
+	{Syntax: "clear traffic", Help: "Count anew what passes each interface", Do: clearTraffic},
 }
 
 // A trafficMeter says how much passes interfaces. Its zero value is ready. Any
@@ -17,6 +20,7 @@ var showTrafficCommands = []cli.Rule[execFunc]{
 type trafficMeter struct {
 	mu      sync.Mutex
 	samples map[*stack.Interface][]trafficSample // the oldest first, cpuRoom at most
+	zero    map[*stack.Interface]trafficSample   // at "clear traffic"
 }
 
 // A trafficSample is what had passed an interface at a time.
@@ -52,15 +56,8 @@ func (m *trafficMeter) add(i *stack.Interface, s trafficSample) {
 func (m *trafficMeter) keep(list []*stack.Interface) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range m.samples {
-		found := false
-		for _, o := range list {
-			found = found || o == i
-		}
-		if !found {
-			delete(m.samples, i)
-		}
-	}
+	maps.DeleteFunc(m.samples, func(i *stack.Interface, _ []trafficSample) bool { return !slices.Contains(list, i) })
+	maps.DeleteFunc(m.zero, func(i *stack.Interface, _ trafficSample) bool { return !slices.Contains(list, i) })
 }
 
 // A trafficRate is how much passes in a second.
@@ -131,12 +128,33 @@ func (x *execution) showRates(i *stack.Interface) {
 	}
 }
 
-// showTraffic writes what has passed each interface since the box began.
+// clearTraffic has "show traffic" count anew.
+func clearTraffic(x *execution, _ cli.Args) error {
+	now := x.opt.Now()
+	m := &x.traffic
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.zero = make(map[*stack.Interface]trafficSample)
+	for _, i := range x.plan.interfaces {
+		m.zero[i] = x.trafficNow(i, now)
+	}
+	return nil
+}
+
+// showTraffic writes what has passed each interface since the box began or the
+// counts were cleared.
 func showTraffic(x *execution, _ cli.Args) error {
 	now := x.opt.Now()
-	secs := max(now.Sub(x.started).Seconds(), 0.001)
 	for _, i := range x.plan.interfaces {
-		n := x.trafficNow(i, now).n
+		n, from := x.trafficNow(i, now).n, x.started
+		x.traffic.mu.Lock()
+		if z, ok := x.traffic.zero[i]; ok {
+			from = z.at
+			n.InPackets, n.InBytes = n.InPackets-z.n.InPackets, n.InBytes-z.n.InBytes
+			n.OutPackets, n.OutBytes = n.OutPackets-z.n.OutPackets, n.OutBytes-z.n.OutBytes
+		}
+		x.traffic.mu.Unlock()
+		secs := max(now.Sub(from).Seconds(), 0.001)
 		x.printf("%s:\n", i.Name)
 		for _, way := range []struct {
 			name           string
