@@ -87,10 +87,17 @@ func TestTraffic(t *testing.T) {
 	}
 
 	b.sampleTraffic(b.opt.Now().Add(-10 * time.Second))
-	b.send("inside", synPacket("10.20.0.50:4000", "192.0.2.5:80"), stack.Forward)
+	b.forward.Handle(b.arrive("inside", synPacket("10.20.0.50:4000", "192.0.2.5:80")))
 	got := b.shows(t, "show traffic")
 	if !strings.Contains(got, "inside:\n\treceived (in ") || !strings.Contains(got, "      1 minute input rate ") {
 		t.Errorf("show traffic:\n%s", got)
+	}
+	if got := b.shows(t, "show traffic"); !strings.Contains(got, "\t\t1 packets\t44 bytes\n") {
+		t.Errorf("show traffic:\n%s", got)
+	}
+	b.shows(t, "clear traffic")
+	if got := b.shows(t, "show traffic"); strings.Contains(got, "\t\t1 packets") || !strings.Contains(got, "\t\t0 packets\t0 bytes\n") {
+		t.Errorf("show traffic after clear traffic:\n%s", got)
 	}
 	if got := b.shows(t, "show interface inside"); !strings.Contains(got, "      5 minute drop rate, 0 pkts/sec\n") {
 		t.Errorf("show interface:\n%s", got)

@@ -3,6 +3,8 @@ package appliance
 import (
 	"bufio"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 var showTrafficCommands = []cli.Rule[execFunc]{
 	{Syntax: "show traffic", Help: "How much passes each interface", Do: show(showTraffic)},
+	{Syntax: "clear traffic", Help: "Count anew what passes each interface", Do: clearTraffic},
 }
 
 // A trafficMeter says how much passes interfaces. Its zero value is ready. Any
@@ -19,6 +22,7 @@ var showTrafficCommands = []cli.Rule[execFunc]{
 type trafficMeter struct {
 	mu      sync.Mutex
 	samples map[*stack.Interface][]trafficSample // the oldest first, cpuRoom at most
+	zero    map[*stack.Interface]trafficSample   // at "clear traffic"
 }
 
 // A trafficSample is what had passed an interface at a time.
@@ -54,15 +58,8 @@ func (m *trafficMeter) add(i *stack.Interface, s trafficSample) {
 func (m *trafficMeter) keep(list []*stack.Interface) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range m.samples {
-		found := false
-		for _, o := range list {
-			found = found || o == i
-		}
-		if !found {
-			delete(m.samples, i)
-		}
-	}
+	maps.DeleteFunc(m.samples, func(i *stack.Interface, _ []trafficSample) bool { return !slices.Contains(list, i) })
+	maps.DeleteFunc(m.zero, func(i *stack.Interface, _ trafficSample) bool { return !slices.Contains(list, i) })
 }
 
 // A trafficRate is how much passes in a second.
@@ -146,9 +143,24 @@ func ratesText(w *bufio.Writer, list []shownRate) {
 	}
 }
 
-// A shownPassed is what has passed an interface since the box began.
+// clearTraffic has "show traffic" count anew.
+func clearTraffic(x *execution, _ cli.Args) error {
+	now := x.opt.Now()
+	m := &x.traffic
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.zero = make(map[*stack.Interface]trafficSample)
+	for _, i := range x.plan.interfaces {
+		m.zero[i] = x.trafficNow(i, now)
+	}
+	return nil
+}
+
+// A shownPassed is what has passed an interface since the box began or the counts
+// were cleared.
 type shownPassed struct {
 	Name       string      `json:"name"`
+	Over       cli.Seconds `json:"over_seconds"`
 	InPackets  uint64      `json:"in_packets"`
 	InBytes    uint64      `json:"in_bytes"`
 	OutPackets uint64      `json:"out_packets"`
@@ -157,23 +169,29 @@ type shownPassed struct {
 }
 
 type shownTraffic struct {
-	Up         cli.Seconds           `json:"up_seconds"`
 	Interfaces cli.List[shownPassed] `json:"interfaces"`
 }
 
 func showTraffic(x *execution, _ cli.Args) (s shownTraffic, _ error) {
 	now := x.opt.Now()
-	s.Up = cli.Seconds(max(now.Sub(x.started), time.Millisecond))
 	for _, i := range x.plan.interfaces {
-		n := x.trafficNow(i, now).n
-		s.Interfaces = append(s.Interfaces, shownPassed{i.Name, n.InPackets, n.InBytes, n.OutPackets, n.OutBytes, x.rates(i)})
+		n, from := x.trafficNow(i, now).n, x.started
+		x.traffic.mu.Lock()
+		if z, ok := x.traffic.zero[i]; ok {
+			from = z.at
+			n.InPackets, n.InBytes = n.InPackets-z.n.InPackets, n.InBytes-z.n.InBytes
+			n.OutPackets, n.OutBytes = n.OutPackets-z.n.OutPackets, n.OutBytes-z.n.OutBytes
+		}
+		x.traffic.mu.Unlock()
+		over := cli.Seconds(max(now.Sub(from), time.Millisecond))
+		s.Interfaces = append(s.Interfaces, shownPassed{i.Name, over, n.InPackets, n.InBytes, n.OutPackets, n.OutBytes, x.rates(i)})
 	}
 	return s, nil
 }
 
 func (s shownTraffic) Text(w *bufio.Writer) {
-	secs := s.Up.Duration().Seconds()
 	for _, i := range s.Interfaces {
+		secs := i.Over.Duration().Seconds()
 		fmt.Fprintf(w, "%s:\n", i.Name)
 		for _, way := range []struct {
 			name           string

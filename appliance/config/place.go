@@ -1,6 +1,9 @@
 package config
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // A Place is where a line is typed: a mode and the stanza it is about. The zero
 // Place is global configuration. A Place never changes.
@@ -24,7 +27,32 @@ func (p Place) Prompt() string {
 	if p.cert != nil {
 		return ""
 	}
+	if len(p.path) > 0 {
+		for _, x := range prompts {
+			if x.mode == p.mode && strings.Contains(p.path[len(p.path)-1], x.item) {
+				return x.prompt
+			}
+		}
+	}
 	return asa().modes[p.mode].prompt
+}
+
+// prompts are of stanzas of one mode which the ASA shows differently, by what
+// their first line has.
+var prompts = []struct {
+	mode         modeID
+	item, prompt string
+}{
+	{inInterface, ".", "(config-subif)"},
+	{inAAAServer, " protocol ", "(config-aaa-server-group)"},
+	{inTunnelGroup, " general-attributes", "(config-tunnel-general)"},
+	{inTunnelGroup, " ipsec-attributes", "(config-tunnel-ipsec)"},
+	{inTunnelGroup, " webvpn-attributes", "(config-tunnel-webvpn)"},
+	{inTunnelGroup, " ppp-attributes", "(config-ppp)"},
+	{inVPNPolicy, "isakmp policy", "(config-isakmp-policy)"},
+	{inVPNPolicy, "ikev1 policy", "(config-ikev1-policy)"},
+	{inVPNPolicy, "ikev2 policy", "(config-ikev2-policy)"},
+	{inVPNPolicy, "ipsec-proposal", "(config-ipsec-proposal)"},
 }
 
 // Global reports whether p is global configuration.

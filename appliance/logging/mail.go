@@ -2,7 +2,6 @@ package logging
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -64,6 +63,7 @@ type mailer struct {
 	mu      sync.Mutex
 	servers []string
 	hello   string // what the box calls itself
+	last    uint64 // number of the last letter
 	stat    MailStatus
 }
 
@@ -117,11 +117,16 @@ func (m *mailer) put(msg message, v *view) {
 	if len(to) == 0 || v.set.MailFrom == "" || len(v.set.MailServers) == 0 {
 		return
 	}
-	m.queue.put(letter{v.set.MailFrom, to, mailText(msg, v, to)})
+	m.mu.Lock()
+	m.last++
+	id := m.last
+	m.mu.Unlock()
+	m.queue.put(letter{v.set.MailFrom, to, mailText(msg, v, to, id)})
 }
 
-// mailText is a message as a mail, with its header. (RFC 5322, section 3.6.)
-func mailText(msg message, v *view, to []string) string {
+// mailText is a message as a mail, with its header. Its time and id tell it from
+// all others of the box. (RFC 5322, section 3.6.)
+func mailText(msg message, v *view, to []string, id uint64) string {
 	host := v.names.Host
 	if v.names.Device != "" {
 		host = v.names.Device
@@ -134,7 +139,7 @@ func mailText(msg message, v *view, to []string) string {
 	line("Date: %s", msg.at.Format("Mon, 02 Jan 2006 15:04:05 -0700"))
 	line("From: <%s>", v.set.MailFrom)
 	line("To: <%s>", strings.Join(to, ">,\r\n\t<"))
-	line("Message-ID: <%s@%s>", strings.ToLower(rand.Text()), headerField(host))
+	line("Message-ID: <%x.%x@%s>", msg.at.UnixNano(), id, headerField(host))
 	line("Subject: %s: %s", headerField(host), strings.TrimSuffix(strings.SplitAfterN(msg.body(), ":", 2)[0], ":"))
 	line("MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit")
 	line("")
@@ -215,11 +220,11 @@ func (m *mailer) dial(server, hello string) (*smtp.Client, error) {
 	}
 	ctx, cancel := context.WithTimeout(m.ctx, dialTimeout)
 	defer cancel()
-	conn, err := m.log.cfg.DialMail(ctx, server)
+	raw, err := m.log.cfg.DialMail(ctx, server)
 	if err != nil {
 		return nil, err
 	}
-	conn = &mailConn{conn, context.AfterFunc(m.ctx, func() { conn.Close() })}
+	conn := &mailConn{raw, context.AfterFunc(m.ctx, func() { raw.Close() })}
 	conn.SetDeadline(time.Now().Add(mailTimeout))
 	c, err := smtp.NewClient(conn, server)
 	if err == nil {
