@@ -210,6 +210,11 @@ add rule netdev bench arrived ip protocol udp drop`); err != nil {
 func (p *benchPath) translates(t *testing.T) {
 	c := p.n.capture(t, p.n.out, "pbout")
 	seen := make(map[uint16]bool)
+	defer func() {
+		if len(seen) < benchFlows {
+			t.Logf("%d flows of %d arrived", len(seen), benchFlows)
+		}
+	}()
 	eventually(t, "all flows arrive", func() bool {
 		p.gen.send(benchFlows, 0, time.Second) // at once would be more than waits for ARP
 		for _, x := range c.packets(nil) {
@@ -473,7 +478,7 @@ func generate(fd int, frames [][]byte, o order) (s sending) {
 		due = min(due, len(frames)-next)
 		if o.count > 0 {
 			due = min(due, o.count-int(s.sent))
-			time.Sleep(time.Millisecond)
+			unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil) // not the runtime's: its threads have no priority
 		}
 		if due <= 0 {
 			continue

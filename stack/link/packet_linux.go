@@ -126,7 +126,7 @@ func newPacketDevice(ts *trunks, name string, opt Options) (_ *packetDevice, err
 	if err := d.openRing(); err != nil {
 		return nil, err
 	}
-	d.wait = newWaiter(d.rx, d.wake)
+	d.wait = newWaiter(d.pending, d.rx, d.wake)
 	for i := range d.msgs {
 		d.msgs[i].Iov = &d.iovs[i]
 		d.msgs[i].SetIovlen(1)
@@ -279,6 +279,18 @@ func (d *packetDevice) readReady(fn func(f *Frame) bool) (some bool) {
 	return some
 }
 
+// pending returns how many slots are to be read, as far as two.
+func (d *packetDevice) pending() (n int) {
+	for slot := d.next; n < 2; n++ {
+		h, _ := d.header(slot)
+		if atomic.LoadUint32(&h.Status)&unix.TP_STATUS_USER == 0 {
+			break
+		}
+		slot = (slot + 1) % (len(d.ring) / d.slot)
+	}
+	return n
+}
+
 // open returns the frame in slot b with the header h. One that is longer than
 // the MTU goes to d.super; then, and if the frame is to be dropped, Data is nil.
 func (d *packetDevice) open(h *unix.Tpacket2Hdr, b []byte, status uint32, now time.Time) Frame {
@@ -327,7 +339,7 @@ func (d *packetDevice) poll() error {
 	if err := d.wait.wait(); err != nil {
 		return fmt.Errorf("link: waiting for %s: %w", d.name, err)
 	}
-	if !d.wait.failed(0) {
+	if !d.wait.broken(0) {
 		return nil
 	}
 	// The device went down, which passes, or away, which does not. Asking

@@ -213,7 +213,9 @@ func (d *xdpDevice) reader(sockets ...*xdpSocket) *xdpReader {
 	for _, s := range sockets {
 		fds = append(fds, s.fd)
 	}
-	return &xdpReader{d: d, sockets: sockets, wait: newWaiter(append(fds, d.wake)...)}
+	r := &xdpReader{d: d, sockets: sockets}
+	r.wait = newWaiter(r.pending, append(fds, d.wake)...)
+	return r
 }
 
 // setOthers implements trunkUser. The program keeps their frames away.
@@ -323,6 +325,14 @@ func (r *xdpReader) open(q *xdpQueue, desc unix.XDPDesc, now time.Time) []byte {
 	return nil
 }
 
+// pending returns how many frames are to be read.
+func (r *xdpReader) pending() (n int) {
+	for _, s := range r.sockets {
+		n += int(s.rx.producer.Load() - s.rx.consumer.Load())
+	}
+	return n
+}
+
 // openChecksum reports whether the transport checksum of a frame is that of the
 // pseudo-header alone, which is where a sender on this machine leaves it for a
 // device to go on from. A program of XDP is not told that; a true checksum that
@@ -377,7 +387,7 @@ func (r *xdpReader) poll() error {
 		return fmt.Errorf("link: waiting for %s: %w", r.d.name, err)
 	}
 	for i := range r.sockets {
-		if !r.wait.failed(i) {
+		if !r.wait.broken(i) {
 			continue
 		}
 		// The kernel unbinds the sockets of a device that goes away.
