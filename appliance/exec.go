@@ -146,7 +146,7 @@ func execRules() []cli.Rule[execFunc] {
 	return slices.Concat(
 		showConnCommands, showNATCommands, showACLCommands, showNetCommands, showASPCommands, showPolicyCommands, showSystemCommands, showLoadCommands,
 		showLoggingCommands, clearCommands, captureCommands, traceCommands, cryptoCommands, showCryptoCommands, ctlCommands,
-		showPhoneCommands, debugCommands, dnsCommands, pingCommands,
+		showPhoneCommands, debugCommands, dnsCommands, pingCommands, flashCommands,
 	)
 }
 
@@ -169,6 +169,12 @@ func (x *execution) checkWord(kind, word string) (err error) {
 		}
 	case "pattern":
 		_, err = pingPattern(word)
+	case "fileurl":
+		_, err = fileURL(word)
+	case "imagefile":
+		_, err = plainFile(word, imageSuffix)
+	case "deletable":
+		_, err = plainFile(word, imageSuffix, flashSuffix)
 	case "mask":
 		_, err = config.ParseMask(word)
 	case "port":

@@ -56,6 +56,8 @@ var execVocabulary = cli.Vocabulary{
 	"data": "Two bytes that the packets are filled with", "traceroute": "Trace the route to a host", "source": "Where the packets come from", "numeric": "Addresses only",
 	"probe": "How many packets to each hop", "ttl": "The first and the last hop", "traceroute <host> port": "Port of the first packet", "use-icmp": "Echo messages in place of UDP",
 	"<host>": "Address, or a name", "<source>": "Interface, or its address", "<pattern>": "16 bits in hexadecimal, as 0xabcd", "<count>": "Number of packets", "<seconds>": "Seconds",
+	"dir": "List files on flash", "disk0:": "Flash", "flash:": "Flash", "delete": "Delete a file on flash",
+	"<url>": "Where the file is, as in tftp://HOST/FILE or http://HOST/FILE", "<file>": "File on flash, as in disk0:/NAME.bin",
 	"<probes>": "Number of packets", "<last>": "The last hop", "<base>": "Port",
 }
 

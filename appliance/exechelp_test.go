@@ -25,7 +25,7 @@ func TestExecVocabulary(t *testing.T) {
 func TestHelp(t *testing.T) {
 	b := execBox(t)
 	for line, want := range map[string]string{
-		"":                     "capture clear copy crypto debug diagnose no packet-tracer ping show traceroute undebug",
+		"":                     "capture clear copy crypto debug delete diagnose dir no packet-tracer ping show traceroute undebug",
 		"sh":                   "show",
 		"show a":               "access-list arp asp",
 		"show conn ":           "address count detail port protocol <cr>",
