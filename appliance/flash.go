@@ -172,7 +172,7 @@ func copyURL(x *execution, args cli.Args) error {
 			return
 		}
 		defer body.Close()
-		err = x.receive(dir, name, body)
+		err = receive(dir, name, body, x.opt.Now, x.show)
 	})
 	if err != nil {
 		var refused *Refusal
@@ -230,8 +230,8 @@ func (c *idleConn) Read(b []byte) (int, error) {
 }
 
 // receive writes what comes to a file of the flash, which has its name only when it
-// is whole.
-func (x *execution) receive(dir, name string, body io.Reader) (err error) {
+// is whole, and shows how it goes.
+func receive(dir, name string, body io.Reader, now func() time.Time, show func(format string, args ...any) error) (err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -247,14 +247,14 @@ func (x *execution) receive(dir, name string, body io.Reader) (err error) {
 			err = errors.Join(err, root.Remove(half))
 		}
 	}()
-	begun := x.opt.Now()
+	begun := now()
 	n := int64(0)
 	for err == nil && n <= maxCopied {
 		var got int64
 		got, err = io.CopyN(f, body, copyMark)
 		n += got
 		if err == nil {
-			err = x.show("!")
+			err = show("!")
 		}
 	}
 	switch {
@@ -272,8 +272,8 @@ func (x *execution) receive(dir, name string, body io.Reader) (err error) {
 	if err = syncDir(dir); err != nil {
 		return err
 	}
-	took := max(x.opt.Now().Sub(begun).Seconds(), 0.001)
-	return x.show("\nWriting file disk0:/%s...\n%d bytes copied in %.1f secs (%.0f bytes/sec)\n", name, n, took, float64(n)/took)
+	took := max(now().Sub(begun).Seconds(), 0.001)
+	return show("\nWriting file disk0:/%s...\n%d bytes copied in %.1f secs (%.0f bytes/sec)\n", name, n, took, float64(n)/took)
 }
 
 // syncDir has the names in a directory outlast a power cut.

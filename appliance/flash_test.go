@@ -2,11 +2,13 @@ package appliance
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestFlashNames(t *testing.T) {
@@ -47,10 +49,13 @@ func TestFlashNames(t *testing.T) {
 func TestFlashFiles(t *testing.T) {
 	b := execBox(t)
 	dir := b.opt.Store.Dir()
-	x := func(w io.Writer) *execution { return (&execution{Appliance: b.Appliance}).part(w) }
 	data := bytes.Repeat([]byte("system"), 100_000)
 	var out bytes.Buffer
-	if err := x(&out).receive(dir, "new.bin", bytes.NewReader(data)); err != nil {
+	show := func(format string, args ...any) error {
+		_, err := fmt.Fprintf(&out, format, args...)
+		return err
+	}
+	if err := receive(dir, "new.bin", bytes.NewReader(data), time.Now, show); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "new.bin")); err != nil || !bytes.Equal(got, data) {
@@ -59,7 +64,7 @@ func TestFlashFiles(t *testing.T) {
 	if want := "600000 bytes copied"; !strings.Contains(out.String(), want) {
 		t.Errorf("receive says %q; want %q in it", out.String(), want)
 	}
-	if err := x(&out).receive(dir, "half.bin", io.MultiReader(bytes.NewReader(data), brokenReader{})); err == nil {
+	if err := receive(dir, "half.bin", io.MultiReader(bytes.NewReader(data), brokenReader{}), time.Now, show); err == nil {
 		t.Error("receive of half a file: no error")
 	}
 	left, err := filepath.Glob(filepath.Join(dir, "half*"))
