@@ -10,7 +10,11 @@ STATIC   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PACKAGES := tftp-hpa atftp tftpd-hpa curl openssl iproute2 tshark \
             baresip-core sip-tester kamailio iperf3 nftables openssh-client
 
-.PHONY: all demo test replay replay-verify import-report packages check fuzz bench sipp build clean
+# What builds the VM image, and what boots it.
+IMAGE_PACKAGES := apt dpkg zstd grub-common grub-pc-bin grub-efi-amd64-bin mtools e2fsprogs qemu-utils
+BOOT_PACKAGES  := qemu-system-x86 ovmf xorriso
+
+.PHONY: all demo test replay replay-verify import-report packages check fuzz bench sipp image image-test build clean
 
 all: build
 
@@ -79,5 +83,17 @@ bench:
 sipp:
 	$(GO) test -count=1 -timeout 20m -run 'TestSIPp|TestIperf' -v ./cmd/patchbay -sipp.for 30s -iperf.for 5 -compare
 
+# The VM image in all formats, in build/image. It needs no root, but for the Debian
+# packages.
+image:
+	@$(MAKE) --no-print-directory packages PACKAGES="$(IMAGE_PACKAGES)"
+	$(GO) run ./cmd/patchbay image build --out build/image --format raw,qcow2,vmdk,ova
+
+# Builds it twice and boots it in QEMU: calls through it, a power cut, BIOS and UEFI,
+# upgrades good and bad, damage. Without KVM it takes some twenty minutes.
+image-test:
+	@$(MAKE) --no-print-directory packages PACKAGES="$(IMAGE_PACKAGES) $(BOOT_PACKAGES)"
+	$(GO) test -count=1 -v -timeout 60m -run '^(TestBoot|TestReproducible)' ./image -boot
+
 clean:
-	rm -f patchbay
+	rm -rf patchbay build

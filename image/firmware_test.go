@@ -7,7 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // The disk boots by BIOS and by UEFI, on the buses that hypervisors have; takes a
@@ -41,7 +40,7 @@ func TestBootFirmware(t *testing.T) {
 			}
 			m := boot(t, o)
 			s.awaitTFTP(t)
-			fmt.Printf("%s, %s disk: power-on to \"answers TFTP\", keys made: %.1f s\n", tt.firmware, tt.bus, time.Since(m.began).Seconds())
+			fmt.Printf("%s, %s disk: power-on to \"answers TFTP\", keys made: %s\n", tt.firmware, tt.bus, m.took())
 			m.privileged()
 			log := m.typed("show logging")
 			if !regexp.MustCompile(`slot a, flash \w+, 3 interfaces`).MatchString(log) {
@@ -55,7 +54,7 @@ func TestBootFirmware(t *testing.T) {
 			o.more = nil
 			m = boot(t, o)
 			s.awaitTFTP(t)
-			fmt.Printf("%s, %s disk: power-on to \"answers TFTP\": %.1f s\n", tt.firmware, tt.bus, time.Since(m.began).Seconds())
+			fmt.Printf("%s, %s disk: power-on to \"answers TFTP\": %s\n", tt.firmware, tt.bus, m.took())
 			m.powerOff()
 		})
 	}
