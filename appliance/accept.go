@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -276,23 +275,6 @@ func (a *Appliance) fetch(ctx context.Context, server netip.AddrPort, name strin
 		return tftp.File{}, fmt.Errorf("appliance: %w", err)
 	}
 	return tftp.Open(ctx, pc, server, name, tftp.Options{BlockSize: fetchBlock})
-}
-
-// maxFetched bounds a file that an operator has fetched, in bytes.
-const maxFetched = 16 << 20
-
-// FetchTFTP fetches a file for an operator, by the box's own network.
-func (a *Appliance) FetchTFTP(ctx context.Context, server netip.Addr, name string) ([]byte, error) {
-	f, err := a.fetch(ctx, netip.AddrPortFrom(server, tftpPort), name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(f.Body, maxFetched+1))
-	if err == nil && len(data) > maxFetched {
-		err = tftp.ErrTooLarge
-	}
-	return data, err
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

@@ -31,6 +31,9 @@ func TestRestartKeepsTrust(t *testing.T) {
 		if now.Signer.Subject != old.Signer.Subject || !bytes.Equal(now.Signer.Serial, old.Signer.Serial) {
 			t.Errorf("signed by %q %x, want %q %x", now.Signer.Subject, now.Signer.Serial, old.Signer.Subject, old.Signer.Serial)
 		}
+		if !bytes.Equal(now.Bytes, old.Bytes) {
+			t.Error("the CTL file says the same and is another, signed anew")
+		}
 		if len(now.Records) != len(old.Records) {
 			t.Fatalf("%d records, want %d", len(now.Records), len(old.Records))
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -423,15 +424,23 @@ func TestNameServerInterface(t *testing.T) {
 	}
 }
 
-// An operator fetches a file of a TFTP server by the box's own network.
-func TestFetchTFTP(t *testing.T) {
+// An operator fetches files by the box's own network.
+func TestFetch(t *testing.T) {
 	b := start(t, setup{})
 	b.running()
-	data, err := b.app.FetchTFTP(b.ctx, netip.MustParseAddr("10.20.0.11"), "SEP0200C6336407.cnf.xml")
-	if err != nil || !strings.Contains(string(data), "<device") {
-		t.Errorf("FetchTFTP = %.100q, %v", data, err)
+	fetch := func(from string) (data []byte, err error) {
+		err = b.app.Fetch(b.ctx, from, func(body io.Reader) (err error) {
+			data, err = io.ReadAll(body)
+			return err
+		})
+		return data, err
 	}
-	if _, err := b.app.FetchTFTP(b.ctx, netip.MustParseAddr("10.20.0.11"), "nothing"); err == nil {
-		t.Error("a file that is not there comes")
+	if data, err := fetch("tftp://10.20.0.11/SEP0200C6336407.cnf.xml"); err != nil || !strings.Contains(string(data), "<device") {
+		t.Errorf("TFTP: %.100q, %v", data, err)
+	}
+	for _, from := range []string{"tftp://10.20.0.11/nothing", "http://10.20.0.11/nothing", "tftp://nowhere/x"} {
+		if _, err := fetch(from); err == nil {
+			t.Errorf("%s: what is not there comes", from)
+		}
 	}
 }

@@ -20,14 +20,13 @@ import (
 // "-netdev dgram" between two sockets, an Ethernet frame in each datagram. It is a
 // link.FrameDevice, and outlives the machine.
 type cable struct {
-	conn        *net.UnixConn
-	near, far   string // paths of the sockets: ours and QEMU's
-	peer        *net.UnixAddr
-	mac         link.MAC
-	once        sync.Once
-	closed      chan struct{}
-	readBuf     []byte
-	unreachable int
+	conn      *net.UnixConn
+	near, far string // paths of the sockets: ours and QEMU's
+	peer      *net.UnixAddr
+	mac       link.MAC
+	once      sync.Once
+	closed    chan struct{}
+	readBuf   []byte
 }
 
 // sendWait is for a machine that does not read: it may have begun and have no

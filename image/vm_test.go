@@ -2,6 +2,7 @@ package image_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -19,19 +20,25 @@ import (
 	"patchbay/image"
 )
 
-var boots = flag.Bool("boot", false, "build the image and boot it in QEMU")
+var (
+	boots   = flag.Bool("boot", false, "build the image and boot it in QEMU")
+	ofBuild = flag.String("image", "", "directory with an image that is built already, in all formats; default: one is built")
+)
 
 // patience is for a machine that is emulated on a computer that is busy.
 const patience = 4 * time.Minute
 
 // built is the image that all tests boot, made once.
 var built = sync.OnceValues(func() (string, error) {
+	if *ofBuild != "" {
+		return *ofBuild, nil
+	}
 	dir, err := os.MkdirTemp("", "patchbay-image-")
 	if err != nil {
 		return "", err
 	}
 	builtDir = dir
-	_, err = image.Build(ctx, image.Spec{Out: dir, Formats: []string{image.Raw, image.QCOW2}, Warn: func(text string) { fmt.Println("WARNING:", text) }})
+	_, err = image.Build(ctx, image.Spec{Out: dir, Formats: image.Formats, Warn: func(text string) { fmt.Println("WARNING:", text) }})
 	return dir, err
 })
 
@@ -341,6 +348,25 @@ func (m *machine) qmp(command string, arguments any) error {
 		}
 	}
 	return nil
+}
+
+// took says how long the machine runs, and how much of that QEMU has computed, which
+// depends less on what else the computer does.
+func (m *machine) took() string {
+	s := fmt.Sprintf("%.1f s", time.Since(m.began).Seconds())
+	// utime and stime are fields 14 and 15, in hundredths. (proc(5).)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid))
+	if err != nil {
+		return s
+	}
+	f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(f) < 13 {
+		return s
+	}
+	var user, system float64
+	fmt.Sscan(f[11], &user)
+	fmt.Sscan(f[12], &system)
+	return fmt.Sprintf("%s, %.1f s of computing", s, (user+system)/100)
 }
 
 // hostMemory is what QEMU itself takes, in MB.

@@ -201,7 +201,8 @@ func inertCommands() []command {
 		"ssl client-version any", "no call-home <rest:line>", "no arp permit-nonconnected", "no mac-address auto")
 	add("ARP and ICMP errors keep Patchbay's own times and rates", "icmp unreachable rate-limit <rate:1-100> burst-size <burst:1-10>",
 		"arp timeout <seconds:60-4294967>", "arp rate-limit <rate:0-32768>")
-	add("Patchbay starts from what its host gives it", "boot system <rest:line>", "boot config <rest:line>",
+	add("the VM image obeys it as it starts, and elsewhere Patchbay is what its host starts", "boot system <rest:line>")
+	add("Patchbay starts from what its host gives it", "boot config <rest:line>",
 		"[no] config-register <rest:line>", "license smart")
 	add("what it counts is not counted in this version", "[no] threat-detection <rest:line>", "access-list alert-interval <n:1-3600>",
 		"access-list deny-flow-max <n:1-4096>")

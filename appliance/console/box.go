@@ -25,8 +25,9 @@ type Options struct {
 	App     *appliance.Appliance
 	Text    config.Text // that App goes by
 	Startup *Startup
-	Store   *pki.Store // App's; nil: certificates do not become part of the text
-	Reload  func()     // restarts the box; it returns at once. nil: reload is refused
+	Store   *pki.Store                  // App's; nil: certificates do not become part of the text
+	Space   func() (total, free uint64) // bytes of flash; 0, or nil: not known
+	Reload  func()                      // restarts the box; it returns at once. nil: reload is refused
 
 	Now    func() time.Time // nil: time.Now
 	Rand   io.Reader        // salts and keys; nil: crypto/rand

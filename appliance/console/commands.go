@@ -112,9 +112,6 @@ func (s *Session) checkWord(kind, word string) error {
 		return err
 	case "flash":
 		return checkFlash(word)
-	case "tftp":
-		_, _, err := parseTFTP(word)
-		return err
 	}
 	return s.box.opt.App.CheckExec(kind, word)
 }

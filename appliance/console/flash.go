@@ -7,12 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"patchbay/appliance"
 	"patchbay/appliance/cli"
 	"patchbay/appliance/config"
 	"patchbay/appliance/pki"
@@ -27,8 +28,8 @@ var flashCommands = []cli.Rule[command]{
 	{Syntax: "delete [/noconfirm] <path:flash>", Help: "Delete a file", Do: command{maxPrivilege, deleteFile}},
 	{Syntax: "copy [/noconfirm] {running-config|startup-config} <path:flash>", Help: "Copy from one file to another", Do: command{maxPrivilege, copyToFlash}},
 	{Syntax: "copy [/noconfirm] <path:flash> {running-config|startup-config}", Help: "Copy from one file to another", Do: command{maxPrivilege, copyFromFlash}},
-	{Syntax: "copy [/noconfirm] <url:tftp> {running-config|startup-config}", Help: "Copy from one file to another", Do: command{maxPrivilege, copyFromFlash}},
-	{Syntax: "copy [/noconfirm] <url:tftp> <path:flash>", Help: "Copy from one file to another", Do: command{maxPrivilege, copyTFTP}},
+	{Syntax: "copy [/noconfirm] <url:fileurl> {running-config|startup-config}", Help: "Copy from one file to another", Do: command{maxPrivilege, copyFromFlash}},
+	{Syntax: "copy [/noconfirm] <url:fileurl> <path:flash>", Help: "Copy from one file to another", Do: command{maxPrivilege, copyURL}},
 	{Syntax: "configure replace <path:flash> [noconfirm]", Help: "Replace the running configuration as a whole", Do: command{maxPrivilege, replaceFromFlash}},
 }
 
@@ -99,6 +100,8 @@ func (s *Session) readFlash(a cli.Args) (name string, data []byte, err error) {
 type shownFlash struct {
 	Files cli.List[flashEntry] `json:"files"`
 	Used  int64                `json:"used_bytes"`
+	Total uint64               `json:"total_bytes,omitzero"` // of the file system, where that is known
+	Free  uint64               `json:"free_bytes,omitzero"`
 }
 
 // A flashEntry is a file.
@@ -134,6 +137,9 @@ func showFlash(s *Session, a cli.Args) (f shownFlash, _ error) {
 	if only != "" && len(f.Files) == 0 {
 		return f, opening(only, pki.ErrNotFound)
 	}
+	if s.box.opt.Space != nil {
+		f.Total, f.Free = s.box.opt.Space()
+	}
 	return f, nil
 }
 
@@ -143,6 +149,9 @@ func (f shownFlash) Text(w *bufio.Writer) {
 		fmt.Fprintf(w, "%-6d -rwx  %-12d %s  %s\n", e.number, e.Size, e.Modified.Format("15:04:05 Jan 02 2006"), e.Name)
 	}
 	fmt.Fprintf(w, "\n%d bytes used\n", f.Used)
+	if f.Total > 0 {
+		fmt.Fprintf(w, "%d bytes total (%d bytes free)\n", f.Total, f.Free)
+	}
 }
 
 // A shownFile is what a file of text says.
@@ -211,40 +220,51 @@ func copyToFlash(s *Session, w io.Writer, a cli.Args) error {
 	return err
 }
 
-// parseTFTP reads tftp://ADDRESS/FILE.
-func parseTFTP(word string) (server netip.Addr, file string, err error) {
-	rest, ok := strings.CutPrefix(word, "tftp://")
-	host, file, ok2 := strings.Cut(rest, "/")
-	server, err = netip.ParseAddr(host)
-	if !ok || !ok2 || file == "" || err != nil || !server.Is4() || len(file) > maxFileName {
-		return netip.Addr{}, "", fmt.Errorf("%.80s is no file as tftp://10.20.0.5/pb.cfg is", word)
-	}
-	return server, file, nil
-}
+// maxConfig bounds a configuration that comes from elsewhere, in bytes.
+const maxConfig = 16 << 20
 
-const maxFileName = 255 // bytes
-
-// fetch returns a file from a TFTP server.
-func (s *Session) fetch(url string) ([]byte, error) {
-	server, file, err := parseTFTP(url)
-	if err != nil {
-		return nil, err
-	}
+// fetch has take what stands at a URL.
+func (s *Session) fetch(url string, take func(body io.Reader) error) error {
 	fmt.Fprintf(s.t, "\nAccessing %s...", url)
-	data, err := s.box.opt.App.FetchTFTP(s.t.running, server, file)
-	if err != nil {
-		fmt.Fprintln(s.t)
-		if s.t.running.Err() != nil {
-			return nil, context.Cause(s.t.running)
-		}
-		return nil, fmt.Errorf("%%Error opening %s (%w)", url, err)
+	err := s.box.opt.App.Fetch(s.t.running, url, func(body io.Reader) error { return take(&marked{r: body, w: s.t}) })
+	fmt.Fprintln(s.t)
+	if err == nil {
+		return nil
 	}
-	fmt.Fprintln(s.t, "!")
-	return data, nil
+	if s.t.running.Err() != nil {
+		return context.Cause(s.t.running)
+	}
+	var refused *appliance.Refusal
+	if errors.As(err, &refused) {
+		return err
+	}
+	return fmt.Errorf("%%Error opening %s (%w)", url, err)
 }
 
-// copyTFTP fetches a file to flash.
-func copyTFTP(s *Session, w io.Writer, a cli.Args) error {
+// A marked shows a "!" for every so many bytes that are read, and at their end.
+type marked struct {
+	r    io.Reader
+	w    io.Writer
+	n    int // bytes since the last
+	done bool
+}
+
+const markEvery = 256 << 10 // bytes
+
+func (m *marked) Read(b []byte) (int, error) {
+	n, err := m.r.Read(b)
+	m.n += n
+	if m.n >= markEvery || errors.Is(err, io.EOF) && !m.done {
+		m.n, m.done = 0, err != nil
+		if _, err := io.WriteString(m.w, "!"); err != nil {
+			return n, err
+		}
+	}
+	return n, err
+}
+
+// copyURL fetches a file to flash.
+func copyURL(s *Session, w io.Writer, a cli.Args) error {
 	store, err := s.flash()
 	if err != nil {
 		return err
@@ -256,20 +276,23 @@ func copyTFTP(s *Session, w io.Writer, a cli.Args) error {
 	if ok, err := s.mayWrite(store, name, a.Has("/noconfirm")); err != nil || !ok {
 		return err
 	}
-	data, err := s.fetch(a.Get("url"))
+	began, n := s.box.opt.Now(), int64(0)
+	err = s.fetch(a.Get("url"), func(body io.Reader) (err error) {
+		n, err = store.ReceiveFlash(name, body)
+		return err
+	})
 	if err == nil {
-		err = store.WriteFlash(name, data)
-	}
-	if err == nil {
-		_, err = fmt.Fprintf(w, "\n%d bytes copied\n", len(data))
+		took := max(s.box.opt.Now().Sub(began).Seconds(), 0.001)
+		_, err = fmt.Fprintf(w, "Writing file disk0:/%s...\n%d bytes copied in %.3f secs (%.0f bytes/sec)\n", name, n, took, float64(n)/took)
 	}
 	return err
 }
 
 // mayWrite asks whether a file may be written over, if there is one.
 func (s *Session) mayWrite(store *pki.Store, name string, confirmed bool) (bool, error) {
-	if _, err := store.ReadFlash(name); err != nil || confirmed {
-		return true, nil
+	files, err := store.FlashFiles()
+	if err != nil || confirmed || !slices.ContainsFunc(files, func(f fs.FileInfo) bool { return f.Name() == name }) {
+		return true, err
 	}
 	return s.t.confirm("%Warning: There is a file already existing with this name. Do you want to over write?")
 }
@@ -282,7 +305,12 @@ func (s *Session) flashText(a cli.Args) (config.Text, error) {
 	var err error
 	if url := a.Get("url"); url != "" {
 		name = url
-		data, err = s.fetch(url)
+		err = s.fetch(url, func(body io.Reader) (err error) {
+			if data, err = io.ReadAll(io.LimitReader(body, maxConfig+1)); err == nil && len(data) > maxConfig {
+				err = fmt.Errorf("a configuration of more than %d bytes", maxConfig)
+			}
+			return err
+		})
 	} else {
 		name, data, err = s.readFlash(a)
 		name = "disk0:/" + name

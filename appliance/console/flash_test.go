@@ -2,11 +2,13 @@ package console
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"patchbay/appliance/config"
 )
@@ -73,17 +75,36 @@ func TestTechSupport(t *testing.T) {
 	}
 }
 
-func TestParseTFTP(t *testing.T) {
-	for _, tt := range []struct {
-		word, server, file string // "" is refused
-	}{
-		{"tftp://10.20.0.5/pb.cfg", "10.20.0.5", "pb.cfg"}, {"tftp://10.20.0.5/a/b.cfg", "10.20.0.5", "a/b.cfg"},
-		{"tftp://10.20.0.5/", "", ""}, {"tftp://10.20.0.5", "", ""}, {"tftp:///x", "", ""}, {"tftp://host/x", "", ""}, {"ftp://10.20.0.5/x", "", ""},
-		{"tftp://2001:db8::1/x", "", ""}, {"tftp://10.20.0.5/" + strings.Repeat("x", maxFileName+1), "", ""},
-	} {
-		server, file, err := parseTFTP(tt.word)
-		if (err == nil) != (tt.file != "") || err == nil && (server.String() != tt.server || file != tt.file) {
-			t.Errorf("parseTFTP(%.40q) = %v, %q, %v", tt.word, server, file, err)
+// What comes to flash comes whole or not at all, and shows that it does.
+func TestReceive(t *testing.T) {
+	b := newTestBox(t, "hostname pb\n")
+	store := b.opt.Store
+	data := bytes.Repeat([]byte("system"), 100_000)
+	var marks bytes.Buffer
+	if n, err := store.ReceiveFlash("new.bin", &marked{r: bytes.NewReader(data), w: &marks}); n != int64(len(data)) || err != nil {
+		t.Fatal(n, err)
+	}
+	if got, err := os.ReadFile(filepath.Join(store.Dir(), "new.bin")); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes on flash, %v; want %d", len(got), err, len(data))
+	}
+	if marks.String() != "!!!" {
+		t.Errorf("marks %q", &marks)
+	}
+	if _, err := store.ReceiveFlash("half.bin", io.MultiReader(bytes.NewReader(data), iotest.ErrReader(io.ErrUnexpectedEOF))); err == nil {
+		t.Error("half a file: no error")
+	}
+	files, err := os.ReadDir(store.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if f.Name() != "new.bin" && f.Type().IsRegular() {
+			t.Errorf("half a file left %s", f.Name())
+		}
+	}
+	for _, name := range []string{"../a.bin", ".a", "a/b"} {
+		if _, err := store.ReceiveFlash(name, bytes.NewReader(data)); err == nil {
+			t.Errorf("%s is written", name)
 		}
 	}
 }

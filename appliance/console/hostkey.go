@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -30,13 +31,20 @@ var hostKeyFiles = []struct {
 }
 
 // hostKeys reads the keys, and makes those that are not there. One that is
-// damaged is not replaced: clients would take the box for another.
-func hostKeys(s *Startup, random io.Reader) ([]ssh.Signer, error) {
+// damaged is not replaced: clients would take the box for another. A new one that
+// does not go to flash serves until the box ends: who is to make room there must
+// get in.
+func hostKeys(s *Startup, random io.Reader, log *slog.Logger) ([]ssh.Signer, error) {
 	var keys []ssh.Signer
 	for _, f := range hostKeyFiles {
 		data, err := s.read(f.name)
 		if errors.Is(err, fs.ErrNotExist) {
-			data, err = makeHostKey(s, f.name, f.make, random)
+			data, err = makeHostKey(f.make, random)
+			if err == nil {
+				if kept := s.replace(f.name, data); kept != nil {
+					log.Error("SSH host key not kept on flash", "file", f.name, "reason", kept)
+				}
+			}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("console: %s: %w", f.name, err)
@@ -50,7 +58,8 @@ func hostKeys(s *Startup, random io.Reader) ([]ssh.Signer, error) {
 	return keys, nil
 }
 
-func makeHostKey(s *Startup, name string, generate func(io.Reader) (crypto.Signer, error), random io.Reader) ([]byte, error) {
+// makeHostKey makes a key as its file has it.
+func makeHostKey(generate func(io.Reader) (crypto.Signer, error), random io.Reader) ([]byte, error) {
 	key, err := generate(random)
 	if err != nil {
 		return nil, err
@@ -59,6 +68,5 @@ func makeHostKey(s *Startup, name string, generate func(io.Reader) (crypto.Signe
 	if err != nil {
 		return nil, err
 	}
-	data := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	return data, s.replace(name, data)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }

@@ -43,7 +43,7 @@ type SSH struct {
 // SSH returns the box's SSH server. Its keys are on flash, and are made if there
 // are none.
 func (b *Box) SSH() (*SSH, error) {
-	keys, err := hostKeys(b.opt.Startup, b.opt.Rand)
+	keys, err := hostKeys(b.opt.Startup, b.opt.Rand, b.opt.Log)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -512,11 +513,11 @@ func TestHostKeysStay(t *testing.T) {
 	d := newFrailDisk()
 	s := NewStartup(d)
 	b := newTestBox(t, "")
-	first, err := hostKeys(s, b.opt.Rand)
+	first, err := hostKeys(s, b.opt.Rand, b.opt.Log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := hostKeys(s, b.opt.Rand)
+	again, err := hostKeys(s, b.opt.Rand, b.opt.Log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -526,7 +527,22 @@ func TestHostKeysStay(t *testing.T) {
 		}
 	}
 	d.names["ssh_host_ecdsa_key"].data = []byte("torn")
-	if _, err := hostKeys(s, b.opt.Rand); err == nil || !strings.Contains(err.Error(), "damaged") {
+	if _, err := hostKeys(s, b.opt.Rand, b.opt.Log); err == nil || !strings.Contains(err.Error(), "damaged") {
 		t.Errorf("a damaged key: %v", err)
+	}
+}
+
+// Where a key cannot be kept the box has one all the same, and says so: who is to
+// make room must get in.
+func TestHostKeyFullFlash(t *testing.T) {
+	d := newFrailDisk()
+	d.steps = 0 // every write fails
+	var log bytes.Buffer
+	keys, err := hostKeys(NewStartup(d), newTestBox(t, "").opt.Rand, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil || len(keys) != len(hostKeyFiles) {
+		t.Fatalf("%d keys, %v; want %d", len(keys), err, len(hostKeyFiles))
+	}
+	if !strings.Contains(log.String(), "SSH host key not kept on flash") {
+		t.Errorf("log: %s", log.String())
 	}
 }

@@ -18,7 +18,7 @@ var own = map[string]int{
 	"SAST token renewed": 990015, "former SAST tokens removed": 990016, "CTL token lost": 990017, "CTL file on flash damaged": 990018,
 	"no CTL token that phones know can sign": 990019, "CTL file not kept on flash": 990020,
 	"name in the CTL file does not resolve": 990021, "certificate without its private key": 990022,
-	"machine": 990023, "startup configuration": 990024, "watchdog": 990025, "a command is not authorized": 990027,
+	"machine": 990023, "startup configuration": 990024, "watchdog": 990025, "SSH host key not kept on flash": 990026, "a command is not authorized": 990027,
 
 	"phone requesting ITL file":                                    990101,
 	"phone requesting a file that is not for phones":               990102,

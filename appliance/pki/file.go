@@ -215,7 +215,15 @@ func createFile(dir, name string, data []byte) error {
 
 // replaceFile writes a file whole or not at all: after a power failure the name
 // has the old bytes or the new ones.
-func replaceFile(dir, name string, data []byte) (err error) {
+func replaceFile(dir, name string, data []byte) error {
+	return writeFile(dir, name, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// writeFile is replaceFile for what write writes.
+func writeFile(dir, name string, write func(w io.Writer) error) (err error) {
 	f, err := os.CreateTemp(dir, tempPrefix+"*")
 	if err != nil {
 		return err
@@ -229,7 +237,7 @@ func replaceFile(dir, name string, data []byte) (err error) {
 	if err := f.Chmod(fileMode); err != nil {
 		return err
 	}
-	if _, err := f.Write(data); err != nil {
+	if err := write(f); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {

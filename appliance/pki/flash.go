@@ -3,6 +3,7 @@ package pki
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -56,6 +57,23 @@ func (s *Store) WriteFlash(path string, data []byte) error {
 		return fmt.Errorf("pki: %s: %w", path, err)
 	}
 	return nil
+}
+
+// ReceiveFlash writes a file beside the key pairs and trustpoints as it comes, of
+// any length, whole or not at all. It returns how many bytes came.
+func (s *Store) ReceiveFlash(path string, body io.Reader) (n int64, err error) {
+	name, err := flashFile(path)
+	if err != nil {
+		return 0, err
+	}
+	err = writeFile(s.dir, name, func(w io.Writer) error {
+		n, err = io.Copy(w, body)
+		return err
+	})
+	if err != nil {
+		return n, fmt.Errorf("pki: %s: %w", path, err)
+	}
+	return n, nil
 }
 
 // RenameTrustpoint gives a trustpoint with an identity certificate another name,

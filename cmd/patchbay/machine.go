@@ -59,9 +59,11 @@ func announce(ctx context.Context, a *appliance.Appliance) (stop func(), err err
 				return
 			case <-t.C:
 			}
-			if err := a.Exec(io.Discard, "show clock"); err == nil {
+			err := a.Exec(io.Discard, "show clock")
+			if err == nil {
 				err = notify("WATCHDOG=1")
-			} else {
+			}
+			if err != nil {
 				a.Log().Error("watchdog", "reason", err)
 			}
 		}

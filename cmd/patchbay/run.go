@@ -162,7 +162,8 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	box, err := console.NewBox(console.Options{App: a, Text: text, Startup: startup, Store: store, Log: log, Reload: func() { cancel(errReload) }})
+	box, err := console.NewBox(console.Options{App: a, Text: text, Startup: startup, Store: store, Log: log,
+		Space: func() (total, free uint64) { return space(fl.flash) }, Reload: func() { cancel(errReload) }})
 	if err != nil {
 		return errors.Join(err, a.Close())
 	}

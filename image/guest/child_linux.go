@@ -17,6 +17,7 @@ type child struct {
 	pid      int    // 0: it does not run
 	began    time.Time
 	ready    bool
+	safe     bool // it has got only what makes it reachable
 	reload   bool // it has ended, or will, for the machine to start again
 	failures int  // lives in a row that were short
 
@@ -30,7 +31,7 @@ type child struct {
 func (m *machine) start() {
 	c := &m.child
 	config := c.config
-	if c.failures >= safeAfter {
+	if c.safe = c.failures >= safeAfter; c.safe {
 		config = m.safeConfig()
 	}
 	m.openFIFO()
@@ -177,6 +178,6 @@ func (m *machine) safeConfig() string {
 		m.say(alarm, "%v", err)
 		return m.child.config
 	}
-	m.say(alarm, "the appliance has failed %d times: it gets only its management interface and its users; mend the startup configuration, and reload", m.child.failures)
+	m.say(alarm, "the appliance has failed %d times: it gets only its management interface and its users; mend what is wrong, and reload: the startup configuration is untouched, and \"write memory\" would replace it", m.child.failures)
 	return safeFile
 }

@@ -45,6 +45,7 @@ const (
 	firstBackoff = time.Second
 	lastBackoff  = 30 * time.Second
 	spaceEvery   = 30 * time.Second
+	settleWait   = 500 * time.Millisecond // for sysfs to be as the kernel has told
 )
 
 // safeAfter is after how many lives in a row that ended before they were ready the
@@ -176,7 +177,7 @@ func flashFile(name string) (string, error) {
 func safe(config string) string {
 	var b strings.Builder
 	nameif, within := "", false
-	keep := []string{"hostname", "domain-name", "enable", "username", "passwd", "aaa authentication", "crypto key generate"}
+	keep := []string{"hostname", "domain-name", "enable", "username", "passwd", "aaa authentication"}
 	var later []string
 	for line := range strings.Lines(config) {
 		line = strings.TrimRight(line, "\r\n")

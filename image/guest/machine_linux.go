@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,9 +68,10 @@ func (m *machine) say(priority int, format string, args ...any) {
 		fmt.Fprintf(m.console, "machine: %s\n", text)
 	}
 	line := fmt.Sprintf("<%d>%s\n", priority, text)
-	if len(m.said) < keptLines {
-		m.said = append(m.said, line)
+	if len(m.said) == keptLines { // how it began is of use, and what was last
+		m.said = slices.Delete(m.said, keptLines/2, keptLines/2+1)
 	}
+	m.said = append(m.said, line)
 	if m.fifo != 0 {
 		unix.Write(m.fifo, []byte(line)) // full: nobody reads, and the next one gets all
 	}
@@ -125,6 +127,7 @@ func (m *machine) watch(config string, signals chan os.Signal, links chan netlin
 	deadline := time.After(trialWait)
 	m.child.config = config
 	m.start()
+	var settled <-chan time.Time // when to look at the cards again
 	stopping := false
 	stop := func(next int, why string) {
 		if stopping {
@@ -171,7 +174,7 @@ func (m *machine) watch(config string, signals chan os.Signal, links chan netlin
 		case <-m.child.good:
 			m.child.good = nil
 			m.tellMemory()
-			if trial && !m.healthy {
+			if trial && !m.healthy && !m.child.safe {
 				m.makeGood()
 			}
 		case <-m.child.late:
@@ -183,8 +186,14 @@ func (m *machine) watch(config string, signals chan os.Signal, links chan netlin
 			}
 		case <-links:
 			m.nameCards()
+			// The kernel tells of a card that goes before it is gone from sysfs.
+			settled = time.After(settleWait)
+		case <-settled:
+			settled = nil
+			m.nameCards()
 		case <-space.C:
 			m.checkSpace()
+			m.nameCards()
 		}
 	}
 }

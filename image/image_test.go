@@ -1,0 +1,179 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/binary"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestLock(t *testing.T) {
+	l, err := parseLock(kernelLock)
+	if err != nil || !strings.HasPrefix(l.pkg, "linux-image-") || !strings.HasSuffix(l.pkg, "-cloud-amd64") {
+		t.Errorf("kernel.lock: %+v, %v", l, err)
+	}
+	if again, err := parseLock(l.String()); err != nil || again != l {
+		t.Errorf("what a build prints reads as %+v, %v; want %+v", again, err, l)
+	}
+	for _, bad := range []string{"", "package a\nversion 1\n", "package a\nversion 1\nsha256 00\n", "package\n", "color red\n"} {
+		if _, err := parseLock(bad); err == nil {
+			t.Errorf("parseLock(%q): no error", bad)
+		}
+	}
+}
+
+func TestOrder(t *testing.T) {
+	all := map[string]*module{
+		"a": {name: "a", deps: []string{"b", "c"}}, "b": {name: "b", deps: []string{"c"}}, "c": {name: "c"}, "d": {name: "d"},
+		"x": {name: "x", deps: []string{"y"}}, "y": {name: "y", deps: []string{"x"}}, "z": {name: "z", deps: []string{"none"}},
+	}
+	list, err := order(all, []string{"a", "d", "c"})
+	var names []string
+	for _, m := range list {
+		names = append(names, m.name)
+	}
+	if diff := cmp.Diff([]string{"c", "b", "a", "d"}, names); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	for _, bad := range []string{"x", "z", "none"} {
+		if _, err := order(all, []string{bad}); err == nil {
+			t.Errorf("order of %s: no error", bad)
+		}
+	}
+}
+
+func FuzzModule(f *testing.F) {
+	f.Add([]byte("\x7fELF"))
+	f.Fuzz(func(t *testing.T, b []byte) { parseModule("a.ko", b) })
+}
+
+// A cpioEntry is one file of an archive, as read here from its format.
+type cpioEntry struct {
+	name string
+	mode int
+	data string
+}
+
+func readCPIO(t *testing.T, b []byte) (list []cpioEntry) {
+	t.Helper()
+	for {
+		if len(b) < 110 || string(b[:6]) != "070701" {
+			t.Fatalf("no header: %.20q", b)
+		}
+		field := func(n int) int {
+			var v int
+			for _, c := range b[6+8*n : 14+8*n] {
+				v = v<<4 | strings.IndexByte("0123456789abcdef", c)
+			}
+			return v
+		}
+		size, nameLen := field(6), field(11)
+		name := string(b[110 : 110+nameLen-1])
+		start := (110 + nameLen + 3) &^ 3
+		if name == "TRAILER!!!" {
+			return list
+		}
+		list = append(list, cpioEntry{name, field(1), string(b[start : start+size])})
+		b = b[(start+size+3)&^3:]
+	}
+}
+
+func TestInitramfs(t *testing.T) {
+	modules := []module{{name: "virtio", data: []byte("v")}, {name: "virtio_net", data: []byte("net")}}
+	b := initramfs([]byte("program"), modules)
+	if !bytes.Equal(b, initramfs([]byte("program"), modules)) {
+		t.Error("two of the same differ")
+	}
+	want := []cpioEntry{
+		{"dev", 0o040755, ""}, {"proc", 0o040755, ""}, {"sys", 0o040755, ""}, {"run", 0o040755, ""},
+		{"boot", 0o040755, ""}, {"disk0", 0o040755, ""}, {"modules", 0o040755, ""},
+		{"dev/console", 0o020600, ""}, {"patchbay", 0o100755, "program"}, {"init", 0o120777, "patchbay"},
+		{"modules/virtio.ko", 0o100644, "v"}, {"modules/virtio_net.ko", 0o100644, "net"},
+		{"modules/modules.order", 0o100644, "virtio.ko\nvirtio_net.ko\n"},
+	}
+	if diff := cmp.Diff(want, readCPIO(t, b), cmp.AllowUnexported(cpioEntry{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// The description of the machine is well-formed, and its manifest has the sums of
+// what is packed.
+func TestOVA(t *testing.T) {
+	tmp := t.TempDir()
+	vmdk := []byte("a disk")
+	if err := os.WriteFile(filepath.Join(tmp, "patchbay.vmdk"), vmdk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := &builder{tmp: tmp, spec: Spec{DiskSize: 1 << 30}}
+	if err := b.packed(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(filepath.Join(tmp, "patchbay.ova"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	files := make(map[string]string)
+	var names []string
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		if err != nil {
+			break
+		}
+		var data bytes.Buffer
+		data.ReadFrom(r)
+		files[h.Name] = data.String()
+		names = append(names, h.Name)
+	}
+	if diff := cmp.Diff([]string{"patchbay.ovf", "patchbay.mf", "patchbay.vmdk"}, names); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for _, name := range []string{"patchbay.ovf", "patchbay.vmdk"} {
+		if want := "SHA256(" + name + ")= " + sumOf([]byte(files[name])) + "\n"; !strings.Contains(files["patchbay.mf"], want) {
+			t.Errorf("the manifest has no %q:\n%s", want, files["patchbay.mf"])
+		}
+	}
+	if err := wellFormed(files["patchbay.ovf"]); err != nil || !strings.Contains(files["patchbay.ovf"], `ovf:size="6"`) || !strings.Contains(files["patchbay.ovf"], `ovf:capacity="1073741824"`) {
+		t.Errorf("%v in:\n%s", err, files["patchbay.ovf"])
+	}
+}
+
+// The only thing that is random in a VMDK is not, in ours.
+func TestSteadyVMDK(t *testing.T) {
+	tmp := t.TempDir()
+	head := make([]byte, 128<<10)
+	copy(head, "KDMV")
+	binary.LittleEndian.PutUint32(head[4:], 3)
+	copy(head[512:], "# Disk DescriptorFile\nversion=1\nCID=0badcafe\nparentCID=ffffffff\n")
+	name := filepath.Join(tmp, "patchbay.vmdk")
+	if err := os.WriteFile(name, head, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := &builder{tmp: tmp}
+	b.steadyVMDK()
+	got, err := os.ReadFile(name)
+	if err != nil || b.err != nil {
+		t.Fatal(err, b.err)
+	}
+	if text := string(got[512:600]); !strings.Contains(text, "\nCID=50425a49\nparentCID=ffffffff\n") {
+		t.Errorf("descriptor: %q", text)
+	}
+}
+
+func wellFormed(text string) error {
+	for d := xml.NewDecoder(strings.NewReader(text)); ; {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
