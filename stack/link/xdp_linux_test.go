@@ -179,6 +179,60 @@ func TestXDPCrash(t *testing.T) {
 	}
 }
 
+// TestXDPLong: packets as long as there may be pass whole, either way.
+func TestXDPLong(t *testing.T) {
+	for _, d := range deviceDrivers[1:] {
+		t.Run(d.name, func(t *testing.T) {
+			ns := namespaces(t, 1)
+			veth(t, ns[1])
+			within(t, ns[1], func() { must(t, netlink.LinkSetMTU(device(t, "peer0"), MaxXDPMTU)) })
+			l := open(t, d.before+"pb0"+d.after, Options{MTU: MaxXDPMTU}).(*Ethernet)
+			l.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+			got := make(chan int, 100)
+			go func() {
+				batch := []*stack.Packet{stack.NewPacket(MaxXDPMTU)}
+				for {
+					n, err := l.Read(batch)
+					if n == 1 && batch[0].Parse() == stack.Forward && batch[0].Flow().Proto == stack.UDP {
+						got <- batch[0].Len()
+					}
+					if err != nil {
+						return
+					}
+				}
+			}()
+			c := peerUDP(t, ns[1])
+			defer c.Close()
+			for late := time.Now().Add(patience); ; { // until the peer's device is up it drops
+				_, err := c.WriteTo(make([]byte, MaxXDPMTU-28), &net.UDPAddr{IP: net.ParseIP(ipBox), Port: 69})
+				must(t, err)
+				select {
+				case n := <-got:
+					if n != MaxXDPMTU {
+						t.Errorf("a packet of %d bytes arrives, want %d", n, MaxXDPMTU)
+					}
+				case <-time.After(20 * time.Millisecond):
+					if time.Now().After(late) {
+						t.Fatal("nothing arrives")
+					}
+					continue
+				}
+				break
+			}
+			to := c.LocalAddr().(*net.UDPAddr).AddrPort()
+			f := stack.Flow{Src: netip.MustParseAddrPort(ipBox + ":69"), Dst: netip.AddrPortFrom(to.Addr().Unmap(), to.Port())}
+			p := stack.NewPacket(MaxXDPMTU)
+			p.SetData(stack.AppendUDP(nil, f, make([]byte, MaxXDPMTU-28)))
+			must(t, l.Write([]*stack.Packet{p}))
+			buf := make([]byte, 4096)
+			must(t, c.SetReadDeadline(time.Now().Add(patience)))
+			if n, _, err := c.ReadFrom(buf); err != nil || n != MaxXDPMTU-28 {
+				t.Errorf("the peer gets %d bytes, %v; want %d", n, err, MaxXDPMTU-28)
+			}
+		})
+	}
+}
+
 // TestXDPRunts: frames that are no frames, and such as are too long, do no harm.
 func TestXDPRunts(t *testing.T) {
 	for _, d := range deviceDrivers[1:] {
