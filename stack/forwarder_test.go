@@ -444,6 +444,72 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// A queued is a link with a wire for each receive queue. It sends by the first.
+type queued struct{ wires []*wire }
+
+func (q *queued) Read([]*Packet) (int, error) { panic("read as a whole and by its queues") }
+func (q *queued) Write(batch []*Packet) error { return q.wires[0].Write(batch) }
+func (q *queued) MTU() int                    { return 1500 }
+
+func (q *queued) Close() error {
+	for _, w := range q.wires {
+		w.Close()
+	}
+	return nil
+}
+
+func (q *queued) Readers() []Reader {
+	var all []Reader
+	for _, w := range q.wires {
+		all = append(all, w)
+	}
+	return all
+}
+
+func TestRunQueues(t *testing.T) {
+	n := newNet3()
+	n.f.SetOnDrop(nil)
+	n.f.SetPolicy(byRoute(n))
+	q := &queued{[]*wire{newWire(1500), newWire(1500), newWire(1500)}}
+	many := &Interface{Name: "outside", Addr: n.outside.Addr, Link: q}
+	n.f.SetInterfaces(many, n.inside, n.identity)
+	const each = 100
+	for i, w := range q.wires {
+		for k := range each {
+			w.in <- AppendUDP(nil, flowOf(UDP, phone, uint16(1000*i+k), ucm, 1), nil)
+		}
+	}
+	ended := make(chan error)
+	go func() { ended <- n.f.Run(q) }()
+	seen := make(map[uint16]bool)
+	for late := time.Now().Add(10 * time.Second); len(seen) < each*len(q.wires) && time.Now().Before(late); time.Sleep(time.Millisecond) {
+		for _, s := range n.insideW.take() {
+			seen[parsed(t, s.data).Flow().Src.Port()] = true
+		}
+	}
+	if len(seen) != each*len(q.wires) {
+		t.Errorf("%d packets sent, want %d", len(seen), each*len(q.wires))
+	}
+	if c := n.f.Counters(many); c.InPackets != uint64(each*len(q.wires)) {
+		t.Errorf("counters %+v", c)
+	}
+	q.Close()
+	if err := <-ended; err != nil {
+		t.Errorf("Run = %v", err)
+	}
+
+	// One that fails ends the others.
+	broken := &brokenQueue{queued{[]*wire{newWire(1500)}}}
+	if err := n.f.Run(broken); !errors.Is(err, errBroken) {
+		t.Errorf("Run with a broken queue = %v", err)
+	}
+}
+
+// A brokenQueue has a queue that cannot be read.
+type brokenQueue struct{ queued }
+
+func (q *brokenQueue) Readers() []Reader { return append(q.queued.Readers(), brokenLink{}) }
+
 var errBroken = errors.New("broken")
 
 type brokenLink struct{ nullLink }

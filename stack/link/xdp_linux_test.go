@@ -2,6 +2,7 @@ package link
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -49,6 +50,66 @@ func TestParseXDP(t *testing.T) {
 			t.Errorf("parseXDP(%q) = %q, %+v, %v; want %q, %+v", tt.spec, device, conf, err, tt.device, tt.conf)
 		}
 	}
+}
+
+// FuzzOpenChecksum: what is taken for a checksum that is open is nothing but the
+// sum of the pseudo-header (RFC 768), and no frame does harm.
+func FuzzOpenChecksum(f *testing.F) {
+	ends := stack.Flow{Src: netip.MustParseAddrPort("198.51.100.7:5000"), Dst: netip.MustParseAddrPort("203.0.113.1:69")}
+	header := []byte{2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0}
+	ends.Proto = stack.UDP
+	whole := stack.AppendUDP(bytes.Clone(header), ends, []byte("hello"))
+	open := bytes.Clone(whole)
+	copy(open[untagged+ipHeaderLen+udpSumAt:], pseudoSum(open[untagged:]))
+	ends.Proto = stack.TCP
+	segment := stack.AppendTCP(bytes.Clone(header), ends, stack.TCPHeader{Flags: stack.FlagSYN}, nil)
+	openSegment := bytes.Clone(segment)
+	copy(openSegment[untagged+ipHeaderLen+tcpSumAt:], pseudoSum(openSegment[untagged:]))
+	tag := func(frame []byte) []byte {
+		return append(append(bytes.Clone(frame[:12]), 0x81, 0, 0, 20), frame[12:]...)
+	}
+	for _, tt := range []struct {
+		frame []byte
+		want  bool
+	}{
+		{whole, false}, {open, true}, {segment, false}, {openSegment, true}, {tag(open), true}, {tag(whole), false},
+		{open[:untagged+ipHeaderLen+6], false}, {open[:20], false}, {nil, false},
+	} {
+		if got := openChecksum(tt.frame); got != tt.want {
+			f.Errorf("openChecksum(% x) = %v, want %v", tt.frame, got, tt.want)
+		}
+		f.Add(tt.frame)
+	}
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		if !openChecksum(frame) {
+			return
+		}
+		ip := frame[untagged:]
+		if frame[12] == 0x81 {
+			ip = frame[tagged:]
+		}
+		at := map[byte]int{protoUDP: udpSumAt, protoTCP: tcpSumAt}[ip[ipProtoAt]] + ipHeaderLen
+		if !bytes.Equal(ip[at:at+2], pseudoSum(ip)) {
+			t.Errorf("openChecksum(% x), and the sum is % x", frame, pseudoSum(ip))
+		}
+	})
+}
+
+// pseudoSum is the sum of the pseudo-header of an IPv4 packet without options, in
+// ones' complement, bit by bit of carry.
+func pseudoSum(ip []byte) []byte {
+	n := int(ip[2])<<8 + int(ip[3]) - ipHeaderLen
+	words := []int{int(ip[ipProtoAt]), n}
+	for i := ipSrcAt; i < ipHeaderLen; i += 2 {
+		words = append(words, int(ip[i])<<8+int(ip[i+1]))
+	}
+	sum := 0
+	for _, w := range words {
+		if sum += w; sum > 0xffff {
+			sum -= 0xffff
+		}
+	}
+	return []byte{byte(sum >> 8), byte(sum)}
 }
 
 func TestXDPRefuses(t *testing.T) {
@@ -175,6 +236,60 @@ func TestXDPCrash(t *testing.T) {
 			r.next(t, stack.UDP)
 			must(t, l.Close())
 			checkNoProgram(t)
+		})
+	}
+}
+
+// TestXDPLong: packets as long as there may be pass whole, either way.
+func TestXDPLong(t *testing.T) {
+	for _, d := range deviceDrivers[1:] {
+		t.Run(d.name, func(t *testing.T) {
+			ns := namespaces(t, 1)
+			veth(t, ns[1])
+			within(t, ns[1], func() { must(t, netlink.LinkSetMTU(device(t, "peer0"), MaxXDPMTU)) })
+			l := open(t, d.before+"pb0"+d.after, Options{MTU: MaxXDPMTU}).(*Ethernet)
+			l.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+			got := make(chan int, 100)
+			go func() {
+				batch := []*stack.Packet{stack.NewPacket(MaxXDPMTU)}
+				for {
+					n, err := l.Read(batch)
+					if n == 1 && batch[0].Parse() == stack.Forward && batch[0].Flow().Proto == stack.UDP {
+						got <- batch[0].Len()
+					}
+					if err != nil {
+						return
+					}
+				}
+			}()
+			c := peerUDP(t, ns[1])
+			defer c.Close()
+			for late := time.Now().Add(patience); ; { // until the peer's device is up it drops
+				_, err := c.WriteTo(make([]byte, MaxXDPMTU-28), &net.UDPAddr{IP: net.ParseIP(ipBox), Port: 69})
+				must(t, err)
+				select {
+				case n := <-got:
+					if n != MaxXDPMTU {
+						t.Errorf("a packet of %d bytes arrives, want %d", n, MaxXDPMTU)
+					}
+				case <-time.After(20 * time.Millisecond):
+					if time.Now().After(late) {
+						t.Fatal("nothing arrives")
+					}
+					continue
+				}
+				break
+			}
+			to := c.LocalAddr().(*net.UDPAddr).AddrPort()
+			f := stack.Flow{Src: netip.MustParseAddrPort(ipBox + ":69"), Dst: netip.AddrPortFrom(to.Addr().Unmap(), to.Port())}
+			p := stack.NewPacket(MaxXDPMTU)
+			p.SetData(stack.AppendUDP(nil, f, make([]byte, MaxXDPMTU-28)))
+			must(t, l.Write([]*stack.Packet{p}))
+			buf := make([]byte, 4096)
+			must(t, c.SetReadDeadline(time.Now().Add(patience)))
+			if n, _, err := c.ReadFrom(buf); err != nil || n != MaxXDPMTU-28 {
+				t.Errorf("the peer gets %d bytes, %v; want %d", n, err, MaxXDPMTU-28)
+			}
 		})
 	}
 }
