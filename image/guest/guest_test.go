@@ -183,10 +183,19 @@ func FuzzDay0(f *testing.F) {
 		if strings.ContainsRune(text, 0) || len(text) > maxDay0 {
 			t.Errorf("%q becomes %q", b, text)
 		}
-		faults(text)
 		safe(text)
 		bootSystem(text)
 		looksLikeConfig(b)
 		fsKind(bytes.NewReader(b))
 	})
+}
+
+func TestFaults(t *testing.T) {
+	if got := faults("hostname a\n"); len(got) > 0 {
+		t.Errorf("faults of a good configuration: %q", got)
+	}
+	got := faults("hostname a\nroute nowhere 10.0.0.0 255.0.0.0 10.1.1.1\n")
+	if len(got) != 1 || !strings.Contains(got[0], "day0-config:2: ERROR: no interface is named nowhere") {
+		t.Errorf("faults: %q; want line 2", got)
+	}
 }
