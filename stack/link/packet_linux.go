@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -30,21 +32,27 @@ type packetDevice struct {
 	vlan  uint16
 	now   func() time.Time
 
-	trunk  *trunk
-	others atomic.Pointer[[]uint16] // VLANs that others on the trunk have
-	rx, tx int                      // sockets, -1: none; rx for trunk under its lock
-	wake   int                      // eventfd that Close writes
-	closed atomic.Bool
+	trunk   *trunk
+	others  atomic.Pointer[[]uint16] // VLANs that others on the trunk have
+	rx, tx  int                      // sockets, -1: none; rx for trunk under its lock
+	wake    int                      // eventfd that Close writes
+	polled  *os.File                 // of a copy of rx, for the runtime's poller
+	conn    syscall.RawConn          // of polled
+	failed  atomic.Pointer[error]    // why nothing comes any more
+	watched chan struct{}            // closed when watch has ended
+	closed  atomic.Bool
 
 	lost      atomic.Uint64 // frames the ring had no room for
 	oversized atomic.Uint64 // frames too long for a slot
 
 	reading sync.Mutex // held while the ring is in use
+	take    func(f *Frame) bool
+	took    bool
+	ready   func(fd uintptr) bool // d.readSome
 	ring    []byte
 	slot    int // bytes of one slot
 	next    int // slot that the kernel fills next
 	frame   Frame
-	waits   [2]unix.PollFd
 	copied  []byte    // a frame that is too long for a slot
 	super   segmenter // what is left of the last frame longer than the MTU
 	whole   Frame     // that frame, but for its data
@@ -128,6 +136,8 @@ func newPacketDevice(ts *trunks, name string, opt Options) (_ *packetDevice, err
 		d.msgs[i].Iov = &d.iovs[i]
 		d.msgs[i].SetIovlen(1)
 	}
+	d.watched = make(chan struct{})
+	go d.watch()
 	return d, nil
 }
 
@@ -206,6 +216,15 @@ func (d *packetDevice) openRing() error {
 	if err != nil {
 		return fmt.Errorf("mapping the receive ring: %w", err)
 	}
+	again, err := unix.FcntlInt(uintptr(rx), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("duplicating a packet socket: %w", err)
+	}
+	d.polled = os.NewFile(uintptr(again), d.name)
+	if d.conn, err = d.polled.SyscallConn(); err != nil {
+		return fmt.Errorf("waiting for a packet socket: %w", err)
+	}
+	d.ready = d.readSome
 	mreq := unix.PacketMreq{Ifindex: int32(d.index), Type: unix.PACKET_MR_PROMISC}
 	if err := unix.SetsockoptPacketMreq(rx, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &mreq); err != nil {
 		return fmt.Errorf("promiscuous mode: %w", err)
@@ -219,24 +238,55 @@ func (d *packetDevice) header(i int) (*unix.Tpacket2Hdr, []byte) {
 	return (*unix.Tpacket2Hdr)(unsafe.Pointer(&b[0])), b
 }
 
-// ReadFrames implements FrameDevice.
+// ReadFrames implements FrameDevice. It waits in the runtime's poller, so that
+// one thread wakes for all links that have something and a packet costs no
+// switch of threads.
 func (d *packetDevice) ReadFrames(fn func(f *Frame) bool) error {
 	d.reading.Lock()
 	defer d.reading.Unlock()
+	d.take = fn
 	for {
 		if d.closed.Load() {
 			return net.ErrClosed
 		}
-		if d.readReady(fn) {
+		err := d.conn.Read(d.ready)
+		switch {
+		case d.closed.Load():
+			return net.ErrClosed
+		case d.took:
 			return nil
-		}
-		if d.super.more() {
-			continue
-		}
-		if err := d.poll(); err != nil {
-			return err
+		case d.failed.Load() != nil:
+			return *d.failed.Load()
+		case err != nil:
+			// The device has an error, which the runtime's poller does not
+			// get past; watch clears it, or fails.
+			if err := d.poll(unix.POLLIN); err != nil {
+				return err
+			}
+			if d.readSome(0); d.took {
+				return nil
+			}
 		}
 	}
+}
+
+// watch waits for the device to go away, until Close.
+func (d *packetDevice) watch() {
+	defer close(d.watched)
+	for !d.closed.Load() {
+		if err := d.poll(0); err != nil {
+			d.failed.Store(&err)
+			d.polled.SetReadDeadline(time.Unix(1, 0)) // who reads is to see it
+			return
+		}
+	}
+}
+
+// readSome is readReady for the runtime's poller: it reports whether there is
+// nothing to wait for.
+func (d *packetDevice) readSome(uintptr) bool {
+	d.took = d.readReady(d.take)
+	return d.took || d.super.more() || d.closed.Load() || d.failed.Load() != nil
 }
 
 // readReady gives fn the frames that are in the ring and reports whether there
@@ -319,13 +369,13 @@ func forMe(b []byte) bool {
 	return b[packetType] != unix.PACKET_OUTGOING && b[packetType] != unix.PACKET_LOOPBACK
 }
 
-// poll waits for a frame or for Close.
-func (d *packetDevice) poll() error {
-	d.waits = [2]unix.PollFd{{Fd: int32(d.rx), Events: unix.POLLIN}, {Fd: int32(d.wake), Events: unix.POLLIN}}
-	if _, err := unix.Poll(d.waits[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
+// poll waits for one of events, an error of the device or Close.
+func (d *packetDevice) poll(events int16) error {
+	waits := [2]unix.PollFd{{Fd: int32(d.rx), Events: events}, {Fd: int32(d.wake), Events: unix.POLLIN}}
+	if _, err := unix.Poll(waits[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
 		return fmt.Errorf("link: waiting for %s: %w", d.name, err)
 	}
-	if d.waits[0].Revents&unix.POLLERR == 0 {
+	if waits[0].Revents&unix.POLLERR == 0 {
 		return nil
 	}
 	// The device went down, which passes, or away, which does not. Asking
@@ -412,6 +462,10 @@ func (d *packetDevice) Close() error {
 	if _, err := unix.Write(d.wake, one); err != nil {
 		return fmt.Errorf("link: closing %s: %w", d.name, err)
 	}
+	if err := d.polled.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		return fmt.Errorf("link: closing %s: %w", d.name, err)
+	}
+	<-d.watched
 	d.reading.Lock()
 	defer d.reading.Unlock()
 	d.writing.Lock()
@@ -432,6 +486,10 @@ func (d *packetDevice) release() error {
 	if d.trunk != nil {
 		errs = append(errs, d.trunk.leave(d.vlan)) // nobody filters d any more
 		d.trunk = nil
+	}
+	if d.polled != nil {
+		errs = append(errs, d.polled.Close())
+		d.polled = nil
 	}
 	for _, fd := range []*int{&d.rx, &d.tx, &d.wake} {
 		if *fd >= 0 {
