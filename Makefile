@@ -26,6 +26,7 @@ demo:
 
 test: packages check
 	$(GO) test -race -timeout 15m ./...
+	$(GO) test -run Allocs ./appliance/media
 
 # The regression suite: what comes of packets that arrive at a box. A difference
 # that is meant is accepted with "go test ./pcaps -update".
