@@ -30,6 +30,7 @@ demo:
 
 test: packages check
 	$(GO) test -race -timeout 15m ./...
+	$(GO) test -run Allocs ./appliance/media
 
 # Definitions of the box for containerlab, GNS3 and EVE-NG, in lab-nodes/. GNS3 wants
 # the virtual machine's disk: make lab-nodes IMAGE=path/to/patchbay.qcow2

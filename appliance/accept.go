@@ -86,9 +86,8 @@ func (a *Appliance) accept(pl *plan, local, remote netip.AddrPort) (*phoneproxy.
 	if v != stack.Forward {
 		return nil, w
 	}
-	phones, ok1 := pl.mtaOn(in)
-	inside, ok2 := pl.mtaOn(ucm)
-	if !ok1 || !ok2 {
+	outside, inside, ok := pl.sides(in, ucm)
+	if !ok {
 		return nil, w
 	}
 	w = phoneproxy.Where{
@@ -96,9 +95,38 @@ func (a *Appliance) accept(pl *plan, local, remote netip.AddrPort) (*phoneproxy.
 		UCM:     netip.AddrPortFrom(real.Addr(), real.Port()-svc.Offset),
 		Phone:   src.Mapped.Addr(),
 		Book:    &addressBook{pl.rules, in, ucm},
-		Outside: phones.side(true), Inside: inside.side(false),
+		Outside: outside, Inside: inside,
 	}
 	return &svc, w
+}
+
+// sides returns where the legs of a phone behind in and of the call manager's
+// side behind ucm stand.
+func (pl *plan) sides(in, ucm *stack.Interface) (phone, far media.Side, ok bool) {
+	phones, ok1 := pl.mtaOn(in)
+	inside, ok2 := pl.mtaOn(ucm)
+	return phones.side(true), inside.side(false), ok1 && ok2
+}
+
+// OpenMedia opens a media session as a phone's signaling would, for whoever
+// signals by other means: SRTP to and from a phone behind the interface phones,
+// RTP behind ucm. name is for people.
+func (a *Appliance) OpenMedia(name, phones, ucm string) (*media.Session, error) {
+	pl := a.plan()
+	if pl.service == nil {
+		return nil, errors.New("appliance: media: the configuration applies no phone-proxy")
+	}
+	var on [2]*stack.Interface
+	for i, nameif := range []string{phones, ucm} {
+		if on[i] = pl.named(nameif); on[i] == nil {
+			return nil, fmt.Errorf("appliance: media: there is no interface %q", nameif)
+		}
+	}
+	phone, far, ok := pl.sides(on[0], on[1])
+	if !ok {
+		return nil, fmt.Errorf("appliance: media: no media termination address for %s and %s", phones, ucm)
+	}
+	return pl.service.relay.Open(name, phone, far, a.opt.Now())
 }
 
 // side is where a media leg on m stands.

@@ -104,13 +104,13 @@ func (d *Dataplane) Admit(p *stack.Packet) stack.Verdict {
 				return v
 			}
 		}
-		if round == 0 && c.Hole != nil && c.Hole.Standing && c.Hole.In == nil && d.forged(p) {
+		if round == 0 && c.Standing() && c.In == nil && d.forged(p) {
 			return stack.DropReversePath
 		}
 		if v := c.Handle(p, from); v != stack.Forward {
 			return v
 		}
-		if c.Hole == nil || !c.Hole.Standing {
+		if !c.Standing() {
 			if p.TCPFlags()&stack.FlagSYN != 0 {
 				d.plan.Load().limitMSS(p)
 			}

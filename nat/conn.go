@@ -74,32 +74,34 @@ const (
 // The Conn of a Standing pinhole is the endpoint itself. It has no flows, and
 // all its packets count as the client's.
 type Conn struct {
-	ID      uint64           // number of the connection in the log, from 1
-	In, Out *stack.Interface // where the client is, where the server
+	// First what every packet needs, that it is not spread over more of a
+	// memory that may be cold than it must.
 	Handler Handler          // or nil
 	Hole    *Hole            // the pinhole that let it in, or nil
-	Rule    *Rule            // that translated the client's address, or nil
-	UnRule  *Rule            // that un-NATed the server's, or nil
-	Reason  string           // of the pinhole: who asked
-	Mark    string           // letters of the inspection for Flags: "T" is SIP
-	Opened  time.Time        // when the first packet came
+	In, Out *stack.Interface // where the client is, where the server
+	treat   *Treatment       // by service policies, or nil as nearly always
+	home    *shard           // of nodes[Client]; has the wheel that c is on
+	seen    atomic.Int64     // last packet, Unix time in ns
+	packets [2]atomic.Uint64
+	bytes   [2]atomic.Uint64 // of payload
+	limit   atomic.Int64     // idle time allowed, in ns
+	over    atomic.Bool
+	counted atomic.Bool // TCP: embryonic no more, or gone
+	tcp     tcpState
+	to      [2]stack.Flow // what each end sees, by the end that sees it
+
+	ID     uint64    // number of the connection in the log, from 1
+	Rule   *Rule     // that translated the client's address, or nil
+	UnRule *Rule     // that un-NATed the server's, or nil
+	Reason string    // of the pinhole: who asked
+	Mark   string    // letters of the inspection for Flags: "T" is SIP
+	Opened time.Time // when the first packet came
 
 	table *Table
-	to    [2]stack.Flow // what each end sees, by the end that sees it
-	treat *Treatment    // by service policies, or nil as nearly always
 	lease Lease
 	idle  time.Duration // as the opener wished; 0: by protocol and state
 
-	tcp     tcpState
-	seen    atomic.Int64 // last packet, Unix time in ns
-	limit   atomic.Int64 // idle time allowed, in ns
-	packets [2]atomic.Uint64
-	bytes   [2]atomic.Uint64 // of payload
-	over    atomic.Bool
-	counted atomic.Bool // TCP: embryonic no more, or gone
-
 	nodes [2]node[connEnd] // in the table, by the end whose packets they find
-	home  *shard           // of nodes[Client]; has the wheel that c is on
 
 	// Guarded by home.mu.
 	next, prev *Conn
@@ -134,6 +136,9 @@ func (c *Conn) Counters(from End) (packets, bytes uint64) {
 
 // Seen returns when the last packet came.
 func (c *Conn) Seen() time.Time { return time.Unix(0, c.seen.Load()) }
+
+// Standing reports whether c is the endpoint of a Standing pinhole.
+func (c *Conn) Standing() bool { return c.home == nil && c.Hole != nil }
 
 // Idle returns the time since the last packet, not less than 0.
 func (c *Conn) Idle(now time.Time) time.Duration {
@@ -180,7 +185,7 @@ func (c *Conn) Handle(p *stack.Packet, from End) stack.Verdict {
 	if now := p.Time.UnixNano(); uint64(now-c.seen.Load()) > seenStep {
 		c.seen.Store(now)
 	}
-	if c.to[Server].Proto != stack.TCP {
+	if c.home == nil || c.to[Server].Proto != stack.TCP {
 		return c.pass(p, from)
 	}
 	added, all, v := c.tcp.update(p, from)

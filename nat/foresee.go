@@ -32,7 +32,7 @@ func (t *Table) ForeseeClaim(p *stack.Packet) (*Hole, Opening, stack.Verdict) {
 	if n == nil {
 		return nil, Opening{}, stack.Forward
 	}
-	for _, h := range n.val {
+	for _, h := range n.val.all {
 		if !h.matches(p.In, f.Src, p.Time.UnixNano()) || !h.Standing && h.taken.Load() {
 			continue
 		}

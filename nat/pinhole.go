@@ -77,12 +77,31 @@ func (h *Hole) Open() bool {
 // holes is the pinholes of a Table, found without a lock.
 type holes struct {
 	table *Table
-	byDst probe[[]*Hole] // by destination; the slices do not change
+	byDst probe[claims] // by destination; they do not change
 
 	mu     sync.Mutex // for changes to byDst
 	serial uint64
 	byTime holeHeap // those that expire
 	count  int
+}
+
+// claims are the pinholes for one destination, in the order they are tried.
+type claims struct {
+	// sole is the endpoint where there is nothing to choose: one Standing
+	// pinhole for any source and time. in is where its packets arrive, nil
+	// anywhere. It spares a packet of media two places in memory.
+	sole *Conn
+	in   *stack.Interface
+
+	all []*Hole
+}
+
+func newClaims(all []*Hole) claims {
+	c := claims{all: all}
+	if h := all[0]; len(all) == 1 && h.Standing && !h.Match.Src.Addr().IsValid() && h.Match.Src.Port() == 0 && h.expires == int64(never) {
+		c.sole, c.in = h.conn.Load(), h.In
+	}
+	return c
 }
 
 func (hs *holes) init(t *Table) {
@@ -149,8 +168,8 @@ func (t *Table) Pinholes() int {
 
 // Holes calls f with each open pinhole until it returns false, in no order.
 func (t *Table) Holes(f func(*Hole) bool) {
-	t.holes.byDst.each(func(n *node[[]*Hole]) bool {
-		for _, h := range n.val {
+	t.holes.byDst.each(func(n *node[claims]) bool {
+		for _, h := range n.val.all {
 			if !f(h) {
 				return false
 			}
@@ -175,9 +194,12 @@ func (t *Table) Claim(p *stack.Packet) (*Conn, End) {
 	if n == nil {
 		return nil, Client
 	}
+	if c := n.val.sole; c != nil && (n.val.in == nil || n.val.in == p.In) {
+		return c, Client
+	}
 	now := p.Time.UnixNano()
 	busy := false
-	for _, h := range n.val {
+	for _, h := range n.val.all {
 		if !h.matches(p.In, f.Src, now) {
 			continue
 		}
@@ -283,13 +305,13 @@ func (hs *holes) add(h *Hole) {
 	hash := hs.table.seed.hash(h.key)
 	var list []*Hole
 	if n := hs.byDst.find(h.key, hash); n != nil {
-		list = n.val
+		list = n.val.all
 	}
 	list = append(slices.Clip(list), h) // a copy: readers have the old one
 	slices.SortFunc(list, func(a, b *Hole) int {
 		return cmp.Or(-cmp.Compare(a.rank, b.rank), cmp.Compare(a.serial, b.serial))
 	})
-	hs.byDst.insert(&node[[]*Hole]{h.key, hash, list})
+	hs.byDst.insert(&node[claims]{h.key, hash, newClaims(list)})
 	if h.expires != int64(never) {
 		heap.Push(&hs.byTime, h)
 	}
@@ -312,13 +334,13 @@ func (hs *holes) removeLocked(h *Hole) {
 		heap.Remove(&hs.byTime, h.index)
 	}
 	n := hs.byDst.find(h.key, hs.table.seed.hash(h.key))
-	if len(n.val) == 1 {
+	all := n.val.all
+	if len(all) == 1 {
 		hs.byDst.remove(n)
 		return
 	}
-	i := slices.Index(n.val, h)
-	list := slices.Concat(n.val[:i], n.val[i+1:])
-	hs.byDst.insert(&node[[]*Hole]{n.key, n.hash, list})
+	i := slices.Index(all, h)
+	hs.byDst.insert(&node[claims]{n.key, n.hash, newClaims(slices.Concat(all[:i], all[i+1:]))})
 }
 
 // expire ends the pinholes that nobody used in time, a bounded number of them.

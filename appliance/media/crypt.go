@@ -20,8 +20,8 @@ type receiver struct {
 	reports   inbounds
 }
 
-func newReceiver(k inspect.Key) (receiver, error) {
-	t, err := newTransform(&k, false)
+func newReceiver(k inspect.Key, d *desks) (receiver, error) {
+	t, err := newTransform(&k, false, d)
 	return receiver{key: &k, rtp: t}, err
 }
 
@@ -68,7 +68,7 @@ func (r *receiver) open(b []byte, rtcp bool) (int, error) {
 
 func (r *receiver) openRTCP(b []byte) (int, error) {
 	if r.rtcp == nil {
-		t, err := newTransform(r.key, true)
+		t, err := newTransform(r.key, true, r.rtp.desks)
 		if err != nil {
 			return 0, err
 		}
@@ -142,10 +142,11 @@ var errSSRCs = errors.New("media: too many SSRCs in one stream")
 // same SSRC would use the key stream twice. (reference/srtp-keying.md,
 // section 4.)
 type sender struct {
-	key       *inspect.Key // as in receiver
-	rtp, rtcp *transform   // rtcp from the first RTCP packet on
-	next      []numbering  // the last used first; it outlives the key
-	reports   uint32       // RTCP packets sealed, of all SSRCs: their index
+	rtp     *transform
+	next    []numbering  // the last used first; it outlives the key
+	key     *inspect.Key // as in receiver
+	rtcp    *transform   // from the first RTCP packet on
+	reports uint32       // RTCP packets sealed, of all SSRCs: their index
 }
 
 // A numbering is the packets of one SSRC as they are sealed.
@@ -159,8 +160,8 @@ type numbering struct {
 
 // newSender returns a sender that numbers on where before was. A key begins
 // with roll-over counter 0, whatever the numbers: its receiver assumes that.
-func newSender(k inspect.Key, before *sender) (sender, error) {
-	t, err := newTransform(&k, false)
+func newSender(k inspect.Key, before *sender, d *desks) (sender, error) {
+	t, err := newTransform(&k, false, d)
 	if err != nil {
 		return sender{}, err
 	}
@@ -195,7 +196,7 @@ func (s *sender) seal(b []byte, rtcp bool) (int, error) {
 
 func (s *sender) sealRTCP(b []byte) (int, error) {
 	if s.rtcp == nil {
-		t, err := newTransform(s.key, true)
+		t, err := newTransform(s.key, true, s.rtp.desks)
 		if err != nil {
 			return 0, err
 		}

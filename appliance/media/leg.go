@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"patchbay/inspect"
@@ -22,34 +21,38 @@ const (
 	rekeyOverlap = time.Second
 )
 
-// A leg is one end of a session: a port pair of ours and whoever is there.
+// A leg is one end of a session: a port pair of ours and whoever is there. What
+// every packet needs stands together, by lines of the cache: a packet comes to a
+// leg whose memory is cold.
 type leg struct {
-	local netip.AddrPort // set once
-	ports [2]port        // RTP, RTCP; set once
+	ports [2]port // RTP, RTCP; set once
 
 	mu      sync.Mutex
 	secure  bool
-	remote  [2]netip.AddrPort // where RTP and RTCP go; invalid: nowhere yet
+	closed  bool
 	latched [2]bool           // remote was learned from an authenticated packet
-	source  netip.Addr        // plain leg: who may send; invalid: the first one who does
-	rx, old receiver          // from this end; old until oldUntil
+	remote  [2]netip.AddrPort // where RTP and RTCP go; invalid: nowhere yet
+	local   netip.AddrPort    // set once, before there are packets
+	stats   legStats
+	rx      receiver   // from this end
+	tx      sender     // to this end
+	source  netip.Addr // plain leg: who may send; invalid: the first one who does
+	old     receiver   // before rx, until oldEnds
 	oldEnds time.Time
-	tx      sender // to this end
-
-	stats legStats
 }
 
 type legStats struct {
-	packets, bytes   atomic.Uint64 // taken from the end
-	sent, sentBytes  atomic.Uint64
-	auth, replay     atomic.Uint64 // dropped
-	noPeer, wrongSrc atomic.Uint64
-	rtcp             atomic.Uint64
-	lost             atomic.Uint64 // gaps in the sequence so far, RFC 3550 A.3 without the cycles
-	expectSeq        uint32        // under mu; next sequence number + 1, 0 is none yet
-	latchMoves       atomic.Uint64
-	lastPacket       atomic.Int64 // ns since 1970
-	payloadType      atomic.Uint32
+	packets, bytes   uint64 // taken from the end
+	sent, sentBytes  uint64
+	lastSent         int64  // ns since 1970, and when it was opened at first
+	lastPacket       int64  // ns since 1970
+	lost             uint64 // gaps in the sequence so far, RFC 3550 A.3 without the cycles
+	expectSeq        uint32 // next sequence number + 1, 0 is none yet
+	payloadType      uint8
+	auth, replay     uint64 // dropped
+	noPeer, wrongSrc uint64
+	rtcp             uint64
+	latchMoves       uint64
 }
 
 // A port is one UDP port of a leg: the handler of its pinhole.
@@ -66,9 +69,6 @@ type port struct {
 // decrypt); latch; is there somewhere to send; seal; set the flow.
 func (pt *port) HandlePacket(p *stack.Packet, _ *nat.Conn, _ nat.End) stack.Verdict {
 	s := pt.s
-	if s.closed.Load() {
-		return stack.DropSRTPNoKey
-	}
 	l, other := &s.legs[pt.end], &s.legs[pt.end.Other()]
 	n, v := l.open(p, pt.rtcp)
 	if v != stack.Forward {
@@ -79,7 +79,6 @@ func (pt *port) HandlePacket(p *stack.Packet, _ *nat.Conn, _ nat.End) stack.Verd
 	if v != stack.Forward {
 		return v
 	}
-	s.last.Store(p.Time.UnixNano())
 	p.SetPayloadLen(n)
 	i := 0
 	if pt.rtcp {
@@ -103,6 +102,9 @@ func (l *leg) open(p *stack.Packet, rtcp bool) (int, stack.Verdict) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed {
+		return 0, stack.DropSRTPNoKey
+	}
 	n := len(pay)
 	if l.secure {
 		if !l.rx.ready() {
@@ -116,15 +118,15 @@ func (l *leg) open(p *stack.Packet, rtcp bool) (int, stack.Verdict) {
 		switch err {
 		case nil:
 		case errReplay:
-			l.stats.replay.Add(1)
+			l.stats.replay++
 			return 0, stack.DropSRTPReplay
 		default:
-			l.stats.auth.Add(1)
+			l.stats.auth++
 			return 0, stack.DropSRTPAuth
 		}
 		if l.remote[i] != src {
 			if l.latched[i] {
-				l.stats.latchMoves.Add(1)
+				l.stats.latchMoves++
 			}
 			l.remote[i] = src
 		}
@@ -134,7 +136,7 @@ func (l *leg) open(p *stack.Packet, rtcp bool) (int, stack.Verdict) {
 			l.source = src.Addr()
 		}
 		if src.Addr() != l.source {
-			l.stats.wrongSrc.Add(1)
+			l.stats.wrongSrc++
 			return 0, stack.DropMediaSource
 		}
 	}
@@ -144,18 +146,18 @@ func (l *leg) open(p *stack.Packet, rtcp bool) (int, stack.Verdict) {
 
 // count keeps the statistics of a packet that was taken.
 func (l *leg) count(pay []byte, n int, rtcp bool, now time.Time) {
-	l.stats.packets.Add(1)
-	l.stats.bytes.Add(uint64(n))
-	l.stats.lastPacket.Store(now.UnixNano())
+	l.stats.packets++
+	l.stats.bytes += uint64(n)
+	l.stats.lastPacket = now.UnixNano()
 	if rtcp {
-		l.stats.rtcp.Add(1)
+		l.stats.rtcp++
 		return
 	}
-	l.stats.payloadType.Store(uint32(pay[1] & 0x7f))
+	l.stats.payloadType = pay[1] & 0x7f
 	seq := binary.BigEndian.Uint16(pay[2:])
 	if e := l.stats.expectSeq; e != 0 {
 		if gap := int16(seq - uint16(e-1)); gap > 0 && gap < 1000 {
-			l.stats.lost.Add(uint64(gap))
+			l.stats.lost += uint64(gap)
 		} else if gap < 0 {
 			return // late: it was counted as lost, and the next one expected stays
 		}
@@ -177,7 +179,7 @@ func (l *leg) seal(buf []byte, rtcp bool, now time.Time) (netip.AddrPort, int, s
 		to = netip.AddrPortFrom(l.remote[0].Addr(), l.remote[0].Port()+1)
 	}
 	if !to.IsValid() {
-		l.stats.noPeer.Add(1)
+		l.stats.noPeer++
 		return to, 0, stack.DropSRTPNoKey
 	}
 	n := len(buf)
@@ -190,8 +192,9 @@ func (l *leg) seal(buf []byte, rtcp bool, now time.Time) (netip.AddrPort, int, s
 			return to, 0, stack.DropMalformed
 		}
 	}
-	l.stats.sent.Add(1)
-	l.stats.sentBytes.Add(uint64(n))
+	l.stats.sent++
+	l.stats.lastSent = now.UnixNano()
+	l.stats.sentBytes += uint64(n)
 	return to, n, stack.Forward
 }
 
@@ -243,7 +246,7 @@ func (s *Session) SetReceive(e nat.End, k inspect.Key, now time.Time) error {
 	if l.rx.has(k) {
 		return nil
 	}
-	rx, err := newReceiver(k)
+	rx, err := newReceiver(k, &s.relay.desks)
 	if err != nil {
 		return err
 	}
@@ -262,7 +265,7 @@ func (s *Session) SetTransmit(e nat.End, k inspect.Key) error {
 	if l.tx.has(k) {
 		return nil
 	}
-	tx, err := newSender(k, &l.tx)
+	tx, err := newSender(k, &l.tx, &s.relay.desks)
 	if err != nil {
 		return err
 	}
@@ -297,14 +300,14 @@ func (s *Session) Stats(e nat.End) LegStats {
 	defer l.mu.Unlock()
 	st := LegStats{
 		Local: l.local, Remote: l.remote[0], Secure: l.secure, Latched: l.latched[0],
-		Packets: l.stats.packets.Load(), Bytes: l.stats.bytes.Load(),
-		Sent: l.stats.sent.Load(), SentBytes: l.stats.sentBytes.Load(),
-		Lost: l.stats.lost.Load(), AuthFailed: l.stats.auth.Load(), Replayed: l.stats.replay.Load(),
-		WrongSource: l.stats.wrongSrc.Load(), NoPeer: l.stats.noPeer.Load(),
-		Moves: l.stats.latchMoves.Load(), RTCP: l.stats.rtcp.Load(),
-		PayloadType: uint8(l.stats.payloadType.Load()),
+		Packets: l.stats.packets, Bytes: l.stats.bytes,
+		Sent: l.stats.sent, SentBytes: l.stats.sentBytes,
+		Lost: l.stats.lost, AuthFailed: l.stats.auth, Replayed: l.stats.replay,
+		WrongSource: l.stats.wrongSrc, NoPeer: l.stats.noPeer,
+		Moves: l.stats.latchMoves, RTCP: l.stats.rtcp,
+		PayloadType: l.stats.payloadType,
 	}
-	if ns := l.stats.lastPacket.Load(); ns != 0 {
+	if ns := l.stats.lastPacket; ns != 0 {
 		st.LastPacket = time.Unix(0, ns)
 	}
 	return st

@@ -52,7 +52,8 @@ type Config struct {
 // A Relay owns the ports of the media termination addresses. Its methods may
 // be used by several goroutines.
 type Relay struct {
-	c Config
+	c     Config
+	desks desks
 
 	mu       sync.Mutex
 	used     map[netip.AddrPort]bool // even RTP ports in use
@@ -88,7 +89,6 @@ type Side struct {
 // pinholes. name is for people: the phone and the call.
 func (r *Relay) Open(name string, phone, ucm Side, now time.Time) (*Session, error) {
 	s := &Session{relay: r, Name: name, Opened: now}
-	s.last.Store(now.UnixNano())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.sessions) >= r.c.MaxSessions {
@@ -104,7 +104,7 @@ func (r *Relay) Open(name string, phone, ucm Side, now time.Time) (*Session, err
 			}
 			return nil, err
 		}
-		l.local = local
+		l.local, l.stats.lastSent = local, now.UnixNano()
 	}
 	for end, side := range [2]Side{nat.Client: phone, nat.Server: ucm} {
 		l := &s.legs[end]
@@ -155,7 +155,7 @@ func (r *Relay) Expire(now time.Time) {
 	var idle []*Session
 	r.mu.Lock()
 	for s := range r.sessions {
-		if now.Sub(time.Unix(0, s.last.Load())) >= r.c.Idle {
+		if now.Sub(s.carried()) >= r.c.Idle {
 			idle = append(idle, s)
 		}
 	}
@@ -192,12 +192,12 @@ func (r *Relay) Close() {
 
 // A Session carries one stream between its two legs.
 type Session struct {
+	legs [2]leg
+
 	Name   string
 	Opened time.Time
 
 	relay  *Relay
-	legs   [2]leg
-	last   atomic.Int64 // packet time of the last packet carried, ns since 1970
 	closed atomic.Bool
 }
 
@@ -207,8 +207,12 @@ func (s *Session) Close() {
 		return
 	}
 	for i := range s.legs {
-		for j := range s.legs[i].ports {
-			s.legs[i].ports[j].hole.Close()
+		l := &s.legs[i]
+		l.mu.Lock()
+		l.closed = true
+		l.mu.Unlock()
+		for j := range l.ports {
+			l.ports[j].hole.Close()
 		}
 	}
 	s.relay.mu.Lock()
@@ -217,6 +221,19 @@ func (s *Session) Close() {
 	for i := range s.legs {
 		delete(s.relay.used, s.legs[i].local)
 	}
+}
+
+// carried returns the time of the last packet that was carried either way, of
+// the opening if there was none.
+func (s *Session) carried() time.Time {
+	last := int64(0)
+	for i := range s.legs {
+		l := &s.legs[i]
+		l.mu.Lock()
+		last = max(last, l.stats.lastSent)
+		l.mu.Unlock()
+	}
+	return time.Unix(0, last)
 }
 
 // Closed reports whether the session has ended, by Close or by its idle time.

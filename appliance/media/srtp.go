@@ -1,6 +1,7 @@
 package media
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/sha1"
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"sync"
 
 	"patchbay/inspect"
 )
@@ -57,6 +59,7 @@ const (
 )
 
 var (
+	errState  = errors.New("media: SHA-1 here keeps its state in another form")
 	errReplay = errors.New("media: replayed")
 	errAuth   = errors.New("media: authentication failed")
 	errHeader = errors.New("media: header longer than the packet")
@@ -66,20 +69,19 @@ var (
 
 // A transform secures packets of one direction under the keys derived from one
 // master key: AES in counter mode, HMAC-SHA1. From packet to packet it keeps
-// nothing. It allocates nothing, and is for one goroutine at a time.
+// nothing, and it is small, for a packet finds its call's memory cold. It
+// allocates nothing, and several goroutines may use it at once.
 type transform struct {
-	block cipher.Block
-	salt  [2]uint64 // 14 bytes and two zeros, in network order
-	tag   int       // bytes
-	mac   mac
-
-	pad [10 * aes.BlockSize]byte // of a G.711 packet, 20 ms, at once
-	sum [sha1.Size]byte
+	block        cipher.Block
+	salt         [2]uint64       // 14 bytes and two zeros, in network order
+	inner, outer [sha1.Size]byte // hashes after the padded keys of HMAC
+	tag          int             // bytes
+	desks        *desks
 }
 
 // newTransform derives the session keys of k, for SRTCP if rtcp says so.
-func newTransform(k *inspect.Key, rtcp bool) (*transform, error) {
-	t := &transform{tag: longTag}
+func newTransform(k *inspect.Key, rtcp bool, d *desks) (*transform, error) {
+	t := &transform{tag: longTag, desks: d}
 	switch k.Suite {
 	case inspect.AES_CM_128_SHA1_32:
 		if !rtcp {
@@ -106,8 +108,53 @@ func newTransform(k *inspect.Key, rtcp bool) (*transform, error) {
 		return nil, errors.New("media: key refused")
 	}
 	t.salt = [2]uint64{binary.BigEndian.Uint64(salt[:]), binary.BigEndian.Uint64(salt[8:])}
-	return t, t.mac.init(auth[:])
+	w := d.get()
+	defer d.put(w)
+	if t.inner, err = w.padded(auth[:], 0x36); err == nil {
+		t.outer, err = w.padded(auth[:], 0x5c)
+	}
+	return t, err
 }
+
+// A desk is what one packet is worked on with.
+type desk struct {
+	pad     [10 * aes.BlockSize]byte // of a G.711 packet, 20 ms, at once
+	sum     [sha1.Size]byte
+	hash    hash.Hash
+	restore encoding.BinaryUnmarshaler // is hash
+	state   []byte                     // of hash after one block, as it tells and takes it
+}
+
+func newDesk() *desk {
+	h := sha1.New()
+	w := &desk{hash: h, restore: h.(encoding.BinaryUnmarshaler)}
+	w.state, _ = w.after(make([]byte, sha1.BlockSize))
+	return w
+}
+
+// after returns the state of the hash after one block.
+func (w *desk) after(block []byte) ([]byte, error) {
+	w.hash.Reset()
+	w.hash.Write(block)
+	return w.hash.(encoding.BinaryMarshaler).MarshalBinary()
+}
+
+// Where the hash stands in a desk's state. (crypto/sha1: "sha", 1, the hash, an
+// empty block, the length.)
+const stateHash = 4
+
+// desks are those that nobody works at. One is always warm, where a call's
+// memory is not.
+type desks struct{ free sync.Pool }
+
+func (d *desks) get() *desk {
+	if w, ok := d.free.Get().(*desk); ok {
+		return w
+	}
+	return newDesk()
+}
+
+func (d *desks) put(w *desk) { d.free.Put(w) }
 
 // derive fills out with what label names. The key derivation rate is 0, so that
 // nothing is ever derived anew. (RFC 3711, section 4.3.3.)
@@ -136,9 +183,11 @@ func (t *transform) sealRTP(b []byte, header int, index uint64) (int, error) {
 	if index > maxRTPIndex {
 		return 0, errWorn
 	}
-	t.xor(b[header:], binary.BigEndian.Uint32(b[8:]), index)
-	t.authenticate(b, uint32(index>>16))
-	copy(b[len(b):n], t.sum[:])
+	w := t.desks.get()
+	defer t.desks.put(w)
+	t.xor(w, b[header:], binary.BigEndian.Uint32(b[8:]), index)
+	t.authenticate(w, b, uint32(index>>16))
+	copy(b[len(b):n], w.sum[:])
 	return n, nil
 }
 
@@ -150,11 +199,13 @@ func (t *transform) openRTP(b []byte, header int, index uint64) (int, error) {
 	if n < header {
 		return 0, errAuth
 	}
-	t.authenticate(b[:n], uint32(index>>16))
-	if subtle.ConstantTimeCompare(b[n:], t.sum[:t.tag]) != 1 {
+	w := t.desks.get()
+	defer t.desks.put(w)
+	t.authenticate(w, b[:n], uint32(index>>16))
+	if subtle.ConstantTimeCompare(b[n:], w.sum[:t.tag]) != 1 {
 		return 0, errAuth
 	}
-	t.xor(b[header:n], binary.BigEndian.Uint32(b[8:]), index)
+	t.xor(w, b[header:n], binary.BigEndian.Uint32(b[8:]), index)
 	return n, nil
 }
 
@@ -167,13 +218,15 @@ func (t *transform) sealRTCP(b []byte, index uint32) (int, error) {
 	if index > maxRTCPIndex {
 		return 0, errWorn
 	}
-	t.xor(b[rtcpHeaderLen:], binary.BigEndian.Uint32(b[4:]), uint64(index))
+	w := t.desks.get()
+	defer t.desks.put(w)
+	t.xor(w, b[rtcpHeaderLen:], binary.BigEndian.Uint32(b[4:]), uint64(index))
 	b = b[:n+t.tag]
 	binary.BigEndian.PutUint32(b[n-rtcpIndexLen:], index|rtcpEncrypted)
-	t.mac.begin()
-	t.mac.write(b[:n])
-	t.mac.end(&t.sum)
-	copy(b[n:], t.sum[:])
+	w.begin(&t.inner)
+	w.hash.Write(b[:n])
+	w.end(&t.outer)
+	copy(b[n:], w.sum[:])
 	return len(b), nil
 }
 
@@ -195,27 +248,29 @@ func (t *transform) openRTCP(b []byte) (int, error) {
 		return 0, errAuth
 	}
 	n := len(b) - t.tag
-	t.mac.begin()
-	t.mac.write(b[:n])
-	t.mac.end(&t.sum)
-	if subtle.ConstantTimeCompare(b[n:], t.sum[:t.tag]) != 1 {
+	w := t.desks.get()
+	defer t.desks.put(w)
+	w.begin(&t.inner)
+	w.hash.Write(b[:n])
+	w.end(&t.outer)
+	if subtle.ConstantTimeCompare(b[n:], w.sum[:t.tag]) != 1 {
 		return 0, errAuth
 	}
 	n -= rtcpIndexLen
 	if b[n]&0x80 != 0 {
-		t.xor(b[rtcpHeaderLen:n], binary.BigEndian.Uint32(b[4:]), uint64(index))
+		t.xor(w, b[rtcpHeaderLen:n], binary.BigEndian.Uint32(b[4:]), uint64(index))
 	}
 	return n, nil
 }
 
-// authenticate leaves the tag of an RTP packet in sum; the roll-over counter
+// authenticate leaves the tag of an RTP packet in w.sum; the roll-over counter
 // counts as if it followed the packet. (RFC 3711, section 4.2.)
-func (t *transform) authenticate(b []byte, roc uint32) {
-	t.mac.begin()
-	t.mac.write(b)
-	binary.BigEndian.PutUint32(t.sum[:], roc)
-	t.mac.write(t.sum[:4])
-	t.mac.end(&t.sum)
+func (t *transform) authenticate(w *desk, b []byte, roc uint32) {
+	w.begin(&t.inner)
+	w.hash.Write(b)
+	binary.BigEndian.PutUint32(w.sum[:], roc)
+	w.hash.Write(w.sum[:4])
+	w.end(&t.outer)
 }
 
 // xor encrypts or decrypts b. (RFC 3711, section 4.1.1.)
@@ -226,70 +281,54 @@ func (t *transform) authenticate(b []byte, roc uint32) {
 //
 // All counters are written before the first is encrypted: a block read while
 // its halves are still being stored waits for them, which costs a fifth.
-func (t *transform) xor(b []byte, ssrc uint32, index uint64) {
+func (t *transform) xor(w *desk, b []byte, ssrc uint32, index uint64) {
 	hi, lo := t.salt[0]^uint64(ssrc), t.salt[1]^index<<16
 	for len(b) > 0 {
-		n := min(len(b), len(t.pad))
+		n := min(len(b), len(w.pad))
 		for i := 0; i < n; i += aes.BlockSize {
-			binary.BigEndian.PutUint64(t.pad[i:], hi)
-			binary.BigEndian.PutUint64(t.pad[i+8:], lo)
+			binary.BigEndian.PutUint64(w.pad[i:], hi)
+			binary.BigEndian.PutUint64(w.pad[i+8:], lo)
 			lo++
 		}
 		for i := 0; i < n; i += aes.BlockSize {
-			t.block.Encrypt(t.pad[i:i+aes.BlockSize], t.pad[i:i+aes.BlockSize])
+			t.block.Encrypt(w.pad[i:i+aes.BlockSize], w.pad[i:i+aes.BlockSize])
 		}
-		b = b[subtle.XORBytes(b, b, t.pad[:n]):]
+		b = b[subtle.XORBytes(b, b, w.pad[:n]):]
 	}
 }
 
-// A mac is HMAC-SHA1 (RFC 2104) under one key. The hash after the inner and
-// after the outer padded key is kept and put back for each packet, which saves
-// two of six blocks.
-type mac struct {
-	hash         hash.Hash
-	state        encoding.BinaryUnmarshaler // of hash
-	inner, outer []byte
+// HMAC-SHA1 (RFC 2104) under a key whose padded forms have been hashed already:
+// to put that hash back for each packet saves two of six blocks.
+
+// padded returns the hash after the key padded and XORed with a byte.
+func (w *desk) padded(key []byte, with byte) (h [sha1.Size]byte, err error) {
+	pad := make([]byte, sha1.BlockSize)
+	copy(pad, key)
+	for i := range pad {
+		pad[i] ^= with
+	}
+	state, err := w.after(pad)
+	const end = stateHash + sha1.Size
+	if err != nil || len(state) < end || len(state) != len(w.state) ||
+		!bytes.Equal(state[:stateHash], w.state[:stateHash]) || !bytes.Equal(state[end:], w.state[end:]) {
+		return h, errState // the rest, too, depends on what was hashed
+	}
+	copy(h[:], state[stateHash:])
+	return h, nil
 }
 
-func (m *mac) init(key []byte) error {
-	m.hash = sha1.New()
-	var ok bool
-	if m.state, ok = m.hash.(encoding.BinaryUnmarshaler); !ok {
-		return errors.New("media: SHA-1 here does not take back its state")
-	}
-	padded := func(with byte) ([]byte, error) {
-		pad := make([]byte, sha1.BlockSize)
-		copy(pad, key)
-		for i := range pad {
-			pad[i] ^= with
-		}
-		m.hash.Reset()
-		m.hash.Write(pad)
-		a, ok := m.hash.(encoding.BinaryMarshaler)
-		if !ok {
-			return nil, errors.New("media: SHA-1 here does not tell its state")
-		}
-		return a.MarshalBinary()
-	}
-	var err error
-	if m.inner, err = padded(0x36); err == nil {
-		m.outer, err = padded(0x5c)
-	}
-	return err
+// begin has the hash go on from h, which is after one block.
+func (w *desk) begin(h *[sha1.Size]byte) {
+	copy(w.state[stateHash:], h[:])
+	w.restore.UnmarshalBinary(w.state)
 }
-
-// begin starts a packet. The state is the one this hash gave, so that it takes
-// it back.
-func (m *mac) begin() { m.state.UnmarshalBinary(m.inner) }
-
-func (m *mac) write(b []byte) { m.hash.Write(b) }
 
 // end leaves the whole code in sum.
-func (m *mac) end(sum *[sha1.Size]byte) {
-	m.hash.Sum(sum[:0])
-	m.state.UnmarshalBinary(m.outer)
-	m.hash.Write(sum[:])
-	m.hash.Sum(sum[:0])
+func (w *desk) end(outer *[sha1.Size]byte) {
+	w.hash.Sum(w.sum[:0])
+	w.begin(outer)
+	w.hash.Write(w.sum[:])
+	w.hash.Sum(w.sum[:0])
 }
 
 // rtpHeader returns how many bytes of b are header, with CSRCs and extension.
