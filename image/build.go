@@ -43,6 +43,9 @@ type Spec struct {
 	Formats []string // nil: Raw
 	Config  string   // file with the startup configuration; "": none
 
+	// Driver is what carries packets in the machine, one of disk.Drivers; "": the
+	// first of them.
+	Driver string
 	// Program is the patchbay for the image, a static ELF file for x86-64; ""
 	// builds it from the module in the working directory.
 	Program string
@@ -112,6 +115,9 @@ func Build(ctx context.Context, s Spec) (*Result, error) {
 		if !slices.Contains(Formats, f) {
 			return nil, fmt.Errorf("image: format %q: want %s", f, strings.Join(Formats, ", "))
 		}
+	}
+	if s.Driver != "" && !slices.Contains(disk.Drivers, s.Driver) {
+		return nil, fmt.Errorf("image: driver %q: want %s", s.Driver, strings.Join(disk.Drivers, ", "))
 	}
 	if missing := Missing(s.Formats); len(missing) > 0 {
 		return nil, fmt.Errorf("image: this needs programs that are not here; as root: apt-get install --no-install-recommends %s", strings.Join(missing, " "))

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/binary"
@@ -47,6 +48,14 @@ const (
 
 // epoch is the time of all files.
 var epoch = time.Unix(1577836800, 0) // 2020-01-01
+
+// driverArg is what the kernel's command line has of Spec.Driver.
+func (b *builder) driverArg() string {
+	if b.spec.Driver == "" {
+		return ""
+	}
+	return disk.DriverArg + "=" + b.spec.Driver + " "
+}
 
 //go:embed grub.cfg
 var grubConfig []byte
@@ -99,7 +108,7 @@ func (b *builder) esp(sys disk.System, notices []byte) {
 		data []byte
 	}{
 		{"EFI/BOOT/BOOTX64.EFI", efi},
-		{"grub/grub.cfg", grubConfig},
+		{"grub/grub.cfg", bytes.Replace(grubConfig, []byte(" gpt "), []byte(" gpt "+b.driverArg()), 1)},
 		{disk.EnvFile, env},
 		{slot + disk.KernelFile, sys.Kernel},
 		{slot + disk.InitrdFile, sys.Initrd},

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"patchbay/image"
+	"patchbay/image/disk"
 )
 
 func imageCommand() *cobra.Command {
@@ -51,6 +52,7 @@ from a second disk that is nothing but its text.`,
 	f.StringVar(&s.Out, "out", "", "directory for what is built; made if it is not there")
 	f.StringVar(&formats, "format", image.Raw, "of the disk, separated by commas: "+strings.Join(image.Formats, ", "))
 	f.StringVar(&s.Config, "config", "", "startup configuration that the image has; default: none")
+	f.StringVar(&s.Driver, "driver", "", "what carries packets in the machine: "+strings.Join(disk.Drivers, ", ")+"; default: "+disk.Drivers[0])
 	f.StringVar(&s.Program, "program", "", "static patchbay for the image; default: built from the sources in the working directory")
 	f.Int64Var(&megabytes, "disk", image.DefaultDiskSize>>20, "size of the disk in MiB; the machine uses all of the disk it finds")
 	f.StringVar(&s.Cache, "cache", "", "directory that keeps the kernel's package; default: in the user's cache")

@@ -43,8 +43,13 @@ const (
 	EnvTry   = "try"   // one that is to be tried, or nothing
 	EnvTries = "tries" // how often it may be yet
 
-	SlotArg = "patchbay.slot" // on the command line: the slot that was started
+	SlotArg   = "patchbay.slot"   // on the command line: the slot that was started
+	DriverArg = "patchbay.driver" // on the command line: one of Drivers
 )
+
+// Drivers are what may carry packets in the machine; the first does where nothing
+// is said. (link.Open: "auto" is "xdp", or where that cannot be "packet".)
+var Drivers = []string{"packet", "auto", "xdp"}
 
 // Tries is how often a new system may begin before the old one is back.
 const Tries = 2

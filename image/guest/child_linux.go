@@ -38,7 +38,7 @@ func (m *machine) start() {
 	env := []string{"PATH=/", "HOME=" + runDir, "TMPDIR=" + runDir, "TERM=vt100", "NOTIFY_SOCKET=" + notifyName,
 		fmt.Sprintf("WATCHDOG_USEC=%d", watchdog.Microseconds())}
 	fd := m.console.Fd()
-	args := arguments(config)
+	args := arguments(config, m.driver)
 	// Without a terminal that controls it no key of the console is a signal.
 	pid, err := syscall.ForkExec(args[0], args, &syscall.ProcAttr{
 		Dir: "/", Env: env, Files: []uintptr{fd, fd, fd}, Sys: &syscall.SysProcAttr{Setsid: true},

@@ -13,8 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
+
+	"patchbay/image/disk"
 )
 
 // Paths in the machine.
@@ -67,12 +70,22 @@ func device(n int) string {
 	return fmt.Sprintf("gi%d", n-1)
 }
 
-// driver is what carries packets in the guest.
-const driver = "packet"
+// driver is what carries packets in the guest, by what the kernel's command line
+// says.
+func driver(args map[string]string) (string, error) {
+	said := args[disk.DriverArg]
+	if slices.Contains(disk.Drivers, said) {
+		return said, nil
+	}
+	if said == "" {
+		return disk.Drivers[0], nil
+	}
+	return disk.Drivers[0], fmt.Errorf("%s=%.20s is none of %s", disk.DriverArg, said, strings.Join(disk.Drivers, ", "))
+}
 
 // arguments are those of the appliance: config is the configuration to begin with,
 // "" the one on flash.
-func arguments(config string) []string {
+func arguments(config, driver string) []string {
 	args := []string{program, "run", "--flash", flashDir, "--socket", execSocket, "--machine", fifo, "--lenient"}
 	if config != "" {
 		args = append(args, "--config", config)

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -197,5 +198,20 @@ func TestFaults(t *testing.T) {
 	got := faults("hostname a\nroute nowhere 10.0.0.0 255.0.0.0 10.1.1.1\n")
 	if len(got) != 1 || !strings.Contains(got[0], "day0-config:2: ERROR: no interface is named nowhere") {
 		t.Errorf("faults: %q; want line 2", got)
+	}
+}
+
+func TestDriver(t *testing.T) {
+	for _, tt := range []struct {
+		said, want string
+		ok         bool
+	}{{"", "packet", true}, {"auto", "auto", true}, {"xdp", "xdp", true}, {"tun", "packet", false}} {
+		got, err := driver(commandLine("quiet patchbay.driver=" + tt.said))
+		if got != tt.want || (err == nil) != tt.ok {
+			t.Errorf("driver(%q) = %q, %v; want %q", tt.said, got, err, tt.want)
+		}
+		if link := arguments("", got); !slices.Contains(link, "GigabitEthernet0/0="+got+":gi0") {
+			t.Errorf("arguments have no link of %s: %v", got, link)
+		}
 	}
 }

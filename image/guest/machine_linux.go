@@ -47,6 +47,7 @@ const keptLines = 200
 // A machine is what process 1 knows. Its goroutine alone uses it.
 type machine struct {
 	args    map[string]string // of the kernel
+	driver  string            // what carries packets
 	console *os.File
 	termios *unix.Termios // of console as it was; nil: it is no terminal
 	said    []string      // for the log of an appliance that is yet to begin
@@ -98,11 +99,14 @@ func (m *machine) live() int {
 		return unix.LINUX_REBOOT_CMD_RESTART
 	}
 	config := m.firstConfig()
+	var err error
+	if m.driver, err = driver(m.args); err != nil {
+		m.say(alarm, "the kernel's command line: %v; it is %s", err, m.driver)
+	}
 	m.say(notice, "slot %s, flash %s, %d interfaces", orNone(m.args["patchbay.slot"]), orNone(m.flash), len(m.known))
 	if err := unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		m.say(warning, "/ stays writable: %v", err)
 	}
-	var err error
 	if m.notify, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notifyName, Net: "unixgram"}); err != nil {
 		m.say(alarm, "%v", err)
 	}
