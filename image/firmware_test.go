@@ -49,7 +49,7 @@ func TestBootFirmware(t *testing.T) {
 			if out := m.typed("dir disk0:"); !sizeAtLeast(out, o.disk) {
 				t.Errorf("dir disk0: as large as the disk; got:\n%s", out)
 			}
-			if out := m.typed("show startup-config | include ^hostname"); !strings.Contains(out, "\nhostname") {
+			if out := m.typed("show startup-config | include ^hostname"); !strings.HasPrefix(out, "hostname ") {
 				t.Errorf("the startup configuration: %s", out)
 			}
 			m.powerOff()
