@@ -213,10 +213,10 @@ var mediaPlan = []mediaPoint{
 	{"rtpengine", 600}, {"packet", 2000}, {"xdp", 2000},
 	{"rtpengine", 700}, {"packet", 2200}, {"xdp", 2200},
 	{"rtpengine", 800}, {"packet", 800}, {"xdp", 800},
-	{"rtpengine", 1000}, {"packet", 2400}, {"xdp", 2400},
-	{"rtpengine", 1200}, {"packet", 2500}, {"xdp", 2500},
-	{"rtpengine", 1400}, {"packet", 2700}, {"xdp", 2700},
-	{"rtpengine", 1600}, {"packet", 3000}, {"xdp", 3000},
+	{"rtpengine", 1000}, {"packet", 2400}, {"xdp", 3000},
+	{"rtpengine", 1200}, {"packet", 2700}, {"xdp", 3300},
+	{"rtpengine", 1400}, {"packet", 3000}, {"xdp", 3600},
+	{"rtpengine", 1600}, {"packet", 3200}, {"xdp", 3800},
 	{"xdp", 3200}, {"xdp", 3400}, // near what the generator can
 }
 
