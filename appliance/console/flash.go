@@ -73,6 +73,14 @@ func (s *Session) flash() (*pki.Store, error) {
 	return s.box.opt.Store, nil
 }
 
+// flashFile returns the store of files and the name of the one that is meant.
+func (s *Session) flashFile(a cli.Args) (store *pki.Store, name string, err error) {
+	if store, err = s.flash(); err == nil {
+		name, err = plainFile(a.Get("path"))
+	}
+	return store, name, err
+}
+
 // opening says in the ASA's words why a file cannot be had.
 func opening(name string, err error) error {
 	if errors.Is(err, pki.ErrNotFound) {
@@ -83,11 +91,8 @@ func opening(name string, err error) error {
 
 // readFlash returns a file.
 func (s *Session) readFlash(a cli.Args) (name string, data []byte, err error) {
-	store, err := s.flash()
+	store, name, err := s.flashFile(a)
 	if err != nil {
-		return "", nil, err
-	}
-	if name, err = plainFile(a.Get("path")); err != nil {
 		return name, nil, err
 	}
 	if data, err = store.ReadFlash(name); err != nil {
@@ -175,11 +180,7 @@ func moreFile(s *Session, a cli.Args) (f shownFile, _ error) {
 }
 
 func deleteFile(s *Session, _ io.Writer, a cli.Args) error {
-	store, err := s.flash()
-	if err != nil {
-		return err
-	}
-	name, err := plainFile(a.Get("path"))
+	store, name, err := s.flashFile(a)
 	if err != nil {
 		return err
 	}
@@ -196,11 +197,7 @@ func deleteFile(s *Session, _ io.Writer, a cli.Args) error {
 
 // copyToFlash writes a configuration to a file.
 func copyToFlash(s *Session, w io.Writer, a cli.Args) error {
-	store, err := s.flash()
-	if err != nil {
-		return err
-	}
-	name, err := plainFile(a.Get("path"))
+	store, name, err := s.flashFile(a)
 	if err != nil {
 		return err
 	}
@@ -265,11 +262,7 @@ func (m *marked) Read(b []byte) (int, error) {
 
 // copyURL fetches a file to flash.
 func copyURL(s *Session, w io.Writer, a cli.Args) error {
-	store, err := s.flash()
-	if err != nil {
-		return err
-	}
-	name, err := plainFile(a.Get("path"))
+	store, name, err := s.flashFile(a)
 	if err != nil {
 		return err
 	}
