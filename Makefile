@@ -33,8 +33,8 @@ test: packages check
 	$(GO) test -run Allocs ./appliance/media
 
 # Definitions of the box for containerlab, GNS3 and EVE-NG, in lab-nodes/. GNS3 wants
-# the virtual machine's disk: make lab-nodes IMAGE=path/to/patchbay.qcow2
-IMAGE ?=
+# the virtual machine's disk: that of "make image", or IMAGE=path/to/patchbay.qcow2
+IMAGE ?= $(wildcard build/image/patchbay.qcow2)
 lab-nodes: build
 	./patchbay lab nodes --out lab-nodes $(if $(IMAGE),--image $(IMAGE))
 
