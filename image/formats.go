@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -35,30 +36,42 @@ func (b *builder) convert() {
 }
 
 // contentID is a random number in a VMDK that says which of two is the newer.
-var contentID = regexp.MustCompile(`(?m)^CID=[0-9a-f]{8}$`)
+// qemu-img writes it without zeros in front.
+var contentID = regexp.MustCompile(`(?m)^CID=[0-9a-f]{1,8}$`)
 
 // steadyVMDK makes the only random number in a VMDK the same in each. The text it
-// is in is in the first sectors. (VMware, Virtual Disk Format 1.1.)
+// is in is in the first sectors, with zeros behind it. (VMware, Virtual Disk Format
+// 1.1.)
 func (b *builder) steadyVMDK() {
 	if b.err != nil {
 		return
 	}
-	f, err := os.OpenFile(filepath.Join(b.tmp, "patchbay.vmdk"), os.O_RDWR, 0)
-	if b.err = err; err != nil {
-		return
+	b.err = steadyVMDK(filepath.Join(b.tmp, "patchbay.vmdk"))
+}
+
+func steadyVMDK(name string) error {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
 	}
 	defer f.Close()
 	head := make([]byte, 64<<10)
 	if _, err := f.ReadAt(head, 0); err != nil {
-		b.err = err
-		return
+		return err
 	}
 	at := contentID.FindIndex(head)
 	if at == nil {
-		b.err = fmt.Errorf("patchbay.vmdk has no CID")
-		return
+		return errors.New("patchbay.vmdk has no CID")
 	}
-	_, b.err = f.WriteAt([]byte("CID=50425a49"), int64(at[0]))
+	const steady = "CID=50425a49"
+	longer := len(steady) - (at[1] - at[0])
+	end := at[1] + bytes.IndexByte(head[at[1]:], 0)
+	if end < at[1] || len(bytes.Trim(head[end:end+longer], "\x00")) > 0 {
+		return errors.New("patchbay.vmdk has no room for a longer CID")
+	}
+	text := append([]byte(steady), head[at[1]:end]...)
+	_, err = f.WriteAt(text, int64(at[0]))
+	return err
 }
 
 // ova packs the VMDK with the description of a machine: a tar file of the OVF, its

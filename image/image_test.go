@@ -146,25 +146,39 @@ func TestOVA(t *testing.T) {
 	}
 }
 
-// The only thing that is random in a VMDK is not, in ours.
+// The only thing that is random in a VMDK is not, in ours, of whatever length it is.
 func TestSteadyVMDK(t *testing.T) {
-	tmp := t.TempDir()
-	head := make([]byte, 128<<10)
-	copy(head, "KDMV")
-	binary.LittleEndian.PutUint32(head[4:], 3)
-	copy(head[512:], "# Disk DescriptorFile\nversion=1\nCID=0badcafe\nparentCID=ffffffff\n")
-	name := filepath.Join(tmp, "patchbay.vmdk")
-	if err := os.WriteFile(name, head, 0o600); err != nil {
+	name := filepath.Join(t.TempDir(), "patchbay.vmdk")
+	for _, tt := range []struct{ cid, fault string }{
+		{"0badcafe", ""}, {"badcafe", ""}, {"1", ""}, {"", "has no CID"}, {"badcafe\x00", "has no CID"},
+	} {
+		head := make([]byte, 128<<10)
+		copy(head, "KDMV")
+		binary.LittleEndian.PutUint32(head[4:], 3)
+		copy(head[512:], "# Disk DescriptorFile\nversion=1\nCID="+tt.cid+"\nparentCID=ffffffff\n")
+		want := bytes.Clone(head)
+		copy(want[512:], "# Disk DescriptorFile\nversion=1\nCID=50425a49\nparentCID=ffffffff\n")
+		if err := os.WriteFile(name, head, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := steadyVMDK(name)
+		if tt.fault != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.fault) {
+				t.Errorf("%q: %v, want %q", tt.cid, err, tt.fault)
+			}
+			continue
+		}
+		if got, _ := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%q: %v, descriptor %q", tt.cid, err, bytes.TrimRight(got[512:640], "\x00"))
+		}
+	}
+	full := bytes.Repeat([]byte("x"), 128<<10)
+	copy(full[512:], "\nCID=1\n")
+	if err := os.WriteFile(name, full, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b := &builder{tmp: tmp}
-	b.steadyVMDK()
-	got, err := os.ReadFile(name)
-	if err != nil || b.err != nil {
-		t.Fatal(err, b.err)
-	}
-	if text := string(got[512:600]); !strings.Contains(text, "\nCID=50425a49\nparentCID=ffffffff\n") {
-		t.Errorf("descriptor: %q", text)
+	if err := steadyVMDK(name); err == nil {
+		t.Error("a descriptor without room is written over")
 	}
 }
 
