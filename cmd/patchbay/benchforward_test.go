@@ -28,7 +28,7 @@ import (
 
 var (
 	benchRounds = flag.Int("bench.rounds", 5, "how often -bench.links measures each thing")
-	benchFor    = flag.Duration("bench.for", time.Second, "how long it measures each time")
+	benchFor    = flag.Duration("bench.for", 500*time.Millisecond, "how long it measures each time")
 	benchRates  = flag.String("bench.rates", "0,200000,50000,20000", "packets a second at which it measures; 0 is as many as there can be")
 	benchTick   = flag.Duration("bench.tick", time.Millisecond, "how often the generator sends what is due; 0 is each packet by itself")
 	benchOnly   = flag.String("bench.only", "", "measure this alone of what -bench.links would, with \"nothing\" and \"kernel\"")
@@ -44,7 +44,7 @@ const (
 	// The generator and all that the kernel does for it have one core, the
 	// box and all that the kernel does for it another.
 	generatorCore, boxCore = 0, 1
-	realTime               = 10 // SCHED_FIFO priority of both
+	realTime               = 10 // SCHED_RR priority of both
 )
 
 var (
@@ -330,7 +330,9 @@ func pinThread(tid, core int) error {
 	if err := unix.SchedSetaffinity(tid, &set); err != nil {
 		return err
 	}
-	return unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: realTime}, 0)
+	// Not SCHED_FIFO: a thread of Go's that spins until another of the same core is done
+	// would spin for ever.
+	return unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: realTime}, 0)
 }
 
 // A generator sends prepared frames into a device of the namespace inside, from

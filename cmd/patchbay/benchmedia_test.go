@@ -29,8 +29,8 @@ import (
 )
 
 var (
-	mediaFor     = flag.Duration("media.for", 4*time.Second, "how long calls talk in a run of TestBenchMedia")
-	mediaRounds  = flag.Int("media.rounds", 3, "rounds of TestBenchMedia, in which the relays take turns")
+	mediaFor     = flag.Duration("media.for", 3*time.Second, "how long calls talk in a run of TestBenchMedia")
+	mediaRounds  = flag.Int("media.rounds", 2, "rounds of TestBenchMedia, in which the relays take turns")
 	mediaTick    = flag.Duration("media.tick", time.Millisecond, "how finely packets are spread over the 20 ms of all calls")
 	mediaOnly    = flag.String("media.only", "", "RELAY/CALLS,...: these runs of TestBenchMedia and no others, as packet/800")
 	mediaProfile = flag.String("media.profile", "", "file for a CPU profile of the box, the last run's")

@@ -414,7 +414,7 @@ func alone(core int) error {
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
 		return err
 	}
-	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 31}, 0)
+	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_RR, Priority: 31}, 0)
 }
 
 // threadTime is what the calling thread has used.
