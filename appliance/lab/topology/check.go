@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 )
@@ -70,6 +71,12 @@ func (p *parser) checkNets() {
 			return
 		}
 		for _, addr := range a.Addrs {
+			switch addr {
+			case n.Prefix.Addr():
+				p.fail(a.pos, "%v is net %s itself, no host's address", addr, n.Name)
+			case broadcast(n.Prefix):
+				p.fail(a.pos, "%v is everybody on net %s, no host's address", addr, n.Name)
+			}
 			if !n.Prefix.Contains(addr) {
 				p.fail(a.pos, "%v is not on net %s, %v", addr, n.Name, n.Prefix)
 			}
@@ -79,7 +86,10 @@ func (p *parser) checkNets() {
 			owner[addr] = name
 		}
 	}
-	via := func(at pos, gateway netip.Addr, nets ...Attachment) {
+	via := func(name string, at pos, gateway netip.Addr, nets ...Attachment) {
+		if gateway.IsValid() && owner[gateway] == name {
+			p.fail(at, "%v is %s itself: its gateway is another", gateway, name)
+		}
 		if gateway.IsValid() && !slices.ContainsFunc(nets, func(a Attachment) bool {
 			n := p.t.Net(a.Net)
 			return n == nil || n.Prefix.Contains(gateway)
@@ -96,7 +106,7 @@ func (p *parser) checkNets() {
 	}
 	for _, h := range p.t.Hosts {
 		attach(h.Name, h.Attachment)
-		via(h.pos, h.Via, h.Attachment)
+		via(h.Name, h.pos, h.Via, h.Attachment)
 	}
 	for _, r := range p.t.Routers {
 		on := make(map[string]bool)
@@ -107,7 +117,7 @@ func (p *parser) checkNets() {
 			on[a.Net] = true
 			attach(r.Name, a)
 		}
-		via(r.pos, r.Via, r.Nets...)
+		via(r.Name, r.pos, r.Via, r.Nets...)
 	}
 	nets, names := make(map[string]bool), make(map[string]bool)
 	for _, b := range p.t.Box {
@@ -119,6 +129,13 @@ func (p *parser) checkNets() {
 		}
 		nets[b.Net], names[b.Nameif] = true, true
 	}
+}
+
+// broadcast is the last address of a prefix.
+func broadcast(n netip.Prefix) netip.Addr {
+	a := n.Addr().As4()
+	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])|^uint32(0)>>n.Bits())
+	return netip.AddrFrom4(a)
 }
 
 // checkParts: peers are on hosts, and no two of a kind at one address.

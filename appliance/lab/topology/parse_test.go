@@ -3,6 +3,7 @@ package topology_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,6 +113,10 @@ func TestFaults(t *testing.T) {
 		{"stop of nobody", "stop    main", "stop    third", `24:9: there is no call manager "third"`},
 		{"overlap", "house 192.168.1.0/24", "house 10.20.0.0/16", `6:9: 10.20.0.0/24 overlaps net house`},
 		{"two sites", "8081", "8080", `18:1: a second site at 10.20.0.11:8080`},
+		{"address of the net itself", "192.168.1.51 via", "192.168.1.0 via", `13:14: 192.168.1.0 is net house itself`},
+		{"broadcast address", "192.168.1.51 via", "192.168.1.255 via", `13:14: 192.168.1.255 is everybody on net house`},
+		{"gateway of itself", "192.168.1.51 via 192.168.1.1", "192.168.1.51 via 192.168.1.50", `13:9: 192.168.1.50 is home itself: its gateway is another`},
+		{"ports forwarded twice", "guard   dsl wan\n", "forward dsl udp 2000-2010 to 192.168.1.51\nguard   dsl wan\n", `11:1: router dsl forwards udp 1024-65535 to 192.168.1.50 already`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if strings.Count(good, tt.old) == 0 {
@@ -205,14 +210,48 @@ func TestRead(t *testing.T) {
 	}
 }
 
-func TestLimits(t *testing.T) {
+// A configuration's name may have blanks in it.
+func TestConfigName(t *testing.T) {
+	got, err := topology.Parse("x.topo", strings.NewReader(strings.Replace(good, "config  a.cfg", "config  my  own.cfg \t# mine", 1)))
+	if err != nil || got.Config != "my  own.cfg" {
+		t.Errorf("config %q, %v", got.Config, err)
+	}
+}
+
+// What is no topology at all does not fill the screen.
+func TestNoTopology(t *testing.T) {
 	for name, text := range map[string]string{
-		"a long text": strings.Repeat("# padding\n", 10_000),
-		"many hosts":  good + strings.Repeat("net n 10.0.0.0/24\n", 100),
-		"many calls":  good + strings.Repeat("call 4101 4001\n", 1000),
+		"many lines": strings.Repeat("x y z\n", 10_000),
+		"one word":   strings.Repeat("\x7f", 60_000),
 	} {
-		if _, err := topology.Parse("x.topo", strings.NewReader(text)); err == nil {
-			t.Errorf("%s: no error", name)
+		_, err := topology.Parse("x.topo", strings.NewReader(text))
+		var e *topology.Error
+		if !errors.As(err, &e) || e.Line != 1 {
+			t.Errorf("%s: %v", name, err)
+		} else if n := len(err.Error()); n > 8<<10 {
+			t.Errorf("%s: an error of %d bytes", name, n)
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	many := func(format string) string {
+		var b strings.Builder
+		for i := range 300 {
+			fmt.Fprintf(&b, format, i/250, i%250)
+		}
+		return b.String()
+	}
+	for name, tt := range map[string]struct{ text, want string }{
+		"a long text":    {strings.Repeat("# padding\n", 10_000), "longer than 65536 bytes"},
+		"many hosts":     {good + strings.Repeat("net n 10.0.0.0/24\n", 100), "nets, hosts and routers: 64 at most"},
+		"many calls":     {good + strings.Repeat("call 4101 4001\n", 1000), "acts: 256 at most"},
+		"many addresses": {good + "host much house=192.168.9.1" + many(",192.168.1%d.%d") + "\n", "301 addresses: 256 at most"},
+		"many forwards":  {good + many("forward dsl tcp 1%d%03d to 192.168.1.50\n"), "router dsl has 256 forwards, which is all it may have"},
+		"many permits":   {good + many("permit dsl tcp 192.168.1.50 1%d%03d\n"), "router dsl has 256 permits, which is all it may have"},
+	} {
+		if _, err := topology.Parse("x.topo", strings.NewReader(tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 	}
 }

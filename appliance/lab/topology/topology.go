@@ -113,6 +113,8 @@ func (p Ports) String() string {
 	return fmt.Sprintf("%d-%d", p.First, p.Last)
 }
 
+func (p Ports) overlap(q Ports) bool { return p.First <= q.Last && q.First <= p.Last }
+
 // A Forward sends on what comes to ports of a masquerading router.
 type Forward struct {
 	Protocol Protocol
