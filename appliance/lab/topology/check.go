@@ -2,8 +2,12 @@ package topology
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+
+	"patchbay/appliance/config"
 )
 
 // check finds what is wrong between lines.
@@ -195,21 +199,82 @@ func (p *parser) checkActs() {
 			}
 			continue
 		}
+		if a.Verb == "call" {
+			if err := p.t.CanCall(a.Args[0], a.Args[1]); err != nil {
+				p.fail(a.pos, "%v", err)
+			}
+			continue
+		}
 		for _, line := range a.Args {
-			if !slices.ContainsFunc(p.t.Phones, func(f Phone) bool { return f.Line == line }) {
+			if p.t.phone(line) == nil {
 				p.fail(a.pos, "there is no phone %s", line)
 			}
 		}
-		if len(a.Args) == 2 {
-			from, to := p.t.phone(a.Args[0]), p.t.phone(a.Args[1])
-			switch {
-			case a.Args[0] == a.Args[1]:
-				p.fail(a.pos, "%s cannot call itself", a.Args[0])
-			case from != nil && to != nil && from.Protocol != to.Protocol:
-				p.fail(a.pos, "%s is %s and %s is %s: the lab's call manager joins phones of one protocol", from.Line, from.Protocol, to.Line, to.Protocol)
+	}
+}
+
+// CanCall says why the phone of one line cannot call that of another, nil if it can.
+func (t *Topology) CanCall(from, to string) error {
+	f, o := t.phone(from), t.phone(to)
+	switch {
+	case f == nil:
+		return fmt.Errorf("there is no phone %s", from)
+	case o == nil:
+		return fmt.Errorf("there is no phone %s", to)
+	case f == o:
+		return fmt.Errorf("%s cannot call itself", from)
+	case f.Protocol != o.Protocol:
+		return fmt.Errorf("%s is %s and %s is %s: the lab's call manager joins phones of one protocol", from, f.Protocol, to, o.Protocol)
+	}
+	return nil
+}
+
+// Match complains of what the topology and the appliance's configuration do not have
+// in common: interfaces, their addresses, and trustpoints. The error is as Parse's.
+func (t *Topology) Match(running *config.Running) error {
+	p := &parser{file: t.Name + Ending, t: t}
+	var names []string
+	for _, i := range running.Interfaces {
+		if i.Name != "" {
+			names = append(names, i.Name)
+		}
+	}
+	for _, b := range t.Box {
+		i, n := running.Interface(b.Nameif), t.Net(b.Net)
+		switch {
+		case i == nil:
+			p.fail(b.pos, "%s has no interface %q; it has %s", t.Config, b.Nameif, strings.Join(names, ", "))
+		case !i.Addr.IsValid(): // it has none
+		case i.Addr.Masked() != n.Prefix:
+			p.fail(b.pos, "%s has %v in %s, and net %s is %v", b.Nameif, i.Addr, t.Config, n.Name, n.Prefix)
+		default:
+			if owner := t.ownerOf(i.Addr.Addr()); owner != "" {
+				p.fail(b.pos, "%s has %v in %s, which is %s's", b.Nameif, i.Addr.Addr(), t.Config, owner)
 			}
 		}
 	}
+	names = nil
+	for _, tp := range running.Trustpoints {
+		names = append(names, tp.Name)
+	}
+	for i, ca := range t.CAs {
+		if running.Trustpoint(ca) == nil {
+			p.fail(t.cas[i], "%s has no trustpoint %q; it has %s", t.Config, ca, strings.Join(names, ", "))
+		}
+	}
+	return p.mistakes()
+}
+
+// ownerOf is the host or router that has an address, "" if there is none.
+func (t *Topology) ownerOf(addr netip.Addr) string {
+	for _, r := range t.Routers {
+		for _, a := range r.Nets {
+			if slices.Contains(a.Addrs, addr) {
+				return r.Name
+			}
+		}
+	}
+	return t.HostOf(addr)
 }
 
 func (t *Topology) phone(line string) *Phone {

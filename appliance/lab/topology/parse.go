@@ -64,11 +64,19 @@ func Parse(file string, r io.Reader) (*Topology, error) {
 	if len(p.errs) == 0 {
 		p.check()
 	}
-	if len(p.errs) > 0 {
-		slices.SortStableFunc(p.errs, func(a, b *Error) int { return (a.Line-b.Line)<<16 + a.Column - b.Column })
-		return nil, errorList(p.errs)
+	if err := p.mistakes(); err != nil {
+		return nil, err
 	}
 	return p.t, nil
+}
+
+// mistakes is the error that joins them, in order, nil if there are none.
+func (p *parser) mistakes() error {
+	if len(p.errs) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(p.errs, func(a, b *Error) int { return (a.Line-b.Line)<<16 + a.Column - b.Column })
+	return errorList(p.errs)
 }
 
 // An errorList is the mistakes of a text, one a line.
@@ -370,7 +378,10 @@ func (p *parser) config(at pos) {
 	p.words = nil
 }
 
-func (p *parser) ca(pos) { p.t.CAs = append(p.t.CAs, p.next("a trustpoint").text) }
+func (p *parser) ca(pos) {
+	w := p.next("a trustpoint")
+	p.t.CAs, p.t.cas = append(p.t.CAs, w.text), append(p.t.cas, w.pos)
+}
 
 func (p *parser) net(pos) {
 	var n Net

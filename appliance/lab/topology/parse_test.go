@@ -168,18 +168,54 @@ func TestLibrary(t *testing.T) {
 		if n := config.Errors(findings); n > 0 {
 			t.Errorf("%s: %s: %v", name, top.Config, findings)
 		}
-		for _, b := range top.Box {
-			i := running.Interface(b.Nameif)
-			if i == nil {
-				t.Errorf("%s: %s has no interface %s", name, top.Config, b.Nameif)
-			} else if n := top.Net(b.Net).Prefix; !n.Contains(i.Addr.Addr()) || n.Bits() != i.Addr.Bits() {
-				t.Errorf("%s: interface %s has %v, net %s is %v", name, b.Nameif, i.Addr, b.Net, n)
-			}
+		if err := top.Match(running); err != nil {
+			t.Error(err)
 		}
-		for _, ca := range top.CAs {
-			if running.Trustpoint(ca) == nil {
-				t.Errorf("%s: %s has no trustpoint %s", name, top.Config, ca)
-			}
+	}
+}
+
+// A configuration of another topology is told before anything is built.
+func TestMatch(t *testing.T) {
+	const cfg = `interface GigabitEthernet0/0
+ nameif outside
+ security-level 0
+ ip address 203.0.113.2 255.255.255.0
+interface GigabitEthernet0/1
+ nameif inside
+ security-level 100
+ ip address 10.20.0.1 255.255.255.0
+crypto ca trustpoint phone_ca
+ enrollment terminal
+`
+	for _, tt := range []struct{ old, new, want string }{
+		{"", "", ""},
+		{"outside=wan", "outsid=wan", `x.topo:7:9: a.cfg has no interface "outsid"; it has outside, inside`},
+		{"outside=wan inside=lan", "outside=lan inside=wan", "x.topo:7:9: outside has 203.0.113.2/24 in a.cfg, and net lan is 10.20.0.0/24\n" +
+			"x.topo:7:21: inside has 10.20.0.1/24 in a.cfg, and net wan is 203.0.113.0/24"},
+		{"net     wan 203.0.113.0/24", "net     wan 203.0.113.0/25", "x.topo:7:9: outside has 203.0.113.2/24 in a.cfg, and net wan is 203.0.113.0/25"},
+		{"host    ucm lan=10.20.0.11,", "host    ucm lan=10.20.0.11,10.20.0.1,", "x.topo:7:21: inside has 10.20.0.1 in a.cfg, which is ucm's"},
+		{"dsl wan=203.0.113.1 ", "dsl wan=203.0.113.2 ", "x.topo:7:9: outside has 203.0.113.2 in a.cfg, which is dsl's"},
+		{"ca      phone_ca", "ca      phone_ac", `x.topo:3:9: a.cfg has no trustpoint "phone_ac"; it has phone_ca`},
+	} {
+		text := strings.NewReplacer(tt.old, tt.new, " via 10.20.0.1\n", "\n").Replace(good)
+		if tt.old == "" {
+			text = good
+		}
+		top, err := topology.Parse("x.topo", strings.NewReader(text))
+		if err != nil {
+			t.Errorf("%s: %v", tt.new, err)
+			continue
+		}
+		running, findings := config.Check("a.cfg", strings.NewReader(cfg))
+		if config.Errors(findings) > 0 {
+			t.Fatal(findings)
+		}
+		got := ""
+		if err := top.Match(running); err != nil {
+			got = err.Error()
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.new, got, tt.want)
 		}
 	}
 }

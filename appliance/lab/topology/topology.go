@@ -34,6 +34,7 @@ type Topology struct {
 	Title  string
 	Config string // name of the configuration's file, beside the topology's
 	CAs    []string
+	cas    []pos // where they stand
 
 	Nets    []Net
 	Box     []Port
