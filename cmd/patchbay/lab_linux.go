@@ -152,6 +152,9 @@ func (fl *labFlags) up(cmd *cobra.Command, name, driver string) error {
 		Name: fl.name, Topology: t, Text: text, Config: cfg, Driver: driver, Program: program,
 		Ready: func(r *rig.Rig) error { return fillFlash(r, t) },
 	})
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("interrupted, and lab %s is taken away again: %w", fl.name, err)
+	}
 	if err != nil {
 		return err
 	}

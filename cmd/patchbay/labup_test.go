@@ -701,7 +701,7 @@ func TestLabCallRefusals(t *testing.T) {
 	}
 }
 
-// TestLabUpKilled kills "lab up" at any time.
+// TestLabUpKilled kills "lab up" at any time, and interrupts it.
 func TestLabUpKilled(t *testing.T) {
 	t.Parallel()
 	name := newLabName(t)
@@ -722,6 +722,20 @@ func TestLabUpKilled(t *testing.T) {
 			t.Errorf("processes that are left: %v, %v", all, err)
 		}
 	}
+	// Who interrupts it is told that nothing is left.
+	c := labCommandLine(t, "up", "home", "--name", name)
+	told := new(runningBox)
+	c.Stdout, c.Stderr = told, told
+	must(t, c.Start())
+	eventually(t, "it has begun", func() bool {
+		_, err := os.Stat(filepath.Join(rig.Dir, name))
+		return err == nil
+	})
+	must(t, c.Process.Signal(unix.SIGINT))
+	if err := c.Wait(); err == nil || !strings.Contains(told.text(), "interrupted, and lab "+name+" is taken away again") {
+		t.Errorf("interrupted: %v\n%s", err, told.text())
+	}
+	checkGone(t, &rig.Rig{Name: name})
 	// The name is free.
 	mustLab(t, "up", "home", "--name", name)
 }
