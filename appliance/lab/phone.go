@@ -473,35 +473,27 @@ func (p *Phone) HangUp(ctx context.Context) error {
 
 // Unregister says goodbye to the call manager and closes the connection.
 func (p *Phone) Unregister(ctx context.Context) error {
-	p.mu.Lock()
-	s := p.session
-	if s == nil {
-		p.mu.Unlock()
-		return nil
-	}
-	p.failure = nil
-	p.sig.unregister()
-	p.mu.Unlock()
-	if err := p.Wait(ctx, Unregistered); err != nil {
-		return fmt.Errorf("lab: %s: unregister: %w", p.name, err)
-	}
-	return nil
+	return p.part(ctx, "unregister", func(*session) { p.sig.unregister() })
 }
 
 // Reset ends the connection to the call manager without a word, as a phone does
 // whose keepalives are not answered. What it trusts stays.
-func (p *Phone) Reset(ctx context.Context) error {
+func (p *Phone) Reset(ctx context.Context) error { return p.part(ctx, "reset", (*session).close) }
+
+// part ends the session, if there is one, and waits until it has ended.
+func (p *Phone) part(ctx context.Context, what string, end func(*session)) error {
 	p.mu.Lock()
 	s := p.session
+	if s != nil {
+		p.failure = nil
+		end(s)
+	}
+	p.mu.Unlock()
 	if s == nil {
-		p.mu.Unlock()
 		return nil
 	}
-	p.failure = nil
-	p.mu.Unlock()
-	s.close()
 	if err := p.Wait(ctx, Unregistered); err != nil {
-		return fmt.Errorf("lab: %s: reset: %w", p.name, err)
+		return fmt.Errorf("lab: %s: %s: %w", p.name, what, err)
 	}
 	return nil
 }

@@ -192,8 +192,8 @@ func openMedia(h Host, name string, hz int, first uint16, noRTCP bool, rand io.R
 			report:  Report{Tones: make(map[int]int), Sources: make(map[netip.AddrPort]int)},
 		}
 		m.wg.Add(2)
-		go m.readRTP()
-		go m.readRTCP()
+		go m.read(m.rtp, m.receive)
+		go m.read(m.rtcp, m.receiveRTCP)
 		return m, nil
 	}
 	return nil, fmt.Errorf("lab: no pair of media ports: %w", last)
@@ -423,33 +423,19 @@ func ntpTime(t time.Time) uint64 {
 	return uint64(t.Unix()+from1900)<<32 | uint64(t.Nanosecond())<<32/1e9
 }
 
-func (m *media) readRTP() {
+// read hands on what a socket gets, until the media ends.
+func (m *media) read(c net.PacketConn, receive func(b []byte, from netip.AddrPort, now time.Time)) {
 	defer m.wg.Done()
 	buf := make([]byte, 2048)
 	for {
-		n, from, err := m.rtp.ReadFrom(buf)
+		n, from, err := c.ReadFrom(buf)
 		if err != nil {
 			if m.gone() {
 				return
 			}
 			continue // an ICMP error of an earlier packet
 		}
-		m.receive(buf[:n], addrPort(from), time.Now())
-	}
-}
-
-func (m *media) readRTCP() {
-	defer m.wg.Done()
-	buf := make([]byte, 2048)
-	for {
-		n, _, err := m.rtcp.ReadFrom(buf)
-		if err != nil {
-			if m.gone() {
-				return
-			}
-			continue
-		}
-		m.receiveRTCP(buf[:n])
+		receive(buf[:n], addrPort(from), time.Now())
 	}
 }
 
@@ -459,21 +445,31 @@ func (m *media) gone() bool {
 	return m.closed
 }
 
+// plainLocked is what came from the wire without its SRTP, if it has any. What
+// nobody listens to and what is not authentic is counted, and not ok.
+func (m *media) plainLocked(b []byte, decrypt func(*srtp.Context) ([]byte, error)) (plain []byte, ok bool) {
+	if m.in == nil {
+		m.report.Late++
+		return nil, false
+	}
+	if m.in.srtp == nil {
+		return b, true
+	}
+	plain, err := decrypt(m.in.srtp)
+	if err != nil {
+		m.report.AuthFailures++
+		return nil, false
+	}
+	return plain, true
+}
+
 // receive counts one packet and listens to its tone.
 func (m *media) receive(b []byte, from netip.AddrPort, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.in == nil {
-		m.report.Late++
+	b, ok := m.plainLocked(b, func(c *srtp.Context) ([]byte, error) { return c.DecryptRTP(nil, b, nil) })
+	if !ok {
 		return
-	}
-	if m.in.srtp != nil {
-		plain, err := m.in.srtp.DecryptRTP(nil, b, nil)
-		if err != nil {
-			m.report.AuthFailures++
-			return
-		}
-		b = plain
 	}
 	var p rtp.Packet
 	if err := p.Unmarshal(b); err != nil || p.Version != 2 {
@@ -521,20 +517,12 @@ func (m *media) countLocked(h *rtp.Header, now time.Time) {
 	m.report.Jitter = time.Duration(s.jitter / sampleRate * float64(time.Second))
 }
 
-func (m *media) receiveRTCP(b []byte) {
+func (m *media) receiveRTCP(b []byte, _ netip.AddrPort, _ time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.in == nil {
-		m.report.Late++
+	b, ok := m.plainLocked(b, func(c *srtp.Context) ([]byte, error) { return c.DecryptRTCP(nil, b, nil) })
+	if !ok {
 		return
-	}
-	if m.in.srtp != nil {
-		plain, err := m.in.srtp.DecryptRTCP(nil, b, nil)
-		if err != nil {
-			m.report.AuthFailures++
-			return
-		}
-		b = plain
 	}
 	if _, err := rtcp.Unmarshal(b); err != nil {
 		m.report.Malformed++

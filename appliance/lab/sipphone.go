@@ -487,48 +487,42 @@ func (s *sipPhone) acknowledge(m, r *sipMessage) {
 }
 
 func (s *sipPhone) hold() error {
-	d := s.dialog
-	if d == nil || d.own != nil {
-		return errors.New("no call, or another INVITE is under way")
-	}
-	d.held = true
-	s.rest()
-	body, err := s.offer()
-	if err != nil {
-		return err
-	}
-	s.invite(body, func(r *sipMessage) {
-		if _, err := s.checkSDP(r.body, d.tag); err != nil {
+	return s.reinvite("hold", true, func(r *sipMessage) {
+		if _, err := s.checkSDP(r.body, s.dialog.tag); err != nil {
 			s.p.complainLocked("answer to hold: %v", err)
 		}
 		s.p.setLocked(Held)
-	}, func(r *sipMessage) {
-		s.bye()
-		s.endCall(fmt.Errorf("hold refused: %s", r.start))
 	})
-	return nil
 }
 
 func (s *sipPhone) resume() error {
-	d := s.dialog
-	if d == nil || d.own != nil {
-		return errors.New("no call, or another INVITE is under way")
-	}
-	d.held = false
-	body, err := s.offer()
-	if err != nil {
-		return err
-	}
-	s.invite(body, func(r *sipMessage) {
-		if err := s.checkAndApply(r.body, d.tag); err != nil {
+	return s.reinvite("resume", false, func(r *sipMessage) {
+		if err := s.checkAndApply(r.body, s.dialog.tag); err != nil {
 			s.bye()
 			s.endCall(err)
 			return
 		}
 		s.p.setLocked(Connected)
-	}, func(r *sipMessage) {
+	})
+}
+
+// reinvite offers media anew in the call, on hold or not.
+func (s *sipPhone) reinvite(what string, held bool, answered func(r *sipMessage)) error {
+	d := s.dialog
+	if d == nil || d.own != nil {
+		return errors.New("no call, or another INVITE is under way")
+	}
+	d.held = held
+	if held {
+		s.rest()
+	}
+	body, err := s.offer()
+	if err != nil {
+		return err
+	}
+	s.invite(body, answered, func(r *sipMessage) {
 		s.bye()
-		s.endCall(fmt.Errorf("resume refused: %s", r.start))
+		s.endCall(fmt.Errorf("%s refused: %s", what, r.start))
 	})
 	return nil
 }

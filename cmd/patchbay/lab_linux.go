@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -11,10 +12,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"patchbay/appliance/config"
 	"patchbay/appliance/lab"
 	"patchbay/appliance/lab/rig"
 	"patchbay/appliance/lab/topology"
@@ -98,6 +101,15 @@ func (fl *labFlags) open(name string) (*rig.Rig, error) {
 	return r, nil
 }
 
+// openWithBox is open for what the box is needed for.
+func (fl *labFlags) openWithBox(name string) (*rig.Rig, error) {
+	r, err := fl.open(name)
+	if err == nil && len(r.BoxProcesses()) == 0 {
+		return nil, fmt.Errorf("lab %s: the box has ended, and its log is %s: take the lab away with \"patchbay lab down %s\" and build it anew", r.Name, r.Log(), r.Name)
+	}
+	return r, err
+}
+
 func (fl *labFlags) upCommand() *cobra.Command {
 	var driver string
 	c := &cobra.Command{
@@ -118,9 +130,15 @@ func (fl *labFlags) up(cmd *cobra.Command, name, driver string) error {
 	default:
 		return fmt.Errorf("--driver %q: want packet, tun or xdp", driver)
 	}
-	t, text, config, err := topology.Read(name)
+	t, text, cfg, err := topology.Read(name)
 	if err != nil {
 		return err
+	}
+	// What is wrong with the configuration itself the box says.
+	if running, findings := config.Check(t.Config, bytes.NewReader(cfg)); config.Errors(findings) == 0 {
+		if err := t.Match(running); err != nil {
+			return err
+		}
 	}
 	program, err := os.Executable()
 	if err != nil {
@@ -131,9 +149,12 @@ func (fl *labFlags) up(cmd *cobra.Command, name, driver string) error {
 	}
 	start := time.Now()
 	r, err := rig.Up(cmd.Context(), rig.Options{
-		Name: fl.name, Topology: t, Text: text, Config: config, Driver: driver, Program: program,
+		Name: fl.name, Topology: t, Text: text, Config: cfg, Driver: driver, Program: program,
 		Ready: func(r *rig.Rig) error { return fillFlash(r, t) },
 	})
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("interrupted, and lab %s is taken away again: %w", fl.name, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -176,6 +197,15 @@ func fillFlash(r *rig.Rig, t *topology.Topology) error {
 	return nil
 }
 
+// lines are the phones of a topology.
+func lines(t *topology.Topology) string {
+	var all []string
+	for _, p := range t.Phones {
+		all = append(all, p.Line+" ("+p.Protocol+")")
+	}
+	return strings.Join(all, ", ")
+}
+
 // callFlags are how calls are wanted.
 type callFlags struct {
 	json     bool
@@ -200,12 +230,18 @@ in the clear. Exits 1 if a step failed.`,
 			if len(args)%2 == 1 {
 				name, args = args[0], args[1:]
 			}
-			r, err := fl.open(name)
+			if len(args) == 2 && topology.ValidName(args[0]) {
+				return fmt.Errorf("%q is no phone's line, which is digits: it is two lines, or none, behind the lab's name", args[0])
+			}
+			r, err := fl.openWithBox(name)
 			if err != nil {
 				return err
 			}
 			acts := r.Topology.Acts
 			if len(args) == 2 {
+				if err := r.Topology.CanCall(args[0], args[1]); err != nil {
+					return fmt.Errorf("lab %s: %w; its phones are %s", r.Name, err, lines(r.Topology))
+				}
 				acts = []topology.Act{{Verb: "call", Args: args}}
 			}
 			return labCall(cmd, r, acts, cf)
@@ -246,6 +282,9 @@ func labCall(cmd *cobra.Command, r *rig.Rig, acts []topology.Act, cf callFlags) 
 		}
 		return lab.NewKernelHost(ns, addr)
 	})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w: is there another \"patchbay lab call\" in lab %s?", err, r.Name)
+	}
 	if err != nil {
 		return err
 	}
@@ -393,6 +432,9 @@ func (fl *labFlags) shellCommand() *cobra.Command {
 				return err
 			}
 			host, args := args[0], args[1:]
+			if len(args) > 0 && args[0] == "--" {
+				args = args[1:]
+			}
 			env := os.Environ()
 			if len(args) == 0 {
 				shell := os.Getenv("SHELL")
@@ -480,7 +522,7 @@ func (fl *labFlags) execCommand() *cobra.Command {
 		Example: "  patchbay lab exec show phone-proxy secure-phones",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := fl.open("")
+			r, err := fl.openWithBox("")
 			if err != nil {
 				return err
 			}
@@ -563,11 +605,11 @@ func topologiesCommand() *cobra.Command {
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				_, text, config, err := topology.Read(args[0])
+				_, text, cfg, err := topology.Read(args[0])
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n%s", text, config)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n%s", text, cfg)
 				return err
 			}
 			for _, name := range topology.Library() {

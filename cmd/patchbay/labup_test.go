@@ -386,6 +386,9 @@ func TestLabShell(t *testing.T) {
 	} else if e, ok := errors.AsType[*exec.ExitError](err); !ok || e.ExitCode() != 7 {
 		t.Errorf("a command that fails: %v, want its exit code 7", err)
 	}
+	if got := mustLab(t, "shell", "--name", r.Name, "home", "--", "echo", "--", "a"); got != "-- a\n" {
+		t.Errorf("a command behind --: %q", got)
+	}
 	if out, err := runLab(t, "shell", "--name", r.Name, "attic"); err == nil || !strings.Contains(out, `has no host or net "attic"; it has box, home, `) {
 		t.Errorf("no such host: %v, %q", err, out)
 	}
@@ -484,10 +487,17 @@ func TestLabRefusals(t *testing.T) {
 			t.Errorf("lab %s: %v, %q, want %q", strings.Join(tt.args, " "), err, out, tt.want)
 		}
 	}
-	// A box that does not come up leaves nothing behind, and its log is shown.
+	// What the topology and the configuration do not have in common is told before
+	// anything is built.
 	_, text, cfg, err := topology.Read("direct")
 	must(t, err)
 	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "direct.cfg"), cfg, 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "odd.topo"), bytes.ReplaceAll(text, []byte("203.0.113."), []byte("203.0.114.")), 0o600))
+	if out, err := runLab(t, "up", filepath.Join(dir, "odd.topo"), "--name", name); err == nil || !strings.Contains(out, "odd.topo:") || !strings.Contains(out, "outside has 203.0.113.2/24 in direct.cfg") {
+		t.Errorf("an address of another net: %v\n%s", err, out)
+	}
+	// A box that does not come up leaves nothing behind, and its log is shown.
 	must(t, os.WriteFile(filepath.Join(dir, "bad.topo"), text, 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "direct.cfg"), bytes.Replace(cfg, []byte("security-level 0"), []byte("security-level 400"), 1), 0o600))
 	out, err := runLab(t, "up", filepath.Join(dir, "bad.topo"), "--name", name)
@@ -574,11 +584,20 @@ func TestLabKilled(t *testing.T) {
 			if !slices.Contains(before, c.Process.Pid) || len(r.BoxProcesses()) != 1 {
 				t.Errorf("processes %v, want the call's, %d, and one of the box among them", before, c.Process.Pid)
 			}
+			if out, err := runLab(t, "call", r.Name); err == nil || !strings.Contains(out, `is there another "patchbay lab call" in lab `+r.Name) {
+				t.Errorf("a call beside a call: %v\n%s", err, out)
+			}
 			must(t, c.Process.Kill())
 			for _, pid := range r.BoxProcesses() {
 				must(t, unix.Kill(pid, unix.SIGKILL))
 			}
 			<-ended
+			eventually(t, "the box is gone", func() bool { return len(r.BoxProcesses()) == 0 })
+			for _, args := range [][]string{{"call", r.Name}, {"exec", "--name", r.Name, "show", "version"}} {
+				if out, err := runLab(t, args...); err == nil || !strings.Contains(out, "the box has ended, and its log is "+r.Log()) {
+					t.Errorf("lab %s without the box: %v\n%s", args[0], err, out)
+				}
+			}
 			// Somebody who knows nothing of it has a shell open.
 			shell := labCommandLine(t, "shell", "--name", r.Name, "home", "sleep", "600")
 			must(t, shell.Start())
@@ -609,7 +628,80 @@ func TestLabKilled(t *testing.T) {
 	}
 }
 
-// TestLabUpKilled kills "lab up" at any time.
+// TestLabNamesDeleted deletes the names of namespaces that processes are in: they
+// are found all the same.
+func TestLabNamesDeleted(t *testing.T) {
+	t.Parallel()
+	r := labUp(t, "direct", "packet")
+	box := r.BoxProcesses()
+	shell := labCommandLine(t, "shell", "--name", r.Name, "far", "sh", "-c", "sleep 600; true")
+	must(t, shell.Start())
+	gone := make(chan error, 1)
+	go func() { gone <- shell.Wait() }()
+	found := func() []int {
+		all, err := r.Processes()
+		must(t, err)
+		return all
+	}
+	eventually(t, "the shell and what it runs are on their host", func() bool { return len(found()) == len(box)+2 })
+	before := found()
+	for _, host := range []string{"box", "far"} {
+		must(t, netns.DeleteNamed(r.Namespace(host)))
+	}
+	if after := found(); !slices.Equal(after, before) || !slices.Equal(r.BoxProcesses(), box) || len(box) != 1 {
+		t.Errorf("processes %v and of the box %v, before %v and %v", after, r.BoxProcesses(), before, box)
+	}
+	mustLab(t, "down", r.Name)
+	checkGone(t, r)
+	if left := found(); len(left) > 0 {
+		t.Errorf("processes %v are left", left)
+	}
+	select {
+	case <-gone:
+	case <-time.After(patience):
+		t.Error("the shell outlives the lab")
+		shell.Process.Kill()
+	}
+}
+
+// TestLabWithinLab builds none where the names of its namespaces would be seen by
+// nobody else.
+func TestLabWithinLab(t *testing.T) {
+	t.Parallel()
+	r, name := labUp(t, "direct", "packet"), newLabName(t)
+	out, err := runLab(t, "shell", "--name", r.Name, "far", program(t), "lab", "up", "direct", "--name", name)
+	if err == nil || !strings.Contains(out, "this is a shell in "+r.Namespace("far")) {
+		t.Errorf("a lab in a lab's shell: %v\n%s", err, out)
+	}
+	checkGone(t, &rig.Rig{Name: name})
+	// One that is there can be taken away from within.
+	if out, err := runLab(t, "shell", "--name", r.Name, "far", program(t), "lab", "down", r.Name); err != nil {
+		t.Errorf("down from within: %v\n%s", err, out)
+	}
+	checkGone(t, r)
+}
+
+// TestLabCallRefusals tells at once of calls that cannot be.
+func TestLabCallRefusals(t *testing.T) {
+	t.Parallel()
+	r := labUp(t, "direct", "packet")
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{r.Name, "4101"}, `"` + r.Name + `" is no phone's line, which is digits`},
+		{[]string{r.Name, "4101", "9999"}, "lab " + r.Name + ": there is no phone 9999; its phones are 4001 (sccp), "},
+		{[]string{r.Name, "4101", "4101"}, "4101 cannot call itself"},
+		{[]string{r.Name, "4101", "4002"}, "4101 is sccp and 4002 is sip"},
+		{[]string{r.Name, "4101", "4001", "--duration", "1ms"}, "at least 200ms"},
+	} {
+		if out, err := runLab(t, append([]string{"call"}, tt.args...)...); err == nil || !strings.Contains(out, tt.want) || strings.Contains(out, "boots") {
+			t.Errorf("lab call %s: %v\n%s\nwant %q", strings.Join(tt.args, " "), err, out, tt.want)
+		}
+	}
+}
+
+// TestLabUpKilled kills "lab up" at any time, and interrupts it.
 func TestLabUpKilled(t *testing.T) {
 	t.Parallel()
 	name := newLabName(t)
@@ -630,6 +722,20 @@ func TestLabUpKilled(t *testing.T) {
 			t.Errorf("processes that are left: %v, %v", all, err)
 		}
 	}
+	// Who interrupts it is told that nothing is left.
+	c := labCommandLine(t, "up", "home", "--name", name)
+	told := new(runningBox)
+	c.Stdout, c.Stderr = told, told
+	must(t, c.Start())
+	eventually(t, "it has begun", func() bool {
+		_, err := os.Stat(filepath.Join(rig.Dir, name))
+		return err == nil
+	})
+	must(t, c.Process.Signal(unix.SIGINT))
+	if err := c.Wait(); err == nil || !strings.Contains(told.text(), "interrupted, and lab "+name+" is taken away again") {
+		t.Errorf("interrupted: %v\n%s", err, told.text())
+	}
+	checkGone(t, &rig.Rig{Name: name})
 	// The name is free.
 	mustLab(t, "up", "home", "--name", name)
 }

@@ -22,8 +22,7 @@ func nodesCommand() *cobra.Command {
   containerlab/  a container image with this program, for "docker load", and an example
   gns3/          an appliance file; with --image alone, for it has the disk's checksum
   eve-ng/        a template
-
-docs/LABS.md says what to do with them.`,
+  README.md      what to do with them`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			version, revision := appliance.Version()

@@ -12,6 +12,7 @@ import (
 	"crypto/md5"
 	"crypto/sha256"
 	"debug/elf"
+	_ "embed" // for readme
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,9 @@ const (
 // ports are the machine's interfaces, in the order of its network cards.
 var ports = []string{"Management0/0", "GigabitEthernet0/0", "GigabitEthernet0/1"}
 
+// portFormat is how GNS3 and EVE-NG name all but the first, also those that are more.
+const portFormat = "GigabitEthernet0/{0}"
+
 // Options says what to write.
 type Options struct {
 	Program string // path of a static patchbay for Linux
@@ -44,6 +48,7 @@ type Options struct {
 // and returns the paths of the files.
 func Write(dir string, o Options) ([]string, error) {
 	w := &writer{dir: dir}
+	w.file("README.md", readme)
 	w.file("containerlab/flash/.keep", nil) // what is bound must be there
 	w.file("containerlab/patchbay.clab.yml", []byte(clab))
 	w.file("containerlab/patchbay.cfg", bytes.Replace(o.Config, []byte(": end\n"), []byte(clabUser+": end\n"), 1))
@@ -57,6 +62,11 @@ func Write(dir string, o Options) ([]string, error) {
 	}
 	return w.files, nil
 }
+
+// readme says what to do with the files to who has nothing but them.
+//
+//go:embed nodes.md
+var readme []byte
 
 // A writer writes files until the first error.
 type writer struct {
@@ -242,8 +252,8 @@ func static(program string) (data []byte, arch string, err error) {
 	return nil, "", fmt.Errorf("%s is for %v", program, f.Machine)
 }
 
-// gns3 writes an appliance file. (github.com/GNS3/gns3-registry,
-// schemas/appliance_v6.json.)
+// gns3 writes an appliance file for GNS3 2.2 and later. (github.com/GNS3/gns3-registry,
+// schemas/appliance_v6.json; its README has the versions.)
 func gns3(w io.Writer, o Options) error {
 	f, err := os.Open(o.Image)
 	if err != nil {
@@ -282,9 +292,9 @@ func gns3(w io.Writer, o Options) error {
 		"status":           "experimental",
 		"maintainer":       "Patchbay",
 		"maintainer_email": "patchbay@example.com",
-		"usage":            "The console is an ASA's. What \"write memory\" has written is kept on the disk. The first network card is " + strings.Join(ports, ", then ") + ".",
+		"usage":            "The console is an ASA's; the password of enable is empty. What \"write memory\" has written is kept on the disk. The first network card is " + strings.Join(ports, ", then ") + ".",
 		"first_port_name":  ports[0],
-		"port_name_format": "GigabitEthernet0/{0}",
+		"port_name_format": portFormat,
 		"qemu": object{
 			"adapter_type":       nic,
 			"adapters":           len(ports),
@@ -318,8 +328,10 @@ func gns3(w io.Writer, o Options) error {
 }
 
 // eve is a node template of EVE-NG: a file in html/templates/intel and amd, whose
-// name begins the names of images' folders. (Templates that users have published.)
-var eve = template.Must(template.New("eve").Parse(`# The box as a node of EVE-NG; docs/LABS.md says where this goes.
+// name begins the names of images' folders. Cards have the names of eth_name, and
+// eth_format those that are more, from the number in it on. (Templates that users
+// have published; EthFormat2val and createEthernets of UNetLab.)
+var eve = template.Must(template.New("eve").Parse(`# The box as a node of EVE-NG; README.md, one folder up, says where this goes.
 ---
 type: qemu
 name: Patchbay
@@ -328,11 +340,10 @@ cpulimit: 1
 icon: Firewall.png
 cpu: 2
 ram: {{.RAM}}
-ethernet: {{len .Ports}}
+ethernet: {{.Cards}}
 eth_name:
-{{- range .Ports}}
-- {{.}}
-{{- end}}
+- {{.First}}
+eth_format: {{.Format}}
 console: telnet
 shutdown: 1
 qemu_arch: x86_64
@@ -344,10 +355,9 @@ qemu_options: -machine type=pc,accel=kvm -serial mon:stdio -nographic -no-user-c
 func eveNG() []byte {
 	var b bytes.Buffer
 	err := eve.Execute(&b, struct {
-		RAM   int
-		Ports []string
-		NIC   string
-	}{memory, ports, nic})
+		RAM, Cards         int
+		First, Format, NIC string
+	}{memory, len(ports), ports[0], portFormat, nic})
 	if err != nil {
 		panic(err) // the template is constant and its fields are there
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -72,13 +73,14 @@ func TestWrite(t *testing.T) {
 		}
 		names = append(names, filepath.ToSlash(rel))
 	}
-	want := []string{"containerlab/flash/.keep", "containerlab/patchbay.clab.yml", "containerlab/patchbay.cfg", "containerlab/patchbay-image.tar", "eve-ng/patchbay.yml", "gns3/patchbay.gns3a"}
+	want := []string{"README.md", "containerlab/flash/.keep", "containerlab/patchbay.clab.yml", "containerlab/patchbay.cfg", "containerlab/patchbay-image.tar", "eve-ng/patchbay.yml", "gns3/patchbay.gns3a"}
 	if !slices.Equal(names, want) {
 		t.Errorf("files %v, want %v", names, want)
 	}
 	if got := string(read(t, dir, "out", "containerlab", "patchbay.cfg")); !strings.HasPrefix(got, "hostname box\nusername lab ") || !strings.HasSuffix(got, "\n: end\n") {
 		t.Errorf("configuration %q", got)
 	}
+	checkReadme(t, string(read(t, dir, "out", "README.md")), want)
 	t.Run("containerlab", func(t *testing.T) { checkClab(t, filepath.Join(dir, "out", "containerlab")) })
 	t.Run("GNS3", func(t *testing.T) { checkGNS3(t, read(t, dir, "out", "gns3", "patchbay.gns3a")) })
 	t.Run("EVE-NG", func(t *testing.T) { checkEVE(t, read(t, dir, "out", "eve-ng", "patchbay.yml")) })
@@ -88,7 +90,7 @@ func TestWrite(t *testing.T) {
 	before := read(t, dir, "out", "containerlab", "patchbay-image.tar")
 	o.Image = ""
 	files, err = node.Write(filepath.Join(dir, "out"), o)
-	if err != nil || len(files) != 5 {
+	if err != nil || len(files) != 6 {
 		t.Errorf("without an image: %v, %v", files, err)
 	}
 	if !bytes.Equal(before, read(t, dir, "out", "containerlab", "patchbay-image.tar")) {
@@ -144,33 +146,133 @@ func checkClab(t *testing.T, dir string) {
 	}
 }
 
-// What GNS3 wants of an appliance. (schemas/appliance_v6.json.)
+// checkReadme looks for every file that somebody must do something with, by its name.
+func checkReadme(t *testing.T, text string, files []string) {
+	for _, f := range files {
+		if name := path.Base(f); name != "README.md" && name != ".keep" && !strings.Contains(text, name) {
+			t.Errorf("README.md does not say what to do with %s", f)
+		}
+	}
+	if strings.Contains(text, "docs/") || strings.Contains(text, "](") {
+		t.Error("README.md sends its reader elsewhere")
+	}
+}
+
+// A rule is what GNS3's schema says of a field. The schema allows fields that it does
+// not name, which GNS3 passes over: one that is spelled wrong.
+type rule struct {
+	needed bool
+	kind   string   // "string", "integer", "object" or "array"
+	form   string   // a regular expression, "" is any
+	one    []string // of which it is one; none: any
+}
+
+const address = `^https?://[^ ]+$`
+
+var (
+	adapterTypes = []string{"e1000", "i82550", "i82551", "i82557a", "i82557b", "i82557c", "i82558a", "i82558b", "i82559a", "i82559b", "i82559c", "i82559er", "i82562", "i82801", "igb", "ne2k_pci", "pcnet", "rtl8139", "virtio", "virtio-net-pci", "vmxnet3"}
+	disks        = []string{"ide", "scsi", "sd", "mtd", "floppy", "pflash", "virtio", "sata"}
+
+	// (schemas/appliance_v6.json, without what is of other emulators.)
+	ofAppliance = map[string]rule{
+		"appliance_id": {true, "string", `^[a-fA-F0-9]{8}(-[a-fA-F0-9]{4}){3}-[a-fA-F0-9]{12}$`, nil},
+		"name":         {true, "string", `.`, nil}, "category": {true, "string", ``, []string{"router", "multilayer_switch", "firewall", "guest"}},
+		"description": {true, "string", `.`, nil}, "vendor_name": {true, "string", `.`, nil}, "vendor_url": {true, "string", address, nil},
+		"vendor_logo_url": {false, "string", address, nil}, "documentation_url": {false, "string", address, nil},
+		"product_name": {true, "string", `.`, nil}, "product_url": {false, "string", address, nil},
+		"registry_version": {true, "integer", `^[1-6]$`, nil}, "status": {true, "string", ``, []string{"stable", "experimental", "broken"}},
+		"availability": {false, "string", ``, []string{"free", "with-registration", "free-to-try", "service-contract"}},
+		"maintainer":   {true, "string", `.`, nil}, "maintainer_email": {true, "string", `^[^@ ]+@[^@ ]+\.[^@ ]+$`, nil},
+		"usage": {false, "string", ``, nil}, "symbol": {false, "string", ``, nil}, "first_port_name": {false, "string", ``, nil},
+		"port_name_format": {false, "string", `\{`, nil}, "port_segment_size": {false, "integer", ``, nil},
+		"qemu": {true, "object", ``, nil}, "images": {true, "array", ``, nil}, "versions": {true, "array", ``, nil},
+	}
+	ofQEMU = map[string]rule{
+		"adapter_type": {true, "string", ``, adapterTypes}, "adapters": {true, "integer", ``, nil}, "custom_adapters": {false, "array", ``, nil},
+		"ram": {true, "integer", ``, nil}, "cpus": {false, "integer", ``, nil},
+		"hda_disk_interface": {false, "string", ``, disks}, "hdb_disk_interface": {false, "string", ``, disks},
+		"arch": {true, "string", ``, []string{"aarch64", "i386", "x86_64"}}, "console_type": {true, "string", ``, []string{"telnet", "vnc", "spice", "spice+agent", "none"}},
+		"boot_priority":       {false, "string", ``, []string{"d", "c", "dc", "cd", "n", "nc", "nd", "cn", "dn"}},
+		"kernel_command_line": {false, "string", ``, nil}, "kvm": {true, "string", ``, []string{"require", "allow", "disable"}},
+		"options": {false, "string", ``, nil}, "on_close": {false, "string", ``, []string{"power_off", "shutdown_signal", "save_vm_state"}},
+	}
+	ofAdapter = map[string]rule{
+		"adapter_number": {true, "integer", ``, nil}, "port_name": {false, "string", `.`, nil}, "adapter_type": {false, "string", ``, adapterTypes},
+		"mac_address": {false, "string", `^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$`, nil},
+	}
+	ofImage = map[string]rule{
+		"filename": {true, "string", `^[^/]+$`, nil}, "version": {true, "string", `.`, nil}, "md5sum": {true, "string", `^[a-f0-9]{32}$`, nil},
+		"filesize": {true, "integer", ``, nil}, "download_url": {false, "string", address, nil}, "direct_download_url": {false, "string", address, nil},
+	}
+	ofVersion = map[string]rule{"name": {true, "string", `.`, nil}, "images": {true, "object", ``, nil}}
+	ofFiles   = map[string]rule{"hda_disk_image": {true, "string", `.`, nil}}
+)
+
+// checkRules complains of what an object has that its rules do not allow.
+func checkRules(t *testing.T, what string, object any, rules map[string]rule) {
+	t.Helper()
+	fields, ok := object.(map[string]any)
+	if !ok {
+		t.Errorf("%s is no object", what)
+		return
+	}
+	for name, r := range rules {
+		if _, ok := fields[name]; !ok && r.needed {
+			t.Errorf("%s has no %s", what, name)
+		}
+	}
+	for name, v := range fields {
+		r, ok := rules[name]
+		kind := ""
+		switch v.(type) {
+		case string:
+			kind = "string"
+		case json.Number:
+			kind = "integer"
+		case map[string]any:
+			kind = "object"
+		case []any:
+			kind = "array"
+		}
+		switch text := fmt.Sprint(v); {
+		case !ok:
+			t.Errorf("%s has a %s, which GNS3 does not know", what, name)
+		case kind != r.kind || kind == "integer" && strings.Trim(text, "0123456789") != "":
+			t.Errorf("%s: %s is %v, want one %s", what, name, v, r.kind)
+		case !regexp.MustCompile(r.form).MatchString(text):
+			t.Errorf("%s: %s is %q, want %s", what, name, text, r.form)
+		case r.one != nil && !slices.Contains(r.one, text):
+			t.Errorf("%s: %s is %q, want one of %q", what, name, text, r.one)
+		}
+	}
+}
+
+// What GNS3 wants of an appliance.
 func checkGNS3(t *testing.T, text []byte) {
-	var top, qemu map[string]any
-	if err := json.Unmarshal(text, &top); err != nil {
+	var top map[string]any
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&top); err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"appliance_id", "name", "category", "description", "vendor_name", "vendor_url", "product_name", "registry_version", "status", "maintainer", "maintainer_email"} {
-		if top[key] == nil || top[key] == "" {
-			t.Errorf("no %q", key)
-		}
+	list := func(v any) []any { all, _ := v.([]any); return all }
+	qemu, _ := top["qemu"].(map[string]any)
+	checkRules(t, "the appliance", top, ofAppliance)
+	checkRules(t, "qemu", top["qemu"], ofQEMU)
+	for _, a := range list(qemu["custom_adapters"]) {
+		checkRules(t, "an adapter", a, ofAdapter)
 	}
-	qemu, _ = top["qemu"].(map[string]any)
-	for _, key := range []string{"adapter_type", "adapters", "ram", "arch", "console_type", "kvm"} {
-		if qemu[key] == nil {
-			t.Errorf("no qemu %q", key)
-		}
+	for _, i := range list(top["images"]) {
+		checkRules(t, "an image", i, ofImage)
 	}
-	for key, allowed := range map[string][]string{
-		"adapter_type": {"virtio-net-pci"}, "arch": {"x86_64"}, "console_type": {"telnet"}, "kvm": {"require", "allow", "disable"},
-		"hda_disk_interface": {"ide", "virtio", "sata"}, "boot_priority": {"c", "d", "cd"}, "on_close": {"power_off", "shutdown_signal", "save_vm_state"},
-	} {
-		if v, _ := qemu[key].(string); !slices.Contains(allowed, v) {
-			t.Errorf("qemu %s is %q, want one of %v", key, v, allowed)
-		}
+	for _, v := range list(top["versions"]) {
+		checkRules(t, "a version", v, ofVersion)
+		version, _ := v.(map[string]any)
+		checkRules(t, "the images of a version", version["images"], ofFiles)
 	}
-	if !regexp.MustCompile(`^[a-f0-9]{8}(-[a-f0-9]{4}){3}-[a-f0-9]{12}$`).MatchString(fmt.Sprint(top["appliance_id"])) {
-		t.Errorf("appliance_id %v", top["appliance_id"])
+	// The ports that are more than custom_adapters go on where those end.
+	if top["first_port_name"] != "Management0/0" || top["port_name_format"] != "GigabitEthernet0/{0}" {
+		t.Errorf("ports %v, then %v", top["first_port_name"], top["port_name_format"])
 	}
 	var typed struct {
 		Qemu struct {
@@ -214,6 +316,7 @@ func checkEVE(t *testing.T, text []byte) {
 		Type, Name, Description, Icon, Console string
 		Cpulimit, CPU, RAM, Ethernet, Shutdown int
 		EthName                                []string `yaml:"eth_name"`
+		EthFormat                              string   `yaml:"eth_format"`
 		Arch                                   string   `yaml:"qemu_arch"`
 		NIC                                    string   `yaml:"qemu_nic"`
 		Options                                string   `yaml:"qemu_options"`
@@ -227,8 +330,8 @@ func checkEVE(t *testing.T, text []byte) {
 		!strings.Contains(e.Options, "-serial mon:stdio") || e.Name == "" || e.Icon == "" || e.CPU == 0 {
 		t.Errorf("template %+v", e)
 	}
-	if !slices.Equal(e.EthName, []string{"Management0/0", "GigabitEthernet0/0", "GigabitEthernet0/1"}) {
-		t.Errorf("interfaces %q", e.EthName)
+	if !slices.Equal(e.EthName, []string{"Management0/0"}) || e.EthFormat != "GigabitEthernet0/{0}" {
+		t.Errorf("interfaces %q, then %q", e.EthName, e.EthFormat)
 	}
 }
 

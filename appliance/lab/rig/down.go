@@ -46,7 +46,7 @@ func (r *Rig) clear(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{end(ctx, func() []int { return processes(r.dir, spaces) })}
+	errs := []error{end(ctx, func() []int { return processes(r.dir, spaces, r.named) })}
 	for _, s := range spaces {
 		// A namespace lasts as long as somebody has a socket in it; its devices,
 		// and programs attached to them, are to go now.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,10 +60,11 @@ func startTime(pid int) (string, bool) {
 	return f[start], true
 }
 
-// processes returns the processes of a rig: who has signed in, and who is in one
-// of its namespaces with any thread. Not this one. Without a dir nobody has signed
-// in.
-func processes(dir string, spaces []string) []int {
+// processes returns the processes of a rig: who has signed in, who is in one of its
+// namespaces with any thread, and whom Start or Exec have put into one whose name
+// is one of them, also if somebody has deleted that since. Not this one. Without a
+// dir nobody has signed in.
+func processes(dir string, spaces []string, named func(string) bool) []int {
 	inodes := make(map[uint64]bool)
 	for _, s := range spaces {
 		if n := inode(filepath.Join(namedDir, s)); n != 0 {
@@ -88,7 +90,7 @@ func processes(dir string, spaces []string) []int {
 			b, err := os.ReadFile(filepath.Join(dir, membersDir, e.Name()))
 			signed = err == nil && string(b) == started
 		}
-		if signed || inhabits(pid, inodes) {
+		if signed || inhabits(pid, inodes) || named(devicesOf(e.Name())) {
 			found = append(found, pid)
 		}
 	}
@@ -107,6 +109,30 @@ func inhabits(pid int, inodes map[uint64]bool) bool {
 		}
 	}
 	return false
+}
+
+// devicesOf is the name of the namespace whose devices a process sees in /sys, ""
+// if enterWithDevices has not said so. process is one in /proc, or "self".
+func devicesOf(process string) string {
+	b, err := os.ReadFile("/proc/" + process + "/mountinfo")
+	if err != nil {
+		return ""
+	}
+	of := ""
+	for line := range bytes.Lines(b) {
+		// ... mount point, options, fields; "-", type, source, options of the type.
+		// (proc_pid_mountinfo(5).)
+		if f := bytes.Fields(line); len(f) > 4 && string(f[4]) == "/sys" {
+			of = ""
+			if i := slices.IndexFunc(f, func(f []byte) bool { return string(f) == "-" }); i > 0 && i+2 < len(f) && string(f[i+1]) == "sysfs" {
+				of = string(f[i+2])
+			}
+		}
+	}
+	if !strings.HasPrefix(of, prefix) {
+		return ""
+	}
+	return of
 }
 
 // end ends the processes that find returns, with SIGTERM and then with SIGKILL,

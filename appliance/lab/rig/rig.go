@@ -134,6 +134,9 @@ func List() ([]string, error) {
 // knows it.
 func (r *Rig) Namespace(of string) string { return prefix + r.Name + "-" + of }
 
+// named reports whether a namespace has a name of this rig's.
+func (r *Rig) named(namespace string) bool { return strings.HasPrefix(namespace, r.Namespace("")) }
+
 // Flash is the appliance's flash directory.
 func (r *Rig) Flash() string { return filepath.Join(r.dir, flashDir) }
 

@@ -3,13 +3,18 @@
 package rig
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"patchbay/appliance/lab/topology"
 )
@@ -90,7 +95,7 @@ func TestBeyond(t *testing.T) {
 // A number that another process has now, and one that nobody has, are told apart
 // from the process that signed in.
 func TestProcesses(t *testing.T) {
-	dir := t.TempDir()
+	dir, nobody := t.TempDir(), func(string) bool { return false }
 	if err := os.Mkdir(dir+"/"+membersDir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -111,18 +116,68 @@ func TestProcesses(t *testing.T) {
 	}
 	sign(1<<30, started) // more than there can be
 	sign(c.Process.Pid, started+"0")
-	if got := processes(dir, nil); len(got) > 0 {
+	if got := processes(dir, nil, nobody); len(got) > 0 {
 		t.Errorf("processes %v, want none", got)
 	}
 	sign(c.Process.Pid, started)
-	if got := processes(dir, nil); !slices.Equal(got, []int{c.Process.Pid}) {
+	if got := processes(dir, nil, nobody); !slices.Equal(got, []int{c.Process.Pid}) {
 		t.Errorf("processes %v, want %d", got, c.Process.Pid)
 	}
-	if err := end(t.Context(), func() []int { return processes(dir, nil) }); err != nil {
+	if err := end(t.Context(), func() []int { return processes(dir, nil, nobody) }); err != nil {
 		t.Error(err)
 	}
-	if got := processes(dir, nil); len(got) > 0 { // it is a zombie, which is none
+	if got := processes(dir, nil, nobody); len(got) > 0 { // it is a zombie, which is none
 		t.Errorf("processes %v after the end", got)
+	}
+}
+
+// Where nothing can be made any more, what is there can still be locked, and taken
+// away by one at a time.
+func TestLockWithoutRoom(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root and mount namespaces")
+	}
+	dir := t.TempDir()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the mounts are this thread's
+		done <- func() error {
+			if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "none", unix.MS_PRIVATE|unix.MS_REC, "")); err != nil {
+				return err
+			}
+			const inodes = "3" // the root's, the lab's and one more
+			if err := unix.Mount("none", dir, "tmpfs", 0, "nr_inodes="+inodes); err != nil {
+				return err
+			}
+			r, other := &Rig{Name: "a", dir: dir + "/a"}, &Rig{Name: "b", dir: dir + "/b"}
+			if err := errors.Join(os.Mkdir(r.dir, 0o700), os.WriteFile(dir+"/full", nil, 0o600)); err != nil {
+				return err
+			}
+			unlock, err := r.lock(t.Context())
+			if err != nil {
+				return err
+			}
+			short, cancel := context.WithTimeout(t.Context(), 3*lookout)
+			defer cancel()
+			if _, err := r.lock(short); err == nil {
+				return errors.New("two have the lock")
+			}
+			unlock()
+			if unlock, err = r.lock(t.Context()); err != nil {
+				return fmt.Errorf("after it was unlocked: %w", err)
+			}
+			unlock()
+			if _, err := os.Stat(r.dir); err != nil {
+				return err
+			}
+			if _, err := other.lock(t.Context()); !errors.Is(err, unix.ENOSPC) {
+				return fmt.Errorf("a lab that is not there: %w", err)
+			}
+			return nil
+		}()
+	}()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

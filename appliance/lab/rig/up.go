@@ -50,6 +50,9 @@ func Up(ctx context.Context, o Options) (_ *Rig, err error) {
 	if !topology.ValidName(o.Name) {
 		return nil, fmt.Errorf("%q cannot be the name of a lab: a lower-case letter, then lower-case letters, digits and _, up to 11; give another with --name", o.Name)
 	}
+	if of := devicesOf("self"); of != "" {
+		return nil, fmt.Errorf("this is a shell in %s: nobody outside of it would see the names of another lab's namespaces; leave it first", of)
+	}
 	r := &Rig{Name: o.Name, Topology: o.Topology, Driver: o.Driver, dir: filepath.Join(Dir, o.Name)}
 	unlock, err := r.lock(ctx)
 	if err != nil {
@@ -115,16 +118,24 @@ func (r *Rig) lock(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(r.dir), 0o755); err != nil {
 		return nil, err
 	}
-	file := r.dir + ".lock"
 	for limit := time.Now().Add(killed); ; {
+		file := r.dir + ".lock"
 		f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+		if errors.Is(err, unix.ENOSPC) {
+			// Nothing can be made there, and what is there can be taken away.
+			if d, no := os.Open(r.dir); no == nil {
+				f, err, file = d, nil, r.dir
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil && sameFile(f, file) {
 			return func() {
-				os.Remove(file) // who waits for it sees that it is gone
+				if file != r.dir {
+					os.Remove(file) // who waits for it sees that it is gone
+				}
 				f.Close()
 			}, nil
 		}
@@ -219,11 +230,12 @@ func (r *Rig) Processes() ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	return processes(r.dir, spaces), nil
+	return processes(r.dir, spaces, r.named), nil
 }
 
 // BoxProcesses are those in the appliance's namespace, the appliance among them
 // unless it has ended.
 func (r *Rig) BoxProcesses() []int {
-	return processes("", []string{r.Namespace(topology.BoxName)})
+	name := r.Namespace(topology.BoxName)
+	return processes("", []string{name}, func(other string) bool { return other == name })
 }

@@ -1,8 +1,13 @@
 package topology
 
 import (
+	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+
+	"patchbay/appliance/config"
 )
 
 // check finds what is wrong between lines.
@@ -70,6 +75,12 @@ func (p *parser) checkNets() {
 			return
 		}
 		for _, addr := range a.Addrs {
+			switch addr {
+			case n.Prefix.Addr():
+				p.fail(a.pos, "%v is net %s itself, no host's address", addr, n.Name)
+			case broadcast(n.Prefix):
+				p.fail(a.pos, "%v is everybody on net %s, no host's address", addr, n.Name)
+			}
 			if !n.Prefix.Contains(addr) {
 				p.fail(a.pos, "%v is not on net %s, %v", addr, n.Name, n.Prefix)
 			}
@@ -79,7 +90,10 @@ func (p *parser) checkNets() {
 			owner[addr] = name
 		}
 	}
-	via := func(at pos, gateway netip.Addr, nets ...Attachment) {
+	via := func(name string, at pos, gateway netip.Addr, nets ...Attachment) {
+		if gateway.IsValid() && owner[gateway] == name {
+			p.fail(at, "%v is %s itself: its gateway is another", gateway, name)
+		}
 		if gateway.IsValid() && !slices.ContainsFunc(nets, func(a Attachment) bool {
 			n := p.t.Net(a.Net)
 			return n == nil || n.Prefix.Contains(gateway)
@@ -96,7 +110,7 @@ func (p *parser) checkNets() {
 	}
 	for _, h := range p.t.Hosts {
 		attach(h.Name, h.Attachment)
-		via(h.pos, h.Via, h.Attachment)
+		via(h.Name, h.pos, h.Via, h.Attachment)
 	}
 	for _, r := range p.t.Routers {
 		on := make(map[string]bool)
@@ -107,7 +121,7 @@ func (p *parser) checkNets() {
 			on[a.Net] = true
 			attach(r.Name, a)
 		}
-		via(r.pos, r.Via, r.Nets...)
+		via(r.Name, r.pos, r.Via, r.Nets...)
 	}
 	nets, names := make(map[string]bool), make(map[string]bool)
 	for _, b := range p.t.Box {
@@ -119,6 +133,13 @@ func (p *parser) checkNets() {
 		}
 		nets[b.Net], names[b.Nameif] = true, true
 	}
+}
+
+// broadcast is the last address of a prefix.
+func broadcast(n netip.Prefix) netip.Addr {
+	a := n.Addr().As4()
+	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])|^uint32(0)>>n.Bits())
+	return netip.AddrFrom4(a)
 }
 
 // checkParts: peers are on hosts, and no two of a kind at one address.
@@ -178,21 +199,82 @@ func (p *parser) checkActs() {
 			}
 			continue
 		}
+		if a.Verb == "call" {
+			if err := p.t.CanCall(a.Args[0], a.Args[1]); err != nil {
+				p.fail(a.pos, "%v", err)
+			}
+			continue
+		}
 		for _, line := range a.Args {
-			if !slices.ContainsFunc(p.t.Phones, func(f Phone) bool { return f.Line == line }) {
+			if p.t.phone(line) == nil {
 				p.fail(a.pos, "there is no phone %s", line)
 			}
 		}
-		if len(a.Args) == 2 {
-			from, to := p.t.phone(a.Args[0]), p.t.phone(a.Args[1])
-			switch {
-			case a.Args[0] == a.Args[1]:
-				p.fail(a.pos, "%s cannot call itself", a.Args[0])
-			case from != nil && to != nil && from.Protocol != to.Protocol:
-				p.fail(a.pos, "%s is %s and %s is %s: the lab's call manager joins phones of one protocol", from.Line, from.Protocol, to.Line, to.Protocol)
+	}
+}
+
+// CanCall says why the phone of one line cannot call that of another, nil if it can.
+func (t *Topology) CanCall(from, to string) error {
+	f, o := t.phone(from), t.phone(to)
+	switch {
+	case f == nil:
+		return fmt.Errorf("there is no phone %s", from)
+	case o == nil:
+		return fmt.Errorf("there is no phone %s", to)
+	case f == o:
+		return fmt.Errorf("%s cannot call itself", from)
+	case f.Protocol != o.Protocol:
+		return fmt.Errorf("%s is %s and %s is %s: the lab's call manager joins phones of one protocol", from, f.Protocol, to, o.Protocol)
+	}
+	return nil
+}
+
+// Match complains of what the topology and the appliance's configuration do not have
+// in common: interfaces, their addresses, and trustpoints. The error is as Parse's.
+func (t *Topology) Match(running *config.Running) error {
+	p := &parser{file: t.Name + Ending, t: t}
+	var names []string
+	for _, i := range running.Interfaces {
+		if i.Name != "" {
+			names = append(names, i.Name)
+		}
+	}
+	for _, b := range t.Box {
+		i, n := running.Interface(b.Nameif), t.Net(b.Net)
+		switch {
+		case i == nil:
+			p.fail(b.pos, "%s has no interface %q; it has %s", t.Config, b.Nameif, strings.Join(names, ", "))
+		case !i.Addr.IsValid(): // it has none
+		case i.Addr.Masked() != n.Prefix:
+			p.fail(b.pos, "%s has %v in %s, and net %s is %v", b.Nameif, i.Addr, t.Config, n.Name, n.Prefix)
+		default:
+			if owner := t.ownerOf(i.Addr.Addr()); owner != "" {
+				p.fail(b.pos, "%s has %v in %s, which is %s's", b.Nameif, i.Addr.Addr(), t.Config, owner)
 			}
 		}
 	}
+	names = nil
+	for _, tp := range running.Trustpoints {
+		names = append(names, tp.Name)
+	}
+	for i, ca := range t.CAs {
+		if running.Trustpoint(ca) == nil {
+			p.fail(t.cas[i], "%s has no trustpoint %q; it has %s", t.Config, ca, strings.Join(names, ", "))
+		}
+	}
+	return p.mistakes()
+}
+
+// ownerOf is the host or router that has an address, "" if there is none.
+func (t *Topology) ownerOf(addr netip.Addr) string {
+	for _, r := range t.Routers {
+		for _, a := range r.Nets {
+			if slices.Contains(a.Addrs, addr) {
+				return r.Name
+			}
+		}
+	}
+	return t.HostOf(addr)
 }
 
 func (t *Topology) phone(line string) *Phone {

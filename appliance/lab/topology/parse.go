@@ -16,8 +16,14 @@ import (
 const (
 	maxText  = 64 << 10 // bytes
 	maxHosts = 64       // nets, hosts and routers
-	maxParts = 256      // phones, managers and acts, of each
+	maxParts = 256      // phones, managers and acts, of each; of a host, addresses; of a router, forwards and permits
 	maxName  = 11       // bytes: names of devices and namespaces are made of it
+)
+
+// Limits of what is said of a text's mistakes: it may be no topology at all.
+const (
+	maxTold    = 20  // mistakes
+	maxMistake = 400 // bytes of one
 )
 
 // A pos is where a word stands.
@@ -34,6 +40,7 @@ type parser struct {
 	file  string
 	t     *Topology
 	words []word // of the line, those yet to be read
+	text  string // the line, without its comment
 	end   pos    // of the line
 	errs  []*Error
 }
@@ -57,11 +64,19 @@ func Parse(file string, r io.Reader) (*Topology, error) {
 	if len(p.errs) == 0 {
 		p.check()
 	}
-	if len(p.errs) > 0 {
-		slices.SortStableFunc(p.errs, func(a, b *Error) int { return (a.Line-b.Line)<<16 + a.Column - b.Column })
-		return nil, errorList(p.errs)
+	if err := p.mistakes(); err != nil {
+		return nil, err
 	}
 	return p.t, nil
+}
+
+// mistakes is the error that joins them, in order, nil if there are none.
+func (p *parser) mistakes() error {
+	if len(p.errs) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(p.errs, func(a, b *Error) int { return (a.Line-b.Line)<<16 + a.Column - b.Column })
+	return errorList(p.errs)
 }
 
 // An errorList is the mistakes of a text, one a line.
@@ -69,8 +84,11 @@ type errorList []*Error
 
 func (l errorList) Error() string {
 	var all []string
-	for _, e := range l {
+	for _, e := range l[:min(len(l), maxTold)] {
 		all = append(all, e.Error())
+	}
+	if n := len(l) - maxTold; n > 0 {
+		all = append(all, fmt.Sprintf("%s: and %d mistakes more", l[0].File, n))
 	}
 	return strings.Join(all, "\n")
 }
@@ -85,7 +103,11 @@ func (l errorList) Unwrap() []error {
 }
 
 func (p *parser) fail(at pos, format string, args ...any) {
-	p.errs = append(p.errs, &Error{p.file, at.line, at.column, fmt.Sprintf(format, args...)})
+	text := fmt.Sprintf(format, args...)
+	if len(text) > maxMistake {
+		text = strings.ToValidUTF8(text[:maxMistake], "") + " ..."
+	}
+	p.errs = append(p.errs, &Error{p.file, at.line, at.column, text})
 }
 
 // A mistake ends the reading of a line.
@@ -126,7 +148,7 @@ var statements = map[string]struct {
 // line reads one line.
 func (p *parser) line(n int, text string) {
 	text, _, _ = strings.Cut(text, "#")
-	p.words = split(n, text)
+	p.words, p.text = split(n, text), text
 	p.end = pos{n, len(strings.TrimRight(text, " \t\r")) + 1}
 	if len(p.words) == 0 {
 		return
@@ -275,7 +297,11 @@ func (p *parser) attachment(w word) Attachment {
 	net, addrs := p.pair(w, "NET=ADDRESS")
 	p.checkName(net, "a net")
 	a := Attachment{Net: net.text, pos: w.pos}
-	for _, x := range list(addrs) {
+	all := list(addrs)
+	if len(all) > maxParts {
+		p.stop(w.pos, "%d addresses: %d at most", len(all), maxParts)
+	}
+	for _, x := range all {
 		a.Addrs = append(a.Addrs, p.address(x))
 	}
 	return a
@@ -347,10 +373,15 @@ func (p *parser) config(at pos) {
 	if p.t.Config != "" {
 		p.again(at, "config")
 	}
-	p.t.Config = p.next("a file").text
+	w := p.next("a file")
+	p.t.Config = strings.Trim(p.text[w.column-1:], " \t\r") // there may be blanks in it
+	p.words = nil
 }
 
-func (p *parser) ca(pos) { p.t.CAs = append(p.t.CAs, p.next("a trustpoint").text) }
+func (p *parser) ca(pos) {
+	w := p.next("a trustpoint")
+	p.t.CAs, p.t.cas = append(p.t.CAs, w.text), append(p.t.cas, w.pos)
+}
 
 func (p *parser) net(pos) {
 	var n Net
@@ -432,6 +463,14 @@ func (p *parser) forward(at pos) {
 	f := Forward{Protocol: p.protocol(), Ports: p.ports()}
 	p.keyword("to")
 	f.To = p.address(p.next("an address"))
+	for _, other := range r.Forwards {
+		if f.Protocol == other.Protocol && f.Ports.overlap(other.Ports) {
+			p.stop(at, "router %s forwards %s %v to %v already", r.Name, other.Protocol, other.Ports, other.To)
+		}
+	}
+	if len(r.Forwards) == maxParts {
+		p.stop(at, "router %s has %d forwards, which is all it may have", r.Name, maxParts)
+	}
 	r.Forwards = append(r.Forwards, f)
 }
 
@@ -450,6 +489,9 @@ func (p *parser) permit(at pos) {
 	}
 	m := Permit{Protocol: p.protocol(), Addr: p.address(p.next("an address"))}
 	m.Ports = p.ports()
+	if len(r.Permits) == maxParts {
+		p.stop(at, "router %s has %d permits, which is all it may have", r.Name, maxParts)
+	}
 	r.Permits = append(r.Permits, m)
 }
 

@@ -3,6 +3,7 @@ package topology_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,6 +113,10 @@ func TestFaults(t *testing.T) {
 		{"stop of nobody", "stop    main", "stop    third", `24:9: there is no call manager "third"`},
 		{"overlap", "house 192.168.1.0/24", "house 10.20.0.0/16", `6:9: 10.20.0.0/24 overlaps net house`},
 		{"two sites", "8081", "8080", `18:1: a second site at 10.20.0.11:8080`},
+		{"address of the net itself", "192.168.1.51 via", "192.168.1.0 via", `13:14: 192.168.1.0 is net house itself`},
+		{"broadcast address", "192.168.1.51 via", "192.168.1.255 via", `13:14: 192.168.1.255 is everybody on net house`},
+		{"gateway of itself", "192.168.1.51 via 192.168.1.1", "192.168.1.51 via 192.168.1.50", `13:9: 192.168.1.50 is home itself: its gateway is another`},
+		{"ports forwarded twice", "guard   dsl wan\n", "forward dsl udp 2000-2010 to 192.168.1.51\nguard   dsl wan\n", `11:1: router dsl forwards udp 1024-65535 to 192.168.1.50 already`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if strings.Count(good, tt.old) == 0 {
@@ -163,18 +168,54 @@ func TestLibrary(t *testing.T) {
 		if n := config.Errors(findings); n > 0 {
 			t.Errorf("%s: %s: %v", name, top.Config, findings)
 		}
-		for _, b := range top.Box {
-			i := running.Interface(b.Nameif)
-			if i == nil {
-				t.Errorf("%s: %s has no interface %s", name, top.Config, b.Nameif)
-			} else if n := top.Net(b.Net).Prefix; !n.Contains(i.Addr.Addr()) || n.Bits() != i.Addr.Bits() {
-				t.Errorf("%s: interface %s has %v, net %s is %v", name, b.Nameif, i.Addr, b.Net, n)
-			}
+		if err := top.Match(running); err != nil {
+			t.Error(err)
 		}
-		for _, ca := range top.CAs {
-			if running.Trustpoint(ca) == nil {
-				t.Errorf("%s: %s has no trustpoint %s", name, top.Config, ca)
-			}
+	}
+}
+
+// A configuration of another topology is told before anything is built.
+func TestMatch(t *testing.T) {
+	const cfg = `interface GigabitEthernet0/0
+ nameif outside
+ security-level 0
+ ip address 203.0.113.2 255.255.255.0
+interface GigabitEthernet0/1
+ nameif inside
+ security-level 100
+ ip address 10.20.0.1 255.255.255.0
+crypto ca trustpoint phone_ca
+ enrollment terminal
+`
+	for _, tt := range []struct{ old, new, want string }{
+		{"", "", ""},
+		{"outside=wan", "outsid=wan", `x.topo:7:9: a.cfg has no interface "outsid"; it has outside, inside`},
+		{"outside=wan inside=lan", "outside=lan inside=wan", "x.topo:7:9: outside has 203.0.113.2/24 in a.cfg, and net lan is 10.20.0.0/24\n" +
+			"x.topo:7:21: inside has 10.20.0.1/24 in a.cfg, and net wan is 203.0.113.0/24"},
+		{"net     wan 203.0.113.0/24", "net     wan 203.0.113.0/25", "x.topo:7:9: outside has 203.0.113.2/24 in a.cfg, and net wan is 203.0.113.0/25"},
+		{"host    ucm lan=10.20.0.11,", "host    ucm lan=10.20.0.11,10.20.0.1,", "x.topo:7:21: inside has 10.20.0.1 in a.cfg, which is ucm's"},
+		{"dsl wan=203.0.113.1 ", "dsl wan=203.0.113.2 ", "x.topo:7:9: outside has 203.0.113.2 in a.cfg, which is dsl's"},
+		{"ca      phone_ca", "ca      phone_ac", `x.topo:3:9: a.cfg has no trustpoint "phone_ac"; it has phone_ca`},
+	} {
+		text := strings.NewReplacer(tt.old, tt.new, " via 10.20.0.1\n", "\n").Replace(good)
+		if tt.old == "" {
+			text = good
+		}
+		top, err := topology.Parse("x.topo", strings.NewReader(text))
+		if err != nil {
+			t.Errorf("%s: %v", tt.new, err)
+			continue
+		}
+		running, findings := config.Check("a.cfg", strings.NewReader(cfg))
+		if config.Errors(findings) > 0 {
+			t.Fatal(findings)
+		}
+		got := ""
+		if err := top.Match(running); err != nil {
+			got = err.Error()
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.new, got, tt.want)
 		}
 	}
 }
@@ -205,14 +246,48 @@ func TestRead(t *testing.T) {
 	}
 }
 
-func TestLimits(t *testing.T) {
+// A configuration's name may have blanks in it.
+func TestConfigName(t *testing.T) {
+	got, err := topology.Parse("x.topo", strings.NewReader(strings.Replace(good, "config  a.cfg", "config  my  own.cfg \t# mine", 1)))
+	if err != nil || got.Config != "my  own.cfg" {
+		t.Errorf("config %q, %v", got.Config, err)
+	}
+}
+
+// What is no topology at all does not fill the screen.
+func TestNoTopology(t *testing.T) {
 	for name, text := range map[string]string{
-		"a long text": strings.Repeat("# padding\n", 10_000),
-		"many hosts":  good + strings.Repeat("net n 10.0.0.0/24\n", 100),
-		"many calls":  good + strings.Repeat("call 4101 4001\n", 1000),
+		"many lines": strings.Repeat("x y z\n", 10_000),
+		"one word":   strings.Repeat("\x7f", 60_000),
 	} {
-		if _, err := topology.Parse("x.topo", strings.NewReader(text)); err == nil {
-			t.Errorf("%s: no error", name)
+		_, err := topology.Parse("x.topo", strings.NewReader(text))
+		var e *topology.Error
+		if !errors.As(err, &e) || e.Line != 1 {
+			t.Errorf("%s: %v", name, err)
+		} else if n := len(err.Error()); n > 8<<10 {
+			t.Errorf("%s: an error of %d bytes", name, n)
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	many := func(format string) string {
+		var b strings.Builder
+		for i := range 300 {
+			fmt.Fprintf(&b, format, i/250, i%250)
+		}
+		return b.String()
+	}
+	for name, tt := range map[string]struct{ text, want string }{
+		"a long text":    {strings.Repeat("# padding\n", 10_000), "longer than 65536 bytes"},
+		"many hosts":     {good + strings.Repeat("net n 10.0.0.0/24\n", 100), "nets, hosts and routers: 64 at most"},
+		"many calls":     {good + strings.Repeat("call 4101 4001\n", 1000), "acts: 256 at most"},
+		"many addresses": {good + "host much house=192.168.9.1" + many(",192.168.1%d.%d") + "\n", "301 addresses: 256 at most"},
+		"many forwards":  {good + many("forward dsl tcp 1%d%03d to 192.168.1.50\n"), "router dsl has 256 forwards, which is all it may have"},
+		"many permits":   {good + many("permit dsl tcp 192.168.1.50 1%d%03d\n"), "router dsl has 256 permits, which is all it may have"},
+	} {
+		if _, err := topology.Parse("x.topo", strings.NewReader(tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 	}
 }

@@ -34,6 +34,7 @@ type Topology struct {
 	Title  string
 	Config string // name of the configuration's file, beside the topology's
 	CAs    []string
+	cas    []pos // where they stand
 
 	Nets    []Net
 	Box     []Port
@@ -112,6 +113,8 @@ func (p Ports) String() string {
 	}
 	return fmt.Sprintf("%d-%d", p.First, p.Last)
 }
+
+func (p Ports) overlap(q Ports) bool { return p.First <= q.Last && q.First <= p.Last }
 
 // A Forward sends on what comes to ports of a masquerading router.
 type Forward struct {
