@@ -228,7 +228,7 @@ func (b *fuzzBox) arrive(in string, raw []byte) {
 	b.cause.Parse()
 	b.packets++
 	b.r.Handle(p)
-	conns, holes, leases, ended := b.r.InUse()
+	conns, holes, leases, ended := b.r.Appliance().InUse()
 	// A packet opens one connection, or two where the box ends it; a message has
 	// room for few streams.
 	if conns > 2*b.packets || holes > b.packets*maxFuzzHoles || leases > b.packets*(2+maxFuzzHoles) || ended > conns {
@@ -255,7 +255,7 @@ func (b *fuzzBox) seen(p *stack.Packet, dir link.Direction, _ stack.Verdict) {
 	}
 	f := q.Flow()
 	own := false
-	for _, i := range b.r.Interfaces() {
+	for _, i := range b.r.Appliance().Interfaces() {
 		own = own || i.Addr.Addr() == f.Src.Addr()
 	}
 	typ, _ := q.ICMPType()
@@ -306,11 +306,11 @@ func (b *fuzzBox) finish() {
 		b.now = b.now.Add(time.Hour)
 		b.r.Advance(b.now)
 	}
-	conns, holes, leases, ended := b.r.InUse()
+	conns, holes, leases, ended := b.r.Appliance().InUse()
 	if conns != 0 || holes != 0 || leases != 0 || ended != 0 {
 		var s bytes.Buffer
-		b.r.Exec(&s, "show conn")
-		b.r.Exec(&s, "show xlate")
+		b.r.Appliance().Exec(&s, "show conn")
+		b.r.Appliance().Exec(&s, "show xlate")
 		b.fail("hours later there are %d connections, %d pinholes, %d translations and %d conversations ended here:\n%s", conns, holes, leases, ended, &s)
 	}
 	if err := b.r.Close(); err != nil {

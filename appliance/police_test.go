@@ -65,14 +65,14 @@ func TestReferencePolice(t *testing.T) {
 	if n.Terminated < steady+burst-2 || n.Terminated > steady+burst || n.Dropped != seconds*rate-n.Terminated {
 		t.Errorf("%d of %d requests passed, %d dropped; want %d", n.Terminated, n.In, n.Dropped, steady+burst)
 	}
-	if d := box.Drops()[stack.DropRate]; d != n.Dropped {
+	if d := box.box.Drops()[stack.DropRate]; d != n.Dropped {
 		t.Errorf("%d dropped as %v, want all %d", d, stack.DropRate, n.Dropped)
 	}
 	if got := box.box.table.Len(); got > int(n.Terminated) {
 		t.Errorf("%d connections for %d requests that passed", got, n.Terminated)
 	}
 	var show bytes.Buffer
-	if err := box.Exec(&show, "show service-policy police"); err != nil {
+	if err := box.box.Exec(&show, "show service-policy police"); err != nil {
 		t.Fatal(err)
 	}
 	want := fmt.Sprintf(`Interface inside:

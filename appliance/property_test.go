@@ -245,7 +245,7 @@ func TestModel(t *testing.T) {
 // ends sees that nothing is left of what the packets made, once it has been
 // cleared or has timed out.
 func (q *modelRun) ends(cleared bool) {
-	table, pat := q.box.Table(), q.box.PAT()
+	table, pat := q.box.Appliance().Table(), q.box.Appliance().PAT()
 	if cleared {
 		table.Clear(func(*nat.Conn) bool { return true })
 		pat.Flush()

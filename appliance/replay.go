@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -98,6 +99,7 @@ func NewReplay(r *config.Running, opt ReplayOptions) (*Replay, error) {
 	if opt.Text != nil {
 		q.text = bufio.NewWriter(opt.Text)
 	}
+	self := &replayLink{q, replayMTU}
 	links := make(map[string]stack.Link)
 	for _, i := range r.Interfaces {
 		if i.Name == "" || i.Down || !i.Addr.IsValid() {
@@ -108,13 +110,14 @@ func NewReplay(r *config.Running, opt ReplayOptions) (*Replay, error) {
 			mtu = replayMTU
 		}
 		links[i.Name] = &replayLink{q, mtu}
+		self.mtu = min(self.mtu, mtu) // so that what the box says leaves by any of them whole
 	}
 	var log *slog.Logger
 	if opt.Log != nil {
 		log = slog.New(replayLog{opt.Log, q})
 	}
 	a, err := New(r, Options{
-		Links: links, Store: opt.Store, Log: log,
+		Links: links, Self: self, Store: opt.Store, Log: log,
 		Now:    func() time.Time { return q.now },
 		Rand:   rand.NewChaCha8(sha256.Sum256([]byte(opt.Seed))),
 		OnDrop: func(_ *stack.Packet, v stack.Verdict) { q.dropped = v },
@@ -122,12 +125,10 @@ func NewReplay(r *config.Running, opt ReplayOptions) (*Replay, error) {
 	if err != nil {
 		return nil, err
 	}
-	mtu := a.identity.Link.MTU()
-	a.identity.Link = &replayLink{q, mtu} // nothing was read from it yet
 	q.box = a
 	q.own = stack.NewPacket(stack.MaxPacket)
 	q.tcp = newTCPHost()
-	q.tcp.mtu, q.tcp.send = mtu, q.send
+	q.tcp.mtu, q.tcp.send = self.mtu, q.send
 	q.tcp.serve = q.serve
 	// Chance of its own, so that the box's is the same with and without.
 	q.tcp.rand = rand.NewChaCha8(sha256.Sum256([]byte("tcp " + opt.Seed)))
@@ -135,10 +136,17 @@ func NewReplay(r *config.Running, opt ReplayOptions) (*Replay, error) {
 }
 
 // Interface returns the interface of a nameif, or nil.
-func (r *Replay) Interface(name string) *stack.Interface { return r.box.plan().named(name) }
+func (r *Replay) Interface(name string) *stack.Interface {
+	all := r.box.Interfaces()
+	if i := slices.IndexFunc(all, func(i *stack.Interface) bool { return i.Name == name }); i >= 0 {
+		return all[i]
+	}
+	return nil
+}
 
-// Interfaces returns the interfaces in the order of the configuration.
-func (r *Replay) Interfaces() []*stack.Interface { return r.box.plan().interfaces }
+// Appliance returns the box itself, to be asked and told: its commands,
+// interfaces, drops. Its packets and its clock are the Replay's.
+func (r *Replay) Appliance() *Appliance { return r.box }
 
 // Count returns what went through so far.
 func (r *Replay) Count() ReplayCount { return r.count }
@@ -155,9 +163,7 @@ func (r *Replay) Advance(now time.Time) {
 	r.sec = r.now.Unix()
 	// What leaves now is no answer to a packet.
 	r.begin()
-	for n := -1; n != r.box.table.Len(); { // one Expire does a bounded part
-		n = r.box.table.Len()
-		r.box.Expire(r.now)
+	for r.box.Expire(r.now) {
 	}
 	r.tcp.expire(r.now)
 	r.serveAll()
@@ -189,7 +195,7 @@ func (r *Replay) Handle(p *stack.Packet) {
 	a.Time, a.In, a.ChecksumVouched = p.Time, p.In, p.ChecksumVouched
 	a.Parse()
 
-	r.box.forward.Handle(p)
+	r.box.Handle(p)
 
 	v := r.dropped
 	if v == stack.Forward && len(r.left) == 0 {
@@ -221,10 +227,10 @@ func (r *Replay) send(f stack.Flow, h stack.TCPHeader, payload []byte) {
 	p := r.own
 	p.Reset()
 	p.SetLen(len(stack.AppendTCP(p.Buffer()[:0], f, h, payload)))
-	p.Time, p.In = r.now, r.box.identity
+	p.Time, p.In = r.now, nil
 	r.dropped = stack.Forward
 	r.count.Own++
-	r.box.forward.Handle(p)
+	r.box.Handle(p)
 	if r.dropped.Dropped() {
 		p.Parse()
 		r.showArrival(p, r.dropped)

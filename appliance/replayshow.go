@@ -3,16 +3,7 @@ package appliance
 import (
 	"fmt"
 	"io"
-
-	"patchbay/stack"
 )
-
-// Exec does one command of EXEC mode at the clock of the replay. See
-// Appliance.Exec.
-func (r *Replay) Exec(w io.Writer, line string) error { return r.box.Exec(w, line) }
-
-// Drops returns how many packets were dropped for each reason that occurred.
-func (r *Replay) Drops() map[stack.Verdict]uint64 { return r.box.forward.Drops() }
 
 // WriteCount writes what went through so far, in words.
 func (r *Replay) WriteCount(w io.Writer) error {

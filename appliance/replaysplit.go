@@ -1,13 +1,11 @@
 package appliance
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
 
 	"patchbay/inspect/sip"
-	"patchbay/nat"
 	"patchbay/stack"
 )
 
@@ -81,7 +79,7 @@ func newSplitter(r *Replay, c ReplayCaptures) *splitter {
 	}
 	s.words = dictionary{
 		side:  func(a netip.Addr) *stack.Interface { return s.side(a, s.other) },
-		rules: func() *nat.Rules { return r.box.plan().rules }, told: make(map[endOn]netip.AddrPort), ends: s.ends,
+		rules: r.box.Rules, told: make(map[endOn]netip.AddrPort), ends: s.ends,
 	}
 	r.tcp.wrap = s.words.translate
 	return s
@@ -251,9 +249,9 @@ func (s *splitter) address(p *stack.Packet, f stack.Flow, to *stack.Interface) {
 	as, ok := s.flows[flowOn{p.In, f}]
 	if !ok {
 		as = f
-		if dst, ok := s.hole(p.In, f); ok {
+		if dst, ok := s.r.box.Pinhole(p.In, f); ok {
 			as.Dst = dst
-		} else if m, ok := s.r.box.plan().rules.MappedOf(f.Dst, to, p.In, f.Proto); ok && m != f.Dst {
+		} else if m, ok := s.r.box.Rules().MappedOf(f.Dst, to, p.In, f.Proto); ok && m != f.Dst {
 			as.Dst = m
 		} else if m, ok := s.ends[endOn{p.In, f.Proto, f.Dst}]; ok {
 			as.Dst = m
@@ -280,38 +278,4 @@ func (s *splitter) addressError(p *stack.Packet) {
 	outer := p.Flow()
 	outer.Dst = netip.AddrPortFrom(sent.Src.Addr(), 0)
 	p.SetFlow(outer)
-}
-
-// hole returns where a packet of f from in must go for a pinhole to take it
-// to the destination it has in the capture: the narrowest, then the lowest.
-func (s *splitter) hole(in *stack.Interface, f stack.Flow) (netip.AddrPort, bool) {
-	var best *nat.Hole
-	rank := func(h *nat.Hole) int {
-		n := 0
-		if h.Match.Src.Addr().IsValid() {
-			n += 2
-		}
-		if h.Match.Src.Port() != 0 {
-			n++
-		}
-		return n
-	}
-	s.r.box.table.Holes(func(h *nat.Hole) bool {
-		src, dst := h.Match.Src, h.To.Dst
-		if h.Out.IsIdentity() { // to be ended by the box
-			dst, _, _ = s.r.box.data.nat.Contact(in, f.Proto, h.Match.Dst)
-		}
-		if h.Standing || h.Match.Proto != f.Proto || dst != f.Dst || h.In != nil && h.In != in ||
-			src.Addr().IsValid() && src.Addr() != f.Src.Addr() || src.Port() != 0 && src.Port() != f.Src.Port() {
-			return true
-		}
-		if best == nil || cmp.Or(-cmp.Compare(rank(h), rank(best)), h.Match.Dst.Compare(best.Match.Dst)) < 0 {
-			best = h
-		}
-		return true
-	})
-	if best == nil {
-		return netip.AddrPort{}, false
-	}
-	return best.Match.Dst, true
 }

@@ -31,6 +31,7 @@ type tcpService struct {
 	from, to netip.AddrPort // of the box's own connection to the server
 	in, out  *stack.Interface
 	limits   inspect.Limits
+	answer   time.Duration     // how long the server may take to answer
 	count    *inspect.Counters // or nil
 	log      *slog.Logger
 	begun    func(*tcpTalk) // or nil

@@ -193,7 +193,7 @@ func newBox(text []byte, flash, seed string) (*box, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, i := range b.Interfaces() {
+	for _, i := range b.Appliance().Interfaces() {
 		c := &capture{}
 		c.all.begin(i.Name)
 		c.out.begin(i.Name)
@@ -319,7 +319,7 @@ func (b *box) playSteps(steps []Step) error {
 // always the same.
 func (b *box) exec(line string) (string, error) {
 	var out bytes.Buffer
-	if err := b.Exec(&out, line); err != nil {
+	if err := b.Appliance().Exec(&out, line); err != nil {
 		return "", err
 	}
 	var kept strings.Builder
@@ -407,7 +407,7 @@ func (b *box) finish() (*Result, error) {
 		box: b, Show: b.shown.Bytes(), Captures: make(map[string][]byte),
 		Left: make(map[string][]byte), Messages: make(map[string][]Message),
 		Said:  make(map[string][]Message),
-		Drops: b.Drops(), Count: b.Count(),
+		Drops: b.Appliance().Drops(), Count: b.Count(),
 	}
 	errs = append(errs, b.Close())
 	for name, c := range b.captures {

@@ -152,7 +152,7 @@ func replay(cmd *cobra.Command, fl replayFlags) (err error) {
 		return err
 	}
 	files.close = append(files.close, box.Close)
-	for _, i := range box.Interfaces() {
+	for _, i := range box.Appliance().Interfaces() {
 		f, err := files.create(i.Name + ".pcapng")
 		if err != nil {
 			return err
@@ -180,7 +180,7 @@ func replay(cmd *cobra.Command, fl replayFlags) (err error) {
 	}
 	for _, what := range fl.show {
 		var out bytes.Buffer
-		if err := box.Exec(&out, "show "+what); err != nil {
+		if err := box.Appliance().Exec(&out, "show "+what); err != nil {
 			return fmt.Errorf("--show %q: %w", what, err)
 		}
 		f, err := files.create(showFile(what))
