@@ -3,7 +3,6 @@ package appliance
 import (
 	"bufio"
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
@@ -333,7 +332,7 @@ func (r *Replay) appendDeparture(dst []byte, q departure) []byte {
 		return dst // not a rewrite of what arrived; or a fragment
 	}
 	if p.TCPFlags()&stack.FlagSYN != 0 {
-		if mss, ok := maxSegment(p.Transport()); ok {
+		if mss, ok := stack.MSS(p.Transport()); ok {
 			dst = strconv.AppendUint(append(dst, " mss "...), uint64(mss), 10)
 		}
 	}
@@ -344,15 +343,6 @@ func (r *Replay) appendDeparture(dst []byte, q departure) []byte {
 		dst = appendPayload(dst, r.arrived.Payload(), pay)
 	}
 	return dst
-}
-
-// maxSegment returns the maximum segment size that a SYN offers, in bytes, if
-// it is its first option. (RFC 9293, section 3.2.)
-func maxSegment(seg []byte) (uint16, bool) {
-	if len(seg) < 24 || seg[12]>>4 < 6 || seg[20] != 2 || seg[21] != 4 {
-		return 0, false
-	}
-	return binary.BigEndian.Uint16(seg[22:]), true
 }
 
 const ipHeader = 20 // bytes, without options

@@ -180,7 +180,7 @@ func (h *tcpHost) begin(p *stack.Packet, old *half) bool {
 
 // segment returns the most that a segment to the sender of a SYN may hold.
 func (h *tcpHost) segment(p *stack.Packet) int {
-	mss, ok := maxSegment(p.Transport())
+	mss, ok := stack.MSS(p.Transport())
 	if !ok || mss == 0 {
 		mss = defaultMSS
 	}

@@ -106,6 +106,16 @@ const (
 	optMSSLen = 4 // bytes: kind, length, 16-bit size
 )
 
+// MSS returns the maximum segment size, in bytes, that the header of a TCP SYN
+// offers, if that is its first option. header may be cut short.
+func MSS(header []byte) (uint16, bool) {
+	const end = tcpHeader + optMSSLen
+	if len(header) < end || header[tcpOff]>>4 < end/4 || header[tcpHeader] != optMSS || header[tcpHeader+1] != optMSSLen {
+		return 0, false
+	}
+	return binary.BigEndian.Uint16(header[tcpHeader+2:]), true
+}
+
 // ClampMSS brings the maximum segment size that a TCP SYN offers within least
 // and most bytes, and reports whether it had to. A SYN without that option, and
 // other packets, are left alone. (RFC 9293, section 3.7.1.)
