@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"encoding/binary"
 	"fmt"
 	"io"
 
@@ -63,12 +62,12 @@ func (r *Replay) Run(c ReplayCaptures) error {
 		p := next.head
 		p.In = next.In
 		if c.FixChecksums {
-			fixChecksums(p)
+			p.FixChecksums()
 		}
 		if c.Edit != nil {
 			c.Edit(p)
 			if c.FixChecksums {
-				fixChecksums(p)
+				p.FixChecksums()
 			}
 		}
 		if s == nil {
@@ -98,27 +97,4 @@ func (r *Replay) read(src *ReplaySource) error {
 		return fmt.Errorf("appliance: replay: %s: %w", src.Name, err)
 	}
 	return nil
-}
-
-// fixChecksums computes the checksum of the IP header, and has Parse compute
-// that of the rest. (RFC 1071.)
-func fixChecksums(p *stack.Packet) {
-	p.ChecksumVouched = true
-	d := p.Data()
-	if len(d) < ipHeader || d[0]>>4 != 4 {
-		return
-	}
-	n := int(d[0]&0x0f) * 4
-	if n < ipHeader || n > len(d) {
-		return
-	}
-	d[10], d[11] = 0, 0
-	var sum uint32
-	for i := 0; i < n; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(d[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	binary.BigEndian.PutUint16(d[10:], ^uint16(sum))
 }

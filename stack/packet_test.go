@@ -345,6 +345,31 @@ func TestTCPAccessors(t *testing.T) {
 	}
 }
 
+func TestFixChecksums(t *testing.T) {
+	want := AppendUDP(nil, flowOf(UDP, phone, 5000, box, 69), []byte("ask"))
+	b := slices.Clone(want)
+	b[10]++ // of the IP header
+	b[26]++ // of UDP
+	p := NewPacket(2048)
+	p.SetData(b)
+	p.FixChecksums()
+	if v := p.Parse(); v != Forward || !cmp.Equal(p.Data(), want) {
+		t.Errorf("%v, % x; want % x", v, p.Data(), want)
+	}
+	for name, b := range map[string][]byte{
+		"empty":                  {},
+		"short":                  want[:19],
+		"IPv6":                   append([]byte{0x60}, want[1:]...),
+		"header too short":       append([]byte{0x44}, want[1:]...),
+		"header beyond its data": append([]byte{0x4f}, want[1:]...),
+	} {
+		p.SetData(b)
+		if p.FixChecksums(); !cmp.Equal(p.Data(), b) {
+			t.Errorf("%s: changed to % x", name, p.Data())
+		}
+	}
+}
+
 func TestMSS(t *testing.T) {
 	whole := AppendTCP(nil, flowOf(TCP, phone, 5000, box, 2443), TCPHeader{Flags: FlagSYN, MSS: 1460}, nil)[20:]
 	edit := func(at int, v byte) []byte {
