@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"patchbay/appliance"
 	"patchbay/appliance/config"
+	"patchbay/appliance/replay"
 	"patchbay/stack"
 	"patchbay/stack/link"
 )
@@ -110,7 +110,7 @@ const maxFuzzSteps = 200
 // A fuzzBox is the box with what went by last.
 type fuzzBox struct {
 	t       testing.TB
-	r       *appliance.Replay
+	r       *replay.Box
 	log     bytes.Buffer
 	now     time.Time
 	arrived []byte                    // the last packet
@@ -139,7 +139,7 @@ func newFuzzBox(t testing.TB) *fuzzBox {
 		t: t, now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC), cause: stack.NewPacket(stack.MaxPacket),
 		left: make(map[string][]byte), sdp: make(map[string]netip.AddrPort),
 	}
-	if b.r, err = appliance.NewReplay(r, appliance.ReplayOptions{Seed: "fuzz", Text: &b.log, Seen: b.seen}); err != nil {
+	if b.r, err = replay.New(r, replay.Options{Seed: "fuzz", Text: &b.log, Seen: b.seen}); err != nil {
 		t.Fatal(err)
 	}
 	return b

@@ -1,4 +1,4 @@
-package appliance
+package replay
 
 import (
 	"cmp"
@@ -39,7 +39,7 @@ type tcpService struct {
 	close    func()         // ends what the binder holds; called once
 }
 
-// A tcpHost is the box's own TCP in a Replay. It stands where host.Stack does,
+// A tcpHost is the box's own TCP in a Box. It stands where host.Stack does,
 // which keeps a time of its own: it has no goroutine, no timer, and answers
 // what it gets before take returns.
 //

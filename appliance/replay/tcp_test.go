@@ -1,4 +1,4 @@
-package appliance
+package replay
 
 import (
 	"bytes"
@@ -63,7 +63,7 @@ type tcpBench struct {
 }
 
 func newTCPBench(t testing.TB) *tcpBench {
-	b := &tcpBench{tcpHost: newTCPHost(), t: t, now: replayStart, iss: make(map[stack.Flow]uint32)}
+	b := &tcpBench{tcpHost: newTCPHost(), t: t, now: clockStart, iss: make(map[stack.Flow]uint32)}
 	b.mtu = 1500
 	b.rand = rand.NewChaCha8([32]byte{1})
 	b.serve = func(p *stack.Packet) *tcpService {

@@ -1,4 +1,4 @@
-package appliance
+package replay
 
 import (
 	"fmt"
@@ -16,7 +16,7 @@ type SplitPrefix struct {
 }
 
 // ParseSplit reads what "--split" takes, NAMEIF=PREFIX of an IPv4 prefix each.
-func (r *Replay) ParseSplit(words []string) ([]SplitPrefix, error) {
+func (b *Box) ParseSplit(words []string) ([]SplitPrefix, error) {
 	var all []SplitPrefix
 	for _, w := range words {
 		name, prefix, ok := strings.Cut(w, "=")
@@ -24,7 +24,7 @@ func (r *Replay) ParseSplit(words []string) ([]SplitPrefix, error) {
 		if !ok || err != nil || !p.Addr().Is4() {
 			return nil, fmt.Errorf("appliance: replay: split %q: want NAMEIF=PREFIX, such as inside=10.0.0.0/8", w)
 		}
-		i := r.Interface(name)
+		i := b.Interface(name)
 		if i == nil {
 			return nil, fmt.Errorf("appliance: replay: split %q: the configuration has no interface %q", w, name)
 		}
@@ -39,7 +39,7 @@ func (r *Replay) ParseSplit(words []string) ([]SplitPrefix, error) {
 // address. By watching what leaves, the splitter learns under which address
 // the other side would have known it, and puts that in the answers.
 type splitter struct {
-	r        *Replay
+	box      *Box
 	prefixes []SplitPrefix
 	frags    stack.Reassembler // addresses go into whole packets only
 
@@ -69,19 +69,19 @@ type endOn struct {
 }
 
 // newSplitter returns the splitter of those prefixes, nil if there are none.
-func newSplitter(r *Replay, c ReplayCaptures) *splitter {
+func newSplitter(b *Box, c Captures) *splitter {
 	if len(c.Split) == 0 {
 		return nil
 	}
 	s := &splitter{
-		r: r, prefixes: c.Split, pickUp: c.PickUp, whole: stack.NewPacket(stack.MaxPacket),
+		box: b, prefixes: c.Split, pickUp: c.PickUp, whole: stack.NewPacket(stack.MaxPacket),
 		flows: make(map[flowOn]stack.Flow), ends: make(map[endOn]netip.AddrPort),
 	}
 	s.words = dictionary{
 		side:  func(a netip.Addr) *stack.Interface { return s.side(a, s.other) },
-		rules: r.box.Rules, told: make(map[endOn]netip.AddrPort), ends: s.ends,
+		rules: b.app.Rules, told: make(map[endOn]netip.AddrPort), ends: s.ends,
 	}
-	r.tcp.wrap = s.words.translate
+	b.tcp.wrap = s.words.translate
 	return s
 }
 
@@ -122,14 +122,14 @@ func (s *splitter) handle(p *stack.Packet) {
 		if src := p.Flow().Src.Addr(); src.IsValid() {
 			p.In = s.side(src, other)
 		}
-		s.r.Handle(p)
+		s.box.Handle(p)
 		return
 	}
 	f := p.Flow()
 	p.In = s.side(f.Src.Addr(), other)
 	to := s.side(f.Dst.Addr(), other)
 	if p.In == to && !f.Dst.Addr().IsMulticast() {
-		s.r.count.Local++
+		s.box.count.Local++
 		return
 	}
 	if s.pickUp && f.Proto == stack.TCP && p.TCPFlags()&(stack.FlagSYN|stack.FlagRST) == 0 {
@@ -145,11 +145,11 @@ func (s *splitter) carry(p *stack.Packet, f stack.Flow, to *stack.Interface) {
 	s.address(p, f, to)
 	speak := s.speak(p, to)
 	isError := p.IsICMPError()
-	s.r.Handle(p)
+	s.box.Handle(p)
 	if isError {
 		return
 	}
-	for _, d := range s.r.left {
+	for _, d := range s.box.left {
 		q := d.Packet
 		if q.Out == in || q.Out.IsIdentity() {
 			continue
@@ -208,7 +208,7 @@ func (s *splitter) begin(p *stack.Packet, f stack.Flow, to *stack.Interface) {
 	}
 	window := max(p.TCPWindow(), pickUpWindow)
 	if s.begun == nil {
-		s.begun = stack.NewPacket(replayMTU)
+		s.begun = stack.NewPacket(defaultMTU)
 	}
 	segment := func(e, other end, h stack.TCPHeader) {
 		q := s.begun
@@ -217,7 +217,7 @@ func (s *splitter) begin(p *stack.Packet, f stack.Flow, to *stack.Interface) {
 		q.SetData(stack.AppendTCP(nil, e.flow, h, nil))
 		q.Parse()
 		q.Time, q.In = p.Time, e.in
-		s.r.count.PickedUp++
+		s.box.count.PickedUp++
 		s.carry(q, e.flow, other.in)
 	}
 	segment(client, server, stack.TCPHeader{Seq: client.seq, Flags: stack.FlagSYN})
@@ -249,9 +249,9 @@ func (s *splitter) address(p *stack.Packet, f stack.Flow, to *stack.Interface) {
 	as, ok := s.flows[flowOn{p.In, f}]
 	if !ok {
 		as = f
-		if dst, ok := s.r.box.Pinhole(p.In, f); ok {
+		if dst, ok := s.box.app.Pinhole(p.In, f); ok {
 			as.Dst = dst
-		} else if m, ok := s.r.box.Rules().MappedOf(f.Dst, to, p.In, f.Proto); ok && m != f.Dst {
+		} else if m, ok := s.box.app.Rules().MappedOf(f.Dst, to, p.In, f.Proto); ok && m != f.Dst {
 			as.Dst = m
 		} else if m, ok := s.ends[endOn{p.In, f.Proto, f.Dst}]; ok {
 			as.Dst = m

@@ -1,4 +1,4 @@
-package appliance
+package replay
 
 import (
 	"fmt"
@@ -8,8 +8,8 @@ import (
 	"patchbay/stack/link"
 )
 
-// A ReplaySource is a capture and the interface its packets arrive on.
-type ReplaySource struct {
+// A Source is a capture and the interface its packets arrive on.
+type Source struct {
 	Name   string // of the file, for errors
 	In     *stack.Interface
 	Reader *link.Reader
@@ -18,9 +18,9 @@ type ReplaySource struct {
 	more bool
 }
 
-// ReplayCaptures are captures to be replayed together.
-type ReplayCaptures struct {
-	Sources []*ReplaySource
+// Captures are captures to be replayed together.
+type Captures struct {
+	Sources []*Source
 
 	// Split, if there is one, finds the interface that each packet arrives
 	// on by its source address; Sources say it for those of no prefix.
@@ -41,16 +41,16 @@ type ReplayCaptures struct {
 
 // Run replays captures, interleaved by time; of two packets at the same time
 // that of the first source goes first.
-func (r *Replay) Run(c ReplayCaptures) error {
-	s := newSplitter(r, c)
+func (b *Box) Run(c Captures) error {
+	s := newSplitter(b, c)
 	for _, src := range c.Sources {
 		src.head = stack.NewPacket(stack.MaxPacket)
-		if err := r.read(src); err != nil {
+		if err := b.read(src); err != nil {
 			return err
 		}
 	}
 	for {
-		var next *ReplaySource
+		var next *Source
 		for _, src := range c.Sources {
 			if src.more && (next == nil || src.head.Time.Before(next.head.Time)) {
 				next = src
@@ -71,26 +71,26 @@ func (r *Replay) Run(c ReplayCaptures) error {
 			}
 		}
 		if s == nil {
-			r.Handle(p)
+			b.Handle(p)
 		} else {
 			s.handle(p)
 		}
-		if err := r.read(next); err != nil {
+		if err := b.read(next); err != nil {
 			return err
 		}
 	}
 }
 
 // read reads the next packet of src.
-func (r *Replay) read(src *ReplaySource) error {
+func (b *Box) read(src *Source) error {
 	info, err := src.Reader.Next(src.head)
 	src.more = err == nil
 	if err == nil && info.Truncated {
-		r.count.Truncated++
+		b.count.Truncated++
 	}
 	if err == io.EOF {
 		_, skipped := src.Reader.Frames()
-		r.count.NotIP += skipped
+		b.count.NotIP += skipped
 		return nil
 	}
 	if err != nil {
