@@ -60,11 +60,11 @@ type Options struct {
 	// the DNS, through the box's own interfaces. It is not called before Run.
 	Lookup LookupFunc
 
-	// Self stands on the interface identity, in place of the host that the box has
-	// for what is said to it and what it says; nil: that host. Close closes it. It
-	// is for a caller that drives the box by Handle and Expire, not by Run, and
-	// takes what is for the box itself as its own: see Accept. The box's own
-	// services, probes and syslog over TCP go nowhere then.
+	// Self stands on the interface identity, in place of the host that the box is
+	// otherwise, and gets what is for the box itself; nil: that host. Close closes
+	// it. It is for a caller that drives the box by Handle, Say and Expire, not by
+	// Run, and ends the conversations that Accept tells of. Whatever else the box
+	// serves or asks on its own account (files, names, syslog) goes nowhere then.
 	Self stack.Link
 
 	Now  func() time.Time // nil: time.Now
@@ -352,13 +352,13 @@ func (a *Appliance) expire(ctx context.Context) {
 }
 
 // Handle has p arrive on p.In, one of Interfaces, at p.Time, and returns when what
-// comes of it has left: the way in for whoever drives the box instead of Run.
-// Without p.In it is what Options.Self says. p is the caller's again, and may
-// have changed, when it returns.
-func (a *Appliance) Handle(p *stack.Packet) {
-	if p.In == nil {
-		p.In = a.identity
-	}
+// comes of it has left: the way in for whoever drives the box instead of Run. p is
+// the caller's again, and may have changed, when it returns.
+func (a *Appliance) Handle(p *stack.Packet) { a.forward.Handle(p) }
+
+// Say is Handle of what the box itself sends, in the words of Options.Self.
+func (a *Appliance) Say(p *stack.Packet) {
+	p.In = a.identity
 	a.forward.Handle(p)
 }
 

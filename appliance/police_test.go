@@ -11,46 +11,9 @@ import (
 	"time"
 
 	"patchbay/appliance/config"
-	"patchbay/appliance/pki"
 	"patchbay/nat"
 	"patchbay/stack"
 )
-
-// A counted is a wire that counts what it takes, in packets.
-type counted struct {
-	wire
-	packets int
-}
-
-func (c *counted) Write(batch []*stack.Packet) error {
-	c.packets += len(batch)
-	return nil
-}
-
-// A policed is the box of a configuration, to be driven by hand.
-type policed struct {
-	*Appliance
-	inside, self counted
-}
-
-func newPoliced(t *testing.T, name, text string) *policed {
-	t.Helper()
-	r, findings := config.Check(name, strings.NewReader(text))
-	if config.Errors(findings) > 0 {
-		t.Fatal(findings)
-	}
-	store, err := pki.Open(t.TempDir(), pki.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &policed{}
-	b.Appliance, err = New(r, Options{Store: store, Self: &b.self, Links: map[string]stack.Link{"outside": wire{}, "inside": &b.inside}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { b.Close() })
-	return b
-}
 
 // TestReferencePolice is configuration (g): the phone proxy asks for files at a
 // mapped address, and requests are policed where they would leave toward the
@@ -62,7 +25,7 @@ func TestReferencePolice(t *testing.T) {
 	if err != nil {
 		t.Skipf("the reference configurations are not here: %v", err)
 	}
-	box := newPoliced(t, "g-tftp-police.cfg", string(text))
+	box := newDriven(t, "g-tftp-police.cfg", string(text))
 	outside := box.plan().named("outside")
 	begin := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	request := append([]byte("\x00\x01SEP001122334455.cnf.xml.sgn\x00octet\x00"), make([]byte, 52)...)[:52] // 80 bytes with IP and UDP
@@ -104,40 +67,6 @@ func TestReferencePolice(t *testing.T) {
 	}
 }
 
-// twoLegs is a box with two interfaces, a server behind static NAT, and what is
-// added.
-func twoLegs(add string) string {
-	return `ASA Version 9.1(7)
-hostname box
-interface GigabitEthernet0/0
- nameif outside
- security-level 0
- ip address 203.0.113.2 255.255.255.0
-interface GigabitEthernet0/1
- nameif inside
- security-level 100
- ip address 10.20.0.1 255.255.255.0
-object network server
- host 10.20.0.11
- nat (inside,outside) static 203.0.113.10
-access-list outside_in extended permit ip any any
-access-group outside_in in interface outside
-route outside 0.0.0.0 0.0.0.0 203.0.113.1 1
-access-list to_server extended permit udp any host 10.20.0.11 eq tftp
-access-list from_server extended permit udp host 10.20.0.11 any
-class-map requests
- match access-list to_server
-class-map answers
- match access-list from_server
-class-map web
- match port tcp eq www
-class-map all
- match any
-class-map defaults
- match default-inspection-traffic
-` + add
-}
-
 // TestTreat: which class a connection is of, for each end, direction and
 // interface.
 func TestTreat(t *testing.T) {
@@ -171,7 +100,7 @@ func TestTreat(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			box := newPoliced(t, "box.cfg", twoLegs(tt.add))
+			box := newDriven(t, "box.cfg", twoLegs(tt.add))
 			in, out := box.plan().named("outside"), box.plan().named("inside")
 			if tt.f.Src == netip.MustParseAddrPort(server) {
 				in, out = out, in
@@ -200,7 +129,7 @@ func TestTreat(t *testing.T) {
 
 // TestTreatNotTheBox: what the box says and is told is of no class.
 func TestTreatNotTheBox(t *testing.T) {
-	box := newPoliced(t, "box.cfg", twoLegs("policy-map p\n class class-default\n  police input 8000 1000\n  police output 8000 1000\nservice-policy p global\n"))
+	box := newDriven(t, "box.cfg", twoLegs("policy-map p\n class class-default\n  police input 8000 1000\n  police output 8000 1000\nservice-policy p global\n"))
 	inside := box.plan().named("inside")
 	f := flow(stack.TCP, "10.20.0.1:5000", "10.20.0.11:80")
 	for _, pair := range [][2]*stack.Interface{{box.identity, inside}, {inside, box.identity}} {

@@ -21,6 +21,8 @@ const (
 	tcpWaiting = 256 << 10 // bytes that wait for an end to take them, as in host.Stack
 	defaultMSS = 536       // bytes, of a peer that names none (RFC 9293, section 3.7.1)
 
+	ipTCPHeader = 40 // bytes, without options
+
 	lastWait = time.Minute // for the FIN of a peer that we have sent ours
 )
 
