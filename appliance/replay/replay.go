@@ -298,7 +298,7 @@ func (b *Box) Close() error {
 		return nil
 	}
 	if err := b.text.Flush(); err != nil {
-		return fmt.Errorf("appliance: replay: text dump: %w", err)
+		return fmt.Errorf("replay: text dump: %w", err)
 	}
 	return nil
 }

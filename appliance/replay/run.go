@@ -94,7 +94,7 @@ func (b *Box) read(src *Source) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("appliance: replay: %s: %w", src.Name, err)
+		return fmt.Errorf("replay: %s: %w", src.Name, err)
 	}
 	return nil
 }

@@ -22,11 +22,11 @@ func (b *Box) ParseSplit(words []string) ([]SplitPrefix, error) {
 		name, prefix, ok := strings.Cut(w, "=")
 		p, err := netip.ParsePrefix(prefix)
 		if !ok || err != nil || !p.Addr().Is4() {
-			return nil, fmt.Errorf("appliance: replay: split %q: want NAMEIF=PREFIX, such as inside=10.0.0.0/8", w)
+			return nil, fmt.Errorf("replay: split %q: want NAMEIF=PREFIX, such as inside=10.0.0.0/8", w)
 		}
 		i := b.Interface(name)
 		if i == nil {
-			return nil, fmt.Errorf("appliance: replay: split %q: the configuration has no interface %q", w, name)
+			return nil, fmt.Errorf("replay: split %q: the configuration has no interface %q", w, name)
 		}
 		all = append(all, SplitPrefix{p.Masked(), i})
 	}
