@@ -38,8 +38,9 @@ type Stream interface {
 
 // Accept returns what is to be said in the TCP connection of a client whose first
 // packet, of the flow f, was let through to the box; nil if the box ends it
-// otherwise than to inspect it, or not at all. The caller calls the server,
-// then Begin, and in the end Close.
+// otherwise than to inspect it, or not at all. The caller calls the server within
+// DialTimeout, passes messages between the two from Begin on, and calls Close once
+// in the end.
 func (a *Appliance) Accept(f stack.Flow) *Talk {
 	t := a.data.termination(f.Dst, f.Src)
 	if t == nil {
