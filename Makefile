@@ -86,7 +86,7 @@ fuzz:
 	done
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./stack/... ./nat ./appliance/media ./inspect/... ./appliance ./pcaps
+	$(GO) test -run '^$$' -bench . -benchmem ./stack/... ./nat ./appliance/media ./inspect/... ./appliance ./appliance/replay ./pcaps
 
 # What a packet costs over each driver, and the same wires in the kernel's hands:
 # NAT forwarding; SRTP and RTP, beside rtpengine under the same generator; the SRTP

@@ -60,6 +60,13 @@ type Options struct {
 	// the DNS, through the box's own interfaces. It is not called before Run.
 	Lookup LookupFunc
 
+	// Self stands on the interface identity, in place of the host that the box is
+	// otherwise, and gets what is for the box itself; nil: that host. Close closes
+	// it. It is for a caller that drives the box by Handle, Say and Expire, not by
+	// Run, and ends the conversations that Accept tells of. Whatever else the box
+	// serves or asks on its own account (files, names, syslog) goes nowhere then.
+	Self stack.Link
+
 	Now  func() time.Time // nil: time.Now
 	Rand io.Reader        // keys of media, ports, sequence numbers; nil: crypto/rand
 
@@ -174,6 +181,9 @@ func New(r *config.Running, opt Options) (_ *Appliance, err error) {
 		}
 	}()
 	a.identity = &stack.Interface{Name: stack.IdentityName, Level: 100, Link: a.host.Link()}
+	if opt.Self != nil {
+		a.identity.Link = opt.Self
+	}
 	report.identity = a.identity
 	a.data = newDataplane(a.table, pat, a.identity, opt.Log, report)
 	a.data.watch = a.watchPlain
@@ -341,8 +351,26 @@ func (a *Appliance) expire(ctx context.Context) {
 	}
 }
 
-// Expire ends what has been idle for too long at now.
-func (a *Appliance) Expire(now time.Time) {
+// Handle has p arrive on p.In, one of Interfaces, at p.Time, and returns when what
+// comes of it has left: the way in for whoever drives the box instead of Run. p is
+// the caller's again, and may have changed, when it returns.
+func (a *Appliance) Handle(p *stack.Packet) { a.forward.Handle(p) }
+
+// Say is Handle of what the box itself sends, in the words of Options.Self.
+func (a *Appliance) Say(p *stack.Packet) {
+	p.In = a.identity
+	a.forward.Handle(p)
+}
+
+// Drops returns how many packets were dropped for each reason that occurred,
+// since they were last cleared.
+func (a *Appliance) Drops() map[stack.Verdict]uint64 { return a.forward.Drops() }
+
+// Expire ends what has been idle for too long at now, as Run does every second.
+// One call does a bounded part: it reports whether connections ended, and then
+// there may be more.
+func (a *Appliance) Expire(now time.Time) (more bool) {
+	conns := a.table.Len()
 	a.table.Expire(now)
 	a.data.nat.Expire(now)
 	pl := a.plan()
@@ -351,11 +379,12 @@ func (a *Appliance) Expire(now time.Time) {
 	}
 	a.expireRetired(now)
 	a.refreshNames()
-	a.talks.each(func(t *talk) { t.stream.Expire(now) })
+	a.talks.each(func(t *Talk) { t.stream.Expire(now) })
 	if s := pl.service; s != nil {
 		s.relay.Expire(now)
 		s.phones.Expire(now)
 	}
+	return a.table.Len() != conns
 }
 
 // Close ends everything at once. Run does it in order; Close is for a box that
@@ -369,6 +398,9 @@ func (a *Appliance) Close() error {
 		}
 		a.names.Close()
 		a.host.Close()
+		if a.opt.Self != nil {
+			a.opt.Self.Close()
+		}
 		a.lastWords()
 		a.table.Clear(func(*nat.Conn) bool { return true })
 		for _, x := range append(a.retired, a.plan().inspections...) {

@@ -3,7 +3,6 @@ package appliance
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"patchbay/appliance/config"
 	"patchbay/nat"
 	"patchbay/stack"
 )
@@ -380,49 +378,6 @@ func BenchmarkInspectUDP(b *testing.B) {
 			b.StopTimer()
 			arrive()
 			againstParse(b, []*stack.Packet{p})
-		})
-	}
-}
-
-// BenchmarkReplay is a packet of an established connection through a Replay, 1
-// ms after the one before it, with and without the text dump.
-func BenchmarkReplay(b *testing.B) {
-	r, findings := config.Check("bench.cfg", strings.NewReader(benchHead+benchLists(10)+benchTail))
-	if config.Errors(findings) > 0 {
-		b.Fatal(findings)
-	}
-	for _, way := range []struct {
-		name string
-		text io.Writer
-	}{{"bare", nil}, {"text", io.Discard}} {
-		b.Run(way.name, func(b *testing.B) {
-			q, err := NewReplay(r, ReplayOptions{Seed: "bench", Text: way.text})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer q.Close()
-			raw := stack.AppendUDP(nil, client(0), make([]byte, 172))
-			in, p, now := q.Interface("outside"), stack.NewPacket(2048), replayStart
-			arrive := func() {
-				p.Reset()
-				p.SetData(raw)
-				now = now.Add(time.Millisecond)
-				p.Time, p.In = now, in
-				q.Handle(p)
-			}
-			arrive()
-			b.ReportAllocs()
-			b.ResetTimer()
-			for range b.N {
-				arrive()
-			}
-			b.StopTimer()
-			if c := q.Count(); c.Out != c.In {
-				b.Fatalf("of %d packets %d left", c.In, c.Out)
-			}
-			p.SetData(raw)
-			againstParse(b, []*stack.Packet{p})
-			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "packets/s")
 		})
 	}
 }

@@ -252,7 +252,7 @@ func appendTCP(dst, seg []byte, n int) []byte {
 		dst = fmt.Appendf(dst, " ack %d", be.Uint32(seg[8:]))
 	}
 	dst = fmt.Appendf(dst, " win %d", be.Uint16(seg[14:]))
-	if mss, ok := maxSegment(seg); ok {
+	if mss, ok := stack.MSS(seg); ok {
 		dst = fmt.Appendf(dst, " <mss %d>", mss)
 	}
 	return dst

@@ -253,7 +253,7 @@ func TestDiagnoseReferenceConfigs(t *testing.T) {
 			b := referenceBox(t, filepath.Base(file), text)
 			for _, who := range []string{"198.51.100.7", "SEP001122334455"} {
 				var out bytes.Buffer
-				if err := b.Exec(&out, "diagnose phone "+who); err != nil {
+				if err := b.Appliance().Exec(&out, "diagnose phone "+who); err != nil {
 					t.Fatal(err)
 				}
 				if causeOf(out.String()) != "the phone does not reach the box" {

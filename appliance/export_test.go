@@ -30,14 +30,8 @@ func (a *Appliance) Conns() int { return a.table.Len() }
 // Pinholes returns the number of pinholes in the table.
 func (a *Appliance) Pinholes() int { return a.table.Pinholes() }
 
-// Drops returns how many packets were dropped, by reason.
-func (a *Appliance) Drops() map[stack.Verdict]uint64 { return a.forward.Drops() }
-
 // InUse returns how many connections, pinholes, dynamic translations and
 // conversations that wait to be ended there are.
-func (r *Replay) InUse() (conns, holes, leases, ended int) { return r.box.InUse() }
-
-// InUse is that of a Replay.
 func (a *Appliance) InUse() (conns, holes, leases, ended int) {
 	used, lingering := a.data.pat.Len()
 	return a.table.Len(), a.table.Pinholes(), used + lingering, a.data.ended.len()
@@ -45,7 +39,7 @@ func (a *Appliance) InUse() (conns, holes, leases, ended int) {
 
 // Talks returns how many conversations the box ends that go on.
 func (a *Appliance) Talks() (n int) {
-	a.talks.each(func(*talk) { n++ })
+	a.talks.each(func(*Talk) { n++ })
 	return n
 }
 
@@ -71,8 +65,8 @@ func (a *Appliance) ConnIDs(proto stack.Proto) (ids []uint64) {
 }
 
 // Table returns the connections of the box, PAT what its rules have given away.
-func (r *Replay) Table() *nat.Table { return r.box.table }
-func (r *Replay) PAT() *nat.PAT     { return r.box.data.pat }
+func (a *Appliance) Table() *nat.Table { return a.table }
+func (a *Appliance) PAT() *nat.PAT     { return a.data.pat }
 
 // Shown returns what a show command finds out.
 func (a *Appliance) Shown(line string) (cli.Shown, error) {

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"patchbay/appliance"
 	"patchbay/appliance/config"
+	"patchbay/appliance/replay"
 	"patchbay/stack"
 	"patchbay/stack/link"
 )
@@ -110,7 +110,7 @@ const maxFuzzSteps = 200
 // A fuzzBox is the box with what went by last.
 type fuzzBox struct {
 	t       testing.TB
-	r       *appliance.Replay
+	r       *replay.Box
 	log     bytes.Buffer
 	now     time.Time
 	arrived []byte                    // the last packet
@@ -139,7 +139,7 @@ func newFuzzBox(t testing.TB) *fuzzBox {
 		t: t, now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC), cause: stack.NewPacket(stack.MaxPacket),
 		left: make(map[string][]byte), sdp: make(map[string]netip.AddrPort),
 	}
-	if b.r, err = appliance.NewReplay(r, appliance.ReplayOptions{Seed: "fuzz", Text: &b.log, Seen: b.seen}); err != nil {
+	if b.r, err = replay.New(r, replay.Options{Seed: "fuzz", Text: &b.log, Seen: b.seen}); err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -228,7 +228,7 @@ func (b *fuzzBox) arrive(in string, raw []byte) {
 	b.cause.Parse()
 	b.packets++
 	b.r.Handle(p)
-	conns, holes, leases, ended := b.r.InUse()
+	conns, holes, leases, ended := b.r.Appliance().InUse()
 	// A packet opens one connection, or two where the box ends it; a message has
 	// room for few streams.
 	if conns > 2*b.packets || holes > b.packets*maxFuzzHoles || leases > b.packets*(2+maxFuzzHoles) || ended > conns {
@@ -255,7 +255,7 @@ func (b *fuzzBox) seen(p *stack.Packet, dir link.Direction, _ stack.Verdict) {
 	}
 	f := q.Flow()
 	own := false
-	for _, i := range b.r.Interfaces() {
+	for _, i := range b.r.Appliance().Interfaces() {
 		own = own || i.Addr.Addr() == f.Src.Addr()
 	}
 	typ, _ := q.ICMPType()
@@ -306,11 +306,11 @@ func (b *fuzzBox) finish() {
 		b.now = b.now.Add(time.Hour)
 		b.r.Advance(b.now)
 	}
-	conns, holes, leases, ended := b.r.InUse()
+	conns, holes, leases, ended := b.r.Appliance().InUse()
 	if conns != 0 || holes != 0 || leases != 0 || ended != 0 {
 		var s bytes.Buffer
-		b.r.Exec(&s, "show conn")
-		b.r.Exec(&s, "show xlate")
+		b.r.Appliance().Exec(&s, "show conn")
+		b.r.Appliance().Exec(&s, "show xlate")
 		b.fail("hours later there are %d connections, %d pinholes, %d translations and %d conversations ended here:\n%s", conns, holes, leases, ended, &s)
 	}
 	if err := b.r.Close(); err != nil {

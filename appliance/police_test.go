@@ -11,30 +11,9 @@ import (
 	"time"
 
 	"patchbay/appliance/config"
-	"patchbay/appliance/pki"
 	"patchbay/nat"
 	"patchbay/stack"
 )
-
-// newReplay makes the box of a configuration.
-func newReplay(t *testing.T, name, text string, opt ReplayOptions) *Replay {
-	t.Helper()
-	r, findings := config.Check(name, strings.NewReader(text))
-	if config.Errors(findings) > 0 {
-		t.Fatal(findings)
-	}
-	var err error
-	if opt.Store, err = pki.Open(t.TempDir(), pki.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	opt.Seed = "police"
-	box, err := NewReplay(r, opt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { box.Close() })
-	return box
-}
 
 // TestReferencePolice is configuration (g): the phone proxy asks for files at a
 // mapped address, and requests are policed where they would leave toward the
@@ -46,8 +25,8 @@ func TestReferencePolice(t *testing.T) {
 	if err != nil {
 		t.Skipf("the reference configurations are not here: %v", err)
 	}
-	box := newReplay(t, "g-tftp-police.cfg", string(text), ReplayOptions{})
-	outside := box.Interface("outside")
+	box := newDriven(t, "g-tftp-police.cfg", string(text))
+	outside := box.plan().named("outside")
 	begin := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 	request := append([]byte("\x00\x01SEP001122334455.cnf.xml.sgn\x00octet\x00"), make([]byte, 52)...)[:52] // 80 bytes with IP and UDP
 	p := stack.NewPacket(stack.MaxPacket)
@@ -61,15 +40,15 @@ func TestReferencePolice(t *testing.T) {
 		box.Handle(p)
 	}
 	const burst, steady = 6000 / 80, 300 * seconds
-	n := box.Count()
-	if n.Terminated < steady+burst-2 || n.Terminated > steady+burst || n.Dropped != seconds*rate-n.Terminated {
-		t.Errorf("%d of %d requests passed, %d dropped; want %d", n.Terminated, n.In, n.Dropped, steady+burst)
+	passed, dropped := box.self.packets, seconds*rate-box.self.packets
+	if passed < steady+burst-2 || passed > steady+burst {
+		t.Errorf("%d of %d requests passed; want %d", passed, seconds*rate, steady+burst)
 	}
-	if d := box.Drops()[stack.DropRate]; d != n.Dropped {
-		t.Errorf("%d dropped as %v, want all %d", d, stack.DropRate, n.Dropped)
+	if d := box.Drops()[stack.DropRate]; d != uint64(dropped) {
+		t.Errorf("%d dropped as %v, want all %d that did not pass", d, stack.DropRate, dropped)
 	}
-	if got := box.box.table.Len(); got > int(n.Terminated) {
-		t.Errorf("%d connections for %d requests that passed", got, n.Terminated)
+	if got := box.table.Len(); got > passed {
+		t.Errorf("%d connections for %d requests that passed", got, passed)
 	}
 	var show bytes.Buffer
 	if err := box.Exec(&show, "show service-policy police"); err != nil {
@@ -82,44 +61,10 @@ func TestReferencePolice(t *testing.T) {
         cir 192000 bps, bc 6000 bytes
         conformed %d packets, %d bytes; actions:  transmit
         exceeded %d packets, %d bytes; actions:  drop
-`, n.Terminated, n.Terminated*80, n.Dropped, n.Dropped*80)
+`, passed, passed*80, dropped, dropped*80)
 	if !strings.Contains(show.String(), want) {
 		t.Errorf("show service-policy:\n%s\nwant in it:\n%s", &show, want)
 	}
-}
-
-// twoLegs is a box with two interfaces, a server behind static NAT, and what is
-// added.
-func twoLegs(add string) string {
-	return `ASA Version 9.1(7)
-hostname box
-interface GigabitEthernet0/0
- nameif outside
- security-level 0
- ip address 203.0.113.2 255.255.255.0
-interface GigabitEthernet0/1
- nameif inside
- security-level 100
- ip address 10.20.0.1 255.255.255.0
-object network server
- host 10.20.0.11
- nat (inside,outside) static 203.0.113.10
-access-list outside_in extended permit ip any any
-access-group outside_in in interface outside
-route outside 0.0.0.0 0.0.0.0 203.0.113.1 1
-access-list to_server extended permit udp any host 10.20.0.11 eq tftp
-access-list from_server extended permit udp host 10.20.0.11 any
-class-map requests
- match access-list to_server
-class-map answers
- match access-list from_server
-class-map web
- match port tcp eq www
-class-map all
- match any
-class-map defaults
- match default-inspection-traffic
-` + add
 }
 
 // TestTreat: which class a connection is of, for each end, direction and
@@ -155,12 +100,12 @@ func TestTreat(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			box := newReplay(t, "box.cfg", twoLegs(tt.add), ReplayOptions{})
-			in, out := box.Interface("outside"), box.Interface("inside")
+			box := newDriven(t, "box.cfg", twoLegs(tt.add))
+			in, out := box.plan().named("outside"), box.plan().named("inside")
 			if tt.f.Src == netip.MustParseAddrPort(server) {
 				in, out = out, in
 			}
-			treat := box.box.plan().treat(in, out, nat.Query{Flow: tt.f})
+			treat := box.plan().treat(in, out, nat.Query{Flow: tt.f})
 			if treat == nil {
 				treat = &nat.Treatment{}
 			}
@@ -184,22 +129,22 @@ func TestTreat(t *testing.T) {
 
 // TestTreatNotTheBox: what the box says and is told is of no class.
 func TestTreatNotTheBox(t *testing.T) {
-	box := newReplay(t, "box.cfg", twoLegs("policy-map p\n class class-default\n  police input 8000 1000\n  police output 8000 1000\nservice-policy p global\n"), ReplayOptions{})
-	inside := box.Interface("inside")
+	box := newDriven(t, "box.cfg", twoLegs("policy-map p\n class class-default\n  police input 8000 1000\n  police output 8000 1000\nservice-policy p global\n"))
+	inside := box.plan().named("inside")
 	f := flow(stack.TCP, "10.20.0.1:5000", "10.20.0.11:80")
-	for _, pair := range [][2]*stack.Interface{{box.box.identity, inside}, {inside, box.box.identity}} {
-		if got := box.box.plan().treat(pair[0], pair[1], nat.Query{Flow: f}); got != nil {
+	for _, pair := range [][2]*stack.Interface{{box.identity, inside}, {inside, box.identity}} {
+		if got := box.plan().treat(pair[0], pair[1], nat.Query{Flow: f}); got != nil {
 			t.Errorf("from %v to %v: %+v, want nothing", pair[0], pair[1], got)
 		}
 	}
 	for range 3 {
 		p := stack.NewPacket(1500)
 		p.SetData(stack.AppendICMPEcho(nil, flow(stack.ICMP, "10.20.0.50:9", "10.20.0.1:0"), 1, make([]byte, 900)))
-		p.In, p.Time = inside, box.now
+		p.In, p.Time = inside, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
 		box.Handle(p)
 	}
-	if n := box.Count(); n.Out != 3 {
-		t.Errorf("%d of 3 pings of the box are answered", n.Out)
+	if n := box.inside.packets; n != 3 {
+		t.Errorf("%d of 3 pings of the box are answered", n)
 	}
 }
 

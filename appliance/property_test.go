@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"patchbay/appliance"
 	"patchbay/appliance/config"
+	"patchbay/appliance/replay"
 	"patchbay/nat"
 	"patchbay/stack"
 	"patchbay/stack/link"
@@ -22,7 +22,7 @@ type modelRun struct {
 	t     *testing.T
 	text  string
 	m     *model
-	box   *appliance.Replay
+	box   *replay.Box
 	now   time.Time
 	conns map[string]bool // what a packet of a connection looks like as it arrives
 
@@ -47,7 +47,7 @@ func newModelRun(t *testing.T, text string, m *model) *modelRun {
 		return nil
 	}
 	q := &modelRun{t: t, text: text, m: m, now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC), conns: make(map[string]bool)}
-	box, err := appliance.NewReplay(r, appliance.ReplayOptions{Seed: "model", Seen: func(p *stack.Packet, dir link.Direction, v stack.Verdict) {
+	box, err := replay.New(r, replay.Options{Seed: "model", Seen: func(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 		if dir == link.In {
 			q.verdict = v
 			return
@@ -245,7 +245,7 @@ func TestModel(t *testing.T) {
 // ends sees that nothing is left of what the packets made, once it has been
 // cleared or has timed out.
 func (q *modelRun) ends(cleared bool) {
-	table, pat := q.box.Table(), q.box.PAT()
+	table, pat := q.box.Appliance().Table(), q.box.Appliance().PAT()
 	if cleared {
 		table.Clear(func(*nat.Conn) bool { return true })
 		pat.Flush()

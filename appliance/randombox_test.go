@@ -284,7 +284,7 @@ func (g *randomBox) packet(b *tracedBox) (data []byte, in string) {
 		data[protoAt] = 47
 		p := stack.NewPacket(len(data))
 		p.SetData(data)
-		fixChecksums(p)
+		p.FixChecksums()
 		data = slices.Clone(p.Data())
 	default:
 		f.Proto = stack.UDP
@@ -304,7 +304,7 @@ func (g *randomBox) packet(b *tracedBox) (data []byte, in string) {
 		p.SetData(data)
 		const ttlAt = 8
 		p.Data()[ttlAt] = 1
-		fixChecksums(p)
+		p.FixChecksums()
 		data = slices.Clone(p.Data())
 	}
 	return data, in

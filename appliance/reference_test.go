@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"patchbay/appliance"
 	"patchbay/appliance/config"
 	"patchbay/appliance/pki"
+	"patchbay/appliance/replay"
 	"patchbay/stack"
 	"patchbay/stack/link"
 )
@@ -128,7 +128,7 @@ func TestReferenceConfigs(t *testing.T) {
 
 // A refBox is the box of a configuration.
 type refBox struct {
-	*appliance.Replay
+	*replay.Box
 	t       *testing.T
 	now     time.Time
 	verdict stack.Verdict
@@ -157,7 +157,7 @@ func referenceBox(t *testing.T, file string, text []byte) *refBox {
 		}
 	}
 	b := &refBox{t: t, now: time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)}
-	b.Replay, err = appliance.NewReplay(r, appliance.ReplayOptions{Store: store, Seed: file, Seen: func(p *stack.Packet, dir link.Direction, v stack.Verdict) {
+	b.Box, err = replay.New(r, replay.Options{Store: store, Seed: file, Seen: func(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 		if dir == link.In {
 			b.verdict = v
 			return

@@ -346,8 +346,8 @@ func showSIP(x *execution, _ cli.Args) (s shownCalls, _ error) {
 			all = append(all, i.datagrams.Calls(now)...)
 		}
 	}
-	x.talks.each(func(t *talk) {
-		if t.inspect.protocol == "sip" {
+	x.talks.each(func(t *Talk) {
+		if t.of.inspect.protocol == "sip" {
 			all = append(all, t.stream.Calls(now)...)
 		}
 	})
@@ -385,11 +385,11 @@ type shownTalks struct {
 }
 
 func showSkinny(x *execution, _ cli.Args) (s shownTalks, _ error) {
-	x.talks.each(func(t *talk) {
-		if t.inspect.protocol != "skinny" {
+	x.talks.each(func(t *Talk) {
+		if t.of.inspect.protocol != "skinny" {
 			return
 		}
-		o := shownTalk{Local: endpointOf(t.client.Src), Foreign: endpointOf(t.server)}
+		o := shownTalk{Local: endpointOf(t.Client.Src), Foreign: endpointOf(t.Server.Dst)}
 		for _, c := range t.stream.Calls(x.opt.Now()) {
 			o.InCall = true
 			for _, m := range c.Media {

@@ -16,10 +16,10 @@ import (
 	"patchbay/stack/host"
 )
 
-// dialTimeout is how long a server may take to answer a client whose
+// DialTimeout is how long a server may take to answer a client whose
 // conversation is inspected. The client's handshake waits for it, so that it
 // meets a server that is not there as it would without the box.
-const dialTimeout = 20 * time.Second
+const DialTimeout = 20 * time.Second
 
 // A termination is a TCP conversation that the box ends on both sides, to pass
 // its messages through an engine. The client knows the box by the server's
@@ -134,53 +134,6 @@ func (t *termination) conversation() inspect.Conversation {
 	}
 }
 
-// A talk is a terminated conversation while it lasts.
-type talk struct {
-	*termination
-	stream stream
-}
-
-// A stream is what is asked of a conversation: an inspect.Stream, or in a replay
-// what stands for it.
-type stream interface {
-	Expire(now time.Time)
-	Calls(now time.Time) []inspect.Call
-}
-
-// talks are those that last.
-type talks struct {
-	mu  sync.Mutex
-	all map[*talk]struct{}
-}
-
-func (s *talks) enter(t *talk) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.all == nil {
-		s.all = make(map[*talk]struct{})
-	}
-	s.all[t] = struct{}{}
-}
-
-func (s *talks) leave(t *talk) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.all, t)
-}
-
-// each calls f with each; not with the lock held.
-func (s *talks) each(f func(*talk)) {
-	s.mu.Lock()
-	all := make([]*talk, 0, len(s.all))
-	for t := range s.all {
-		all = append(all, t)
-	}
-	s.mu.Unlock()
-	for _, t := range all {
-		f(t)
-	}
-}
-
 // logOf is the log of a conversation.
 func (a *Appliance) logOf(t *termination) *slog.Logger {
 	return a.opt.Log.With("inspect", t.inspect.protocol, "interface", t.in.Name, "client", t.client.Src, "server", t.server)
@@ -249,16 +202,14 @@ func (a *Appliance) pass(ctx context.Context, t *termination, client, server net
 		defer context.AfterFunc(t.life, cancel)()
 	}
 	t.mapped = addrPort(server.LocalAddr())
-	b := a.data.nat.Binder(t.conversation(), t.inspect.options)
-	defer b.Close()
+	k := a.talk(t)
+	defer k.Close()
 	s := &inspect.Stream{
-		Client: client, Server: server, Engine: t.inspect.engine, Binder: b,
-		Limits: t.inspect.limits, Log: log, Count: t.inspect.count,
+		Client: client, Server: server, Engine: k.Engine, Binder: k.Binder,
+		Limits: k.Limits, Log: log, Count: k.Count,
 		Watch: func(msg []byte, from nat.End, err error) { a.data.watch(t.inspect, t.client.Src, msg, from, err) },
 	}
-	k := &talk{t, s}
-	a.talks.enter(k)
-	defer a.talks.leave(k)
+	k.Begin(s)
 	if err := s.Run(ctx); err != nil {
 		level := slog.LevelInfo
 		if errors.Is(err, context.Canceled) {
@@ -272,7 +223,7 @@ func (a *Appliance) pass(ctx context.Context, t *termination, client, server net
 // still taken by a connection that died, another serves as well where the
 // client keeps its own address.
 func (a *Appliance) call(ctx context.Context, t *termination) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
 	c, err := a.host.DialTCP(ctx, t.mapped, t.server)
 	if errors.Is(err, host.ErrInUse) && t.mapped == t.client.Src {

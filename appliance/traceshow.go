@@ -78,6 +78,7 @@ func (x *execution) tracedPacket(args cli.Args) *stack.Packet {
 	sport, _ := config.ParsePort(args.Get("sport"))
 	dport, _ := config.ParsePort(args.Get("dport"))
 	f := stack.Flow{Proto: stack.UDP, Src: netip.AddrPortFrom(src, sport), Dst: netip.AddrPortFrom(dst, dport)}
+	const ipHeader = 20 // bytes
 	var b []byte
 	switch {
 	case args.Has("tcp"):
@@ -98,7 +99,7 @@ func (x *execution) tracedPacket(args cli.Args) *stack.Packet {
 	}
 	p := stack.NewPacket(len(b))
 	p.SetData(b)
-	fixChecksums(p)
+	p.FixChecksums()
 	p.Time, p.In = x.opt.Now(), x.plan.named(args.Get("if"))
 	return p
 }

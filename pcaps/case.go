@@ -20,9 +20,9 @@ import (
 	"strings"
 	"time"
 
-	"patchbay/appliance"
 	"patchbay/appliance/config"
 	"patchbay/appliance/pki"
+	"patchbay/appliance/replay"
 	"patchbay/stack"
 	"patchbay/stack/link"
 )
@@ -49,7 +49,7 @@ type Result struct {
 	box        *box
 	said       map[netip.Addr]bool
 	Drops      map[stack.Verdict]uint64
-	Count      appliance.ReplayCount
+	Count      replay.Count
 }
 
 // Run replays the case in dir. flash is an empty directory for the keys of the
@@ -119,8 +119,8 @@ func (b *box) playCapture(c Crossing) error {
 	if err != nil {
 		return err
 	}
-	return b.Run(appliance.ReplayCaptures{
-		Sources: []*appliance.ReplaySource{{Name: filepath.Base(c.Capture), In: i, Reader: r}},
+	return b.Run(replay.Captures{
+		Sources: []*replay.Source{{Name: filepath.Base(c.Capture), In: i, Reader: r}},
 		Split:   prefixes, FixChecksums: true, PickUp: true, Edit: c.rename,
 	})
 }
@@ -148,9 +148,9 @@ func (c *Crossing) rename(p *stack.Packet) {
 	}
 }
 
-// A box is a Replay with everything it says kept.
+// A box is a replay.Box with everything it says kept.
 type box struct {
-	*appliance.Replay
+	*replay.Box
 	dump, log, shown bytes.Buffer
 	captures         map[string]*capture
 	cast             *cast
@@ -186,14 +186,14 @@ func newBox(text []byte, flash, seed string) (*box, error) {
 	}
 	b := &box{captures: make(map[string]*capture)}
 	b.cast = newCast(b)
-	b.Replay, err = appliance.NewReplay(r, appliance.ReplayOptions{
+	b.Box, err = replay.New(r, replay.Options{
 		Store: store, Seed: seed, Text: &b.dump, Seen: b.record,
 		Log: slog.NewTextHandler(&b.log, nil),
 	})
 	if err != nil {
 		return nil, err
 	}
-	for _, i := range b.Interfaces() {
+	for _, i := range b.Appliance().Interfaces() {
 		c := &capture{}
 		c.all.begin(i.Name)
 		c.out.begin(i.Name)
@@ -252,7 +252,7 @@ func (b *box) play(dir string) error {
 }
 
 // split reads the prefixes of the case, nil if it has none.
-func (b *box) split(dir string) ([]appliance.SplitPrefix, error) {
+func (b *box) split(dir string) ([]replay.SplitPrefix, error) {
 	text, err := os.ReadFile(filepath.Join(dir, SplitFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -319,7 +319,7 @@ func (b *box) playSteps(steps []Step) error {
 // always the same.
 func (b *box) exec(line string) (string, error) {
 	var out bytes.Buffer
-	if err := b.Exec(&out, line); err != nil {
+	if err := b.Appliance().Exec(&out, line); err != nil {
 		return "", err
 	}
 	var kept strings.Builder
@@ -333,7 +333,7 @@ func (b *box) exec(line string) (string, error) {
 }
 
 // playSplit replays the packets of a list as one capture.
-func (b *box) playSplit(steps []Step, prefixes []appliance.SplitPrefix) error {
+func (b *box) playSplit(steps []Step, prefixes []replay.SplitPrefix) error {
 	var file bytes.Buffer
 	w := link.NewPCAPNG(&file)
 	w.AddInterface("any")
@@ -358,18 +358,18 @@ func (b *box) playSplit(steps []Step, prefixes []appliance.SplitPrefix) error {
 	if err != nil {
 		return err
 	}
-	return b.Run(appliance.ReplayCaptures{
-		Sources: []*appliance.ReplaySource{{Name: StepsFile, In: other, Reader: r}}, Split: prefixes, PickUp: true,
+	return b.Run(replay.Captures{
+		Sources: []*replay.Source{{Name: StepsFile, In: other, Reader: r}}, Split: prefixes, PickUp: true,
 	})
 }
 
 // playCaptures replays the captures of the case together.
-func (b *box) playCaptures(dir string, prefixes []appliance.SplitPrefix) error {
+func (b *box) playCaptures(dir string, prefixes []replay.SplitPrefix) error {
 	files, err := filepath.Glob(filepath.Join(dir, "in.*.pcap*"))
 	if err != nil || len(files) == 0 {
 		return fmt.Errorf("pcaps: %s has neither %s nor in.NAMEIF.pcapng", dir, StepsFile)
 	}
-	c := appliance.ReplayCaptures{Split: prefixes, PickUp: true}
+	c := replay.Captures{Split: prefixes, PickUp: true}
 	for _, file := range files {
 		name := strings.Split(filepath.Base(file), ".")[1]
 		i := b.Interface(name)
@@ -385,7 +385,7 @@ func (b *box) playCaptures(dir string, prefixes []appliance.SplitPrefix) error {
 		if err != nil {
 			return fmt.Errorf("pcaps: %s: %w", file, err)
 		}
-		c.Sources = append(c.Sources, &appliance.ReplaySource{Name: filepath.Base(file), In: i, Reader: r})
+		c.Sources = append(c.Sources, &replay.Source{Name: filepath.Base(file), In: i, Reader: r})
 	}
 	return b.Run(c)
 }
@@ -407,7 +407,7 @@ func (b *box) finish() (*Result, error) {
 		box: b, Show: b.shown.Bytes(), Captures: make(map[string][]byte),
 		Left: make(map[string][]byte), Messages: make(map[string][]Message),
 		Said:  make(map[string][]Message),
-		Drops: b.Drops(), Count: b.Count(),
+		Drops: b.Appliance().Drops(), Count: b.Count(),
 	}
 	errs = append(errs, b.Close())
 	for name, c := range b.captures {

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"patchbay/appliance"
+	"patchbay/appliance/replay"
 	"patchbay/stack"
 )
 
@@ -313,7 +313,7 @@ func (c *cast) hear(h *host, x *conn, from netip.AddrPort, msg []byte) {
 		return
 	}
 	if h.kind == overTCP {
-		c.note(h.name + " gets " + string(appliance.AppendChange([]byte(m.start), c.original(h, msg), msg)))
+		c.note(h.name + " gets " + string(replay.AppendChange([]byte(m.start), c.original(h, msg), msg)))
 	}
 	h.hearSIP(m, from, x)
 }

@@ -242,8 +242,8 @@ func (r *Result) Leaks(nameif string, found []Finding) []Finding {
 	for _, f := range found {
 		switch {
 		case f.Addr.IsUnspecified() || f.Addr.IsLoopback() || f.Addr.IsMulticast():
-		case r.box.Owns(i, f.Addr):
-		case r.box.Hides(i, f.Addr):
+		case r.box.Appliance().Owns(i, f.Addr):
+		case r.box.Appliance().Hides(i, f.Addr):
 			f.Where = "hidden by NAT, in " + f.Where
 			leaks = append(leaks, f)
 		case !r.IsSaid(f.Addr):

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/rand"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -341,6 +342,59 @@ func TestTCPAccessors(t *testing.T) {
 	u := parsed(t, AppendUDP(nil, flowOf(UDP, phone, 1, box, 2), nil))
 	if u.TCPSeq() != 0 || u.TCPFlags() != 0 {
 		t.Errorf("UDP packet has seq %d, flags %d", u.TCPSeq(), u.TCPFlags())
+	}
+}
+
+func TestFixChecksums(t *testing.T) {
+	want := AppendUDP(nil, flowOf(UDP, phone, 5000, box, 69), []byte("ask"))
+	b := slices.Clone(want)
+	b[10]++ // of the IP header
+	b[26]++ // of UDP
+	p := NewPacket(2048)
+	p.SetData(b)
+	p.FixChecksums()
+	if v := p.Parse(); v != Forward || !cmp.Equal(p.Data(), want) {
+		t.Errorf("%v, % x; want % x", v, p.Data(), want)
+	}
+	for name, b := range map[string][]byte{
+		"empty":                  {},
+		"short":                  want[:19],
+		"IPv6":                   append([]byte{0x60}, want[1:]...),
+		"header too short":       append([]byte{0x44}, want[1:]...),
+		"header beyond its data": append([]byte{0x4f}, want[1:]...),
+	} {
+		p.SetData(b)
+		if p.FixChecksums(); !cmp.Equal(p.Data(), b) {
+			t.Errorf("%s: changed to % x", name, p.Data())
+		}
+	}
+}
+
+func TestMSS(t *testing.T) {
+	whole := AppendTCP(nil, flowOf(TCP, phone, 5000, box, 2443), TCPHeader{Flags: FlagSYN, MSS: 1460}, nil)[20:]
+	edit := func(at int, v byte) []byte {
+		b := slices.Clone(whole)
+		b[at] = v
+		return b
+	}
+	tests := []struct {
+		name   string
+		header []byte
+		want   uint16 // 0: none
+	}{
+		{"whole", whole, 1460},
+		{"cut short", whole[:23], 0},
+		{"no options", edit(12, 5<<4), 0},
+		{"another option", edit(20, 3), 0},
+		{"another length", edit(21, 3), 0},
+		{"empty", nil, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got, ok := MSS(tt.header); got != tt.want || ok != (tt.want != 0) {
+				t.Errorf("MSS(% x) = %d, %v; want %d", tt.header, got, ok, tt.want)
+			}
+		})
 	}
 }
 

@@ -98,6 +98,23 @@ func (p *Packet) DecrementTTL() bool {
 	return true
 }
 
+// FixChecksums computes the checksum of the IP header, and has Parse compute that
+// of the rest: for a packet that was made by hand, or captured on a host whose
+// network card was yet to do it. (RFC 1071.)
+func (p *Packet) FixChecksums() {
+	p.ChecksumVouched = true
+	d := p.Data()
+	if len(d) < ipHeader || d[0]>>4 != 4 {
+		return
+	}
+	n := int(d[0]&0x0f) * 4
+	if n < ipHeader || n > len(d) {
+		return
+	}
+	binary.BigEndian.PutUint16(d[ipSum:], 0)
+	binary.BigEndian.PutUint16(d[ipSum:], checksum(d[:n], 0))
+}
+
 // TCP options. (RFC 9293, section 3.2.)
 const (
 	optEnd    = 0
@@ -105,6 +122,16 @@ const (
 	optMSS    = 2
 	optMSSLen = 4 // bytes: kind, length, 16-bit size
 )
+
+// MSS returns the maximum segment size, in bytes, that the header of a TCP SYN
+// offers, if that is its first option. header may be cut short.
+func MSS(header []byte) (uint16, bool) {
+	const end = tcpHeader + optMSSLen
+	if len(header) < end || header[tcpOff]>>4 < end/4 || header[tcpHeader] != optMSS || header[tcpHeader+1] != optMSSLen {
+		return 0, false
+	}
+	return binary.BigEndian.Uint16(header[tcpHeader+2:]), true
+}
 
 // ClampMSS brings the maximum segment size that a TCP SYN offers within least
 // and most bytes, and reports whether it had to. A SYN without that option, and

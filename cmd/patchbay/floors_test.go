@@ -13,7 +13,7 @@ import (
 // floors below its own.
 var floors = map[string]int{
 	"cmd/patchbay": 8, "pcaps": 8,
-	"appliance/console": 7, "appliance/lab": 7, "appliance/lab/rig": 7, "image": 7, "image/guest": 7,
+	"appliance/console": 7, "appliance/replay": 7, "appliance/lab": 7, "appliance/lab/rig": 7, "image": 7, "image/guest": 7,
 	"appliance": 6, "appliance/lab/topology": 6,
 	"appliance/phoneproxy": 5,
 	"inspect/sip":          4,

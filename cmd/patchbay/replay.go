@@ -12,9 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"patchbay/appliance"
 	"patchbay/appliance/cli"
 	"patchbay/appliance/pki"
+	"patchbay/appliance/replay"
 	"patchbay/stack"
 	"patchbay/stack/link"
 )
@@ -53,7 +53,7 @@ acknowledgements of the captures become those of what the box has sent. What the
 box would end otherwise (TLS, its TFTP server) is admitted and goes no further.`,
 		Example: `  patchbay replay --config box.cfg --in outside=call.pcap --split inside=10.0.0.0/8 --out result`,
 		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return replay(cmd, fl) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return replayCaptures(cmd, fl) },
 	}
 	f := c.Flags()
 	f.StringVar(&fl.config, "config", "", "ASA running configuration")
@@ -99,7 +99,7 @@ func (r *results) finish() error {
 	return errors.Join(errs...)
 }
 
-func replay(cmd *cobra.Command, fl replayFlags) (err error) {
+func replayCaptures(cmd *cobra.Command, fl replayFlags) (err error) {
 	r, err := load(cmd, fl.config, false)
 	if err != nil {
 		return err
@@ -125,7 +125,7 @@ func replay(cmd *cobra.Command, fl replayFlags) (err error) {
 		return err
 	}
 	captures := make(map[*stack.Interface]*link.PCAPNG)
-	opt := appliance.ReplayOptions{
+	opt := replay.Options{
 		Store: store, Seed: fl.seed, Log: slog.NewTextHandler(log, nil),
 		Seen: func(p *stack.Packet, dir link.Direction, v stack.Verdict) {
 			i, comment := p.In, ""
@@ -147,12 +147,12 @@ func replay(cmd *cobra.Command, fl replayFlags) (err error) {
 		}
 		opt.Text = text
 	}
-	box, err := appliance.NewReplay(r, opt)
+	box, err := replay.New(r, opt)
 	if err != nil {
 		return err
 	}
 	files.close = append(files.close, box.Close)
-	for _, i := range box.Interfaces() {
+	for _, i := range box.Appliance().Interfaces() {
 		f, err := files.create(i.Name + ".pcapng")
 		if err != nil {
 			return err
@@ -163,7 +163,7 @@ func replay(cmd *cobra.Command, fl replayFlags) (err error) {
 		files.close = append(files.close, w.Close)
 	}
 
-	sources := appliance.ReplayCaptures{FixChecksums: fl.fixChecksums, PickUp: fl.pickUp}
+	sources := replay.Captures{FixChecksums: fl.fixChecksums, PickUp: fl.pickUp}
 	if sources.Split, err = box.ParseSplit(fl.split); err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func replay(cmd *cobra.Command, fl replayFlags) (err error) {
 	}
 	for _, what := range fl.show {
 		var out bytes.Buffer
-		if err := box.Exec(&out, "show "+what); err != nil {
+		if err := box.Appliance().Exec(&out, "show "+what); err != nil {
 			return fmt.Errorf("--show %q: %w", what, err)
 		}
 		f, err := files.create(showFile(what))
@@ -223,7 +223,7 @@ func showFile(what string) string {
 }
 
 // openCapture opens the capture of "NAMEIF=CAPTURE".
-func openCapture(box *appliance.Replay, arg string) (*appliance.ReplaySource, *os.File, error) {
+func openCapture(box *replay.Box, arg string) (*replay.Source, *os.File, error) {
 	name, file, ok := strings.Cut(arg, "=")
 	if !ok || name == "" || file == "" {
 		return nil, nil, errors.New("want NAMEIF=CAPTURE, such as outside=call.pcap")
@@ -240,5 +240,5 @@ func openCapture(box *appliance.Replay, arg string) (*appliance.ReplaySource, *o
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("%s: %w", file, err), f.Close())
 	}
-	return &appliance.ReplaySource{Name: file, In: i, Reader: reader}, f, nil
+	return &replay.Source{Name: file, In: i, Reader: reader}, f, nil
 }

@@ -1,11 +1,69 @@
-package appliance
+package replay
 
 import (
 	"bytes"
 	"strconv"
 
 	"patchbay/inspect/skinny"
+	"patchbay/stack"
 )
+
+// appendArrival appends the line of the text dump about p, which arrived.
+//
+//	in  00:00:00.000000 inside udp 10.20.0.50:5000 > 192.0.2.5:53 len 5
+//	in  00:00:01.000000 outside udp 192.0.2.9:53 > 203.0.113.2:5001 len 5 drop no-service
+//	in  00:00:02.000000 inside udp 10.20.0.50:5060 > 192.0.2.5:5060 len 300 "OPTIONS sip:192.0.2.5 SIP/2.0"
+func appendArrival(dst []byte, p *stack.Packet, v stack.Verdict) []byte {
+	dst = stack.AppendText(append(dst, "in  "...), p)
+	if f := p.Flow(); f.Src.Port() != 0 {
+		dst = appendTitle(dst, p.Payload())
+	}
+	switch {
+	case v.Dropped():
+		dst = append(append(dst, " drop "...), v.String()...)
+	case v == stack.Consumed:
+		dst = append(dst, " consumed"...)
+	}
+	return dst
+}
+
+// appendDeparture appends the line about q, which left. It is below what it
+// came from, with its TTL, and with what was changed in its payload.
+//
+//	out 00:00:00.000000 inside>outside udp 203.0.113.2:5000 > 192.0.2.5:53 len 5 ttl 63
+//	out 00:00:02.000000 inside>outside udp 203.0.113.2:5060 > 192.0.2.5:5060 len 301 ttl 63
+//	   - Via: SIP/2.0/UDP 10.20.0.50;branch=z9hG4bK1
+//	   + Via: SIP/2.0/UDP 203.0.113.2;branch=z9hG4bK1
+func (b *Box) appendDeparture(dst []byte, q departure) []byte {
+	p := q.Packet
+	dst = stack.AppendText(append(dst, "out "...), p)
+	switch {
+	case q.served:
+		return append(dst, " for the box itself"...)
+	case p.Out.IsIdentity():
+		return append(dst, " for the box itself, not replayed"...)
+	}
+	const ipHeader = 20 // bytes, without options
+	if p.Len() >= ipHeader {
+		dst = strconv.AppendUint(append(dst, " ttl "...), uint64(p.TTL()), 10)
+	}
+	f, came := p.Flow(), b.arrived.Flow().Proto // 0 of a fragment
+	if came != 0 && f.Proto != came && !p.In.IsIdentity() || f.Proto != stack.UDP && f.Proto != stack.TCP || f.Src.Port() == 0 {
+		return dst // not a rewrite of what arrived; or a fragment
+	}
+	if p.TCPFlags()&stack.FlagSYN != 0 {
+		if mss, ok := stack.MSS(p.Transport()); ok {
+			dst = strconv.AppendUint(append(dst, " mss "...), uint64(mss), 10)
+		}
+	}
+	switch pay := p.Payload(); {
+	case p.In.IsIdentity():
+		dst = appendContent(dst, pay)
+	case string(pay) != string(b.arrived.Payload()):
+		dst = appendPayload(dst, b.arrived.Payload(), pay)
+	}
+	return dst
+}
 
 // maxDiffLines bounds the lines of a message that is shown by what changed in
 // it; the longest of a call have about 60.

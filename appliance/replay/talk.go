@@ -1,4 +1,4 @@
-package appliance
+package replay
 
 import (
 	"errors"
@@ -72,7 +72,7 @@ func (t *tcpTalk) expire(now time.Time) {
 		return
 	}
 	reassembly, idle, write := limit(l.Reassembly, inspect.DefaultReassembly), limit(l.Idle, inspect.DefaultIdle), limit(l.Write, inspect.DefaultWrite)
-	if !t.ends[nat.Server].opened && now.Sub(t.heard) >= dialTimeout {
+	if !t.ends[nat.Server].opened && now.Sub(t.heard) >= t.svc.answer {
 		t.end(now, errors.New("no answer"))
 		return
 	}

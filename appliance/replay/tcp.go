@@ -1,4 +1,4 @@
-package appliance
+package replay
 
 import (
 	"cmp"
@@ -21,6 +21,8 @@ const (
 	tcpWaiting = 256 << 10 // bytes that wait for an end to take them, as in host.Stack
 	defaultMSS = 536       // bytes, of a peer that names none (RFC 9293, section 3.7.1)
 
+	ipTCPHeader = 40 // bytes, without options
+
 	lastWait = time.Minute // for the FIN of a peer that we have sent ours
 )
 
@@ -31,6 +33,7 @@ type tcpService struct {
 	from, to netip.AddrPort // of the box's own connection to the server
 	in, out  *stack.Interface
 	limits   inspect.Limits
+	answer   time.Duration     // how long the server may take to answer
 	count    *inspect.Counters // or nil
 	log      *slog.Logger
 	begun    func(*tcpTalk) // or nil
@@ -38,7 +41,7 @@ type tcpService struct {
 	close    func()         // ends what the binder holds; called once
 }
 
-// A tcpHost is the box's own TCP in a Replay. It stands where host.Stack does,
+// A tcpHost is the box's own TCP in a Box. It stands where host.Stack does,
 // which keeps a time of its own: it has no goroutine, no timer, and answers
 // what it gets before take returns.
 //
@@ -179,7 +182,7 @@ func (h *tcpHost) begin(p *stack.Packet, old *half) bool {
 
 // segment returns the most that a segment to the sender of a SYN may hold.
 func (h *tcpHost) segment(p *stack.Packet) int {
-	mss, ok := maxSegment(p.Transport())
+	mss, ok := stack.MSS(p.Transport())
 	if !ok || mss == 0 {
 		mss = defaultMSS
 	}

@@ -1,4 +1,4 @@
-package appliance
+package replay
 
 import (
 	"bytes"
@@ -48,6 +48,9 @@ var (
 	tcpServerEnd = netip.MustParseAddrPort("192.0.2.9:2000")
 )
 
+// tcpAnswer is how long a server may take.
+const tcpAnswer = 20 * time.Second
+
 // A tcpBench is a tcpHost between two ends in a capture.
 type tcpBench struct {
 	*tcpHost
@@ -60,7 +63,7 @@ type tcpBench struct {
 }
 
 func newTCPBench(t testing.TB) *tcpBench {
-	b := &tcpBench{tcpHost: newTCPHost(), t: t, now: replayStart, iss: make(map[stack.Flow]uint32)}
+	b := &tcpBench{tcpHost: newTCPHost(), t: t, now: clockStart, iss: make(map[stack.Flow]uint32)}
 	b.mtu = 1500
 	b.rand = rand.NewChaCha8([32]byte{1})
 	b.serve = func(p *stack.Packet) *tcpService {
@@ -69,7 +72,7 @@ func newTCPBench(t testing.TB) *tcpBench {
 		}
 		return &tcpService{
 			engine: lines{&b.closed}, from: tcpMapped, to: tcpServerEnd, close: func() { b.gave++ },
-			log: slog.New(slog.DiscardHandler),
+			answer: tcpAnswer, log: slog.New(slog.DiscardHandler),
 		}
 	}
 	b.send = func(f stack.Flow, h stack.TCPHeader, payload []byte) {
@@ -273,7 +276,7 @@ server FA seq 1 ack 501`},
 		{"no answer of the server", func(b *tcpBench) {
 			b.from("client", fS, 100, "")
 			b.lines()
-			b.now = b.now.Add(dialTimeout)
+			b.now = b.now.Add(tcpAnswer)
 			b.expire(b.now)
 		}, `
 client RA seq 0 ack 101

@@ -1,13 +1,11 @@
-package appliance
+package replay
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
 
 	"patchbay/inspect/sip"
-	"patchbay/nat"
 	"patchbay/stack"
 )
 
@@ -18,17 +16,17 @@ type SplitPrefix struct {
 }
 
 // ParseSplit reads what "--split" takes, NAMEIF=PREFIX of an IPv4 prefix each.
-func (r *Replay) ParseSplit(words []string) ([]SplitPrefix, error) {
+func (b *Box) ParseSplit(words []string) ([]SplitPrefix, error) {
 	var all []SplitPrefix
 	for _, w := range words {
 		name, prefix, ok := strings.Cut(w, "=")
 		p, err := netip.ParsePrefix(prefix)
 		if !ok || err != nil || !p.Addr().Is4() {
-			return nil, fmt.Errorf("appliance: replay: split %q: want NAMEIF=PREFIX, such as inside=10.0.0.0/8", w)
+			return nil, fmt.Errorf("replay: split %q: want NAMEIF=PREFIX, such as inside=10.0.0.0/8", w)
 		}
-		i := r.Interface(name)
+		i := b.Interface(name)
 		if i == nil {
-			return nil, fmt.Errorf("appliance: replay: split %q: the configuration has no interface %q", w, name)
+			return nil, fmt.Errorf("replay: split %q: the configuration has no interface %q", w, name)
 		}
 		all = append(all, SplitPrefix{p.Masked(), i})
 	}
@@ -41,7 +39,7 @@ func (r *Replay) ParseSplit(words []string) ([]SplitPrefix, error) {
 // address. By watching what leaves, the splitter learns under which address
 // the other side would have known it, and puts that in the answers.
 type splitter struct {
-	r        *Replay
+	box      *Box
 	prefixes []SplitPrefix
 	frags    stack.Reassembler // addresses go into whole packets only
 
@@ -71,19 +69,19 @@ type endOn struct {
 }
 
 // newSplitter returns the splitter of those prefixes, nil if there are none.
-func newSplitter(r *Replay, c ReplayCaptures) *splitter {
+func newSplitter(b *Box, c Captures) *splitter {
 	if len(c.Split) == 0 {
 		return nil
 	}
 	s := &splitter{
-		r: r, prefixes: c.Split, pickUp: c.PickUp, whole: stack.NewPacket(stack.MaxPacket),
+		box: b, prefixes: c.Split, pickUp: c.PickUp, whole: stack.NewPacket(stack.MaxPacket),
 		flows: make(map[flowOn]stack.Flow), ends: make(map[endOn]netip.AddrPort),
 	}
 	s.words = dictionary{
 		side:  func(a netip.Addr) *stack.Interface { return s.side(a, s.other) },
-		rules: func() *nat.Rules { return r.box.plan().rules }, told: make(map[endOn]netip.AddrPort), ends: s.ends,
+		rules: b.app.Rules, told: make(map[endOn]netip.AddrPort), ends: s.ends,
 	}
-	r.tcp.wrap = s.words.translate
+	b.tcp.wrap = s.words.translate
 	return s
 }
 
@@ -124,14 +122,14 @@ func (s *splitter) handle(p *stack.Packet) {
 		if src := p.Flow().Src.Addr(); src.IsValid() {
 			p.In = s.side(src, other)
 		}
-		s.r.Handle(p)
+		s.box.Handle(p)
 		return
 	}
 	f := p.Flow()
 	p.In = s.side(f.Src.Addr(), other)
 	to := s.side(f.Dst.Addr(), other)
 	if p.In == to && !f.Dst.Addr().IsMulticast() {
-		s.r.count.Local++
+		s.box.count.Local++
 		return
 	}
 	if s.pickUp && f.Proto == stack.TCP && p.TCPFlags()&(stack.FlagSYN|stack.FlagRST) == 0 {
@@ -147,11 +145,11 @@ func (s *splitter) carry(p *stack.Packet, f stack.Flow, to *stack.Interface) {
 	s.address(p, f, to)
 	speak := s.speak(p, to)
 	isError := p.IsICMPError()
-	s.r.Handle(p)
+	s.box.Handle(p)
 	if isError {
 		return
 	}
-	for _, d := range s.r.left {
+	for _, d := range s.box.left {
 		q := d.Packet
 		if q.Out == in || q.Out.IsIdentity() {
 			continue
@@ -210,7 +208,7 @@ func (s *splitter) begin(p *stack.Packet, f stack.Flow, to *stack.Interface) {
 	}
 	window := max(p.TCPWindow(), pickUpWindow)
 	if s.begun == nil {
-		s.begun = stack.NewPacket(replayMTU)
+		s.begun = stack.NewPacket(defaultMTU)
 	}
 	segment := func(e, other end, h stack.TCPHeader) {
 		q := s.begun
@@ -219,7 +217,7 @@ func (s *splitter) begin(p *stack.Packet, f stack.Flow, to *stack.Interface) {
 		q.SetData(stack.AppendTCP(nil, e.flow, h, nil))
 		q.Parse()
 		q.Time, q.In = p.Time, e.in
-		s.r.count.PickedUp++
+		s.box.count.PickedUp++
 		s.carry(q, e.flow, other.in)
 	}
 	segment(client, server, stack.TCPHeader{Seq: client.seq, Flags: stack.FlagSYN})
@@ -251,9 +249,9 @@ func (s *splitter) address(p *stack.Packet, f stack.Flow, to *stack.Interface) {
 	as, ok := s.flows[flowOn{p.In, f}]
 	if !ok {
 		as = f
-		if dst, ok := s.hole(p.In, f); ok {
+		if dst, ok := s.box.app.Pinhole(p.In, f); ok {
 			as.Dst = dst
-		} else if m, ok := s.r.box.plan().rules.MappedOf(f.Dst, to, p.In, f.Proto); ok && m != f.Dst {
+		} else if m, ok := s.box.app.Rules().MappedOf(f.Dst, to, p.In, f.Proto); ok && m != f.Dst {
 			as.Dst = m
 		} else if m, ok := s.ends[endOn{p.In, f.Proto, f.Dst}]; ok {
 			as.Dst = m
@@ -280,38 +278,4 @@ func (s *splitter) addressError(p *stack.Packet) {
 	outer := p.Flow()
 	outer.Dst = netip.AddrPortFrom(sent.Src.Addr(), 0)
 	p.SetFlow(outer)
-}
-
-// hole returns where a packet of f from in must go for a pinhole to take it
-// to the destination it has in the capture: the narrowest, then the lowest.
-func (s *splitter) hole(in *stack.Interface, f stack.Flow) (netip.AddrPort, bool) {
-	var best *nat.Hole
-	rank := func(h *nat.Hole) int {
-		n := 0
-		if h.Match.Src.Addr().IsValid() {
-			n += 2
-		}
-		if h.Match.Src.Port() != 0 {
-			n++
-		}
-		return n
-	}
-	s.r.box.table.Holes(func(h *nat.Hole) bool {
-		src, dst := h.Match.Src, h.To.Dst
-		if h.Out.IsIdentity() { // to be ended by the box
-			dst, _, _ = s.r.box.data.nat.Contact(in, f.Proto, h.Match.Dst)
-		}
-		if h.Standing || h.Match.Proto != f.Proto || dst != f.Dst || h.In != nil && h.In != in ||
-			src.Addr().IsValid() && src.Addr() != f.Src.Addr() || src.Port() != 0 && src.Port() != f.Src.Port() {
-			return true
-		}
-		if best == nil || cmp.Or(-cmp.Compare(rank(h), rank(best)), h.Match.Dst.Compare(best.Match.Dst)) < 0 {
-			best = h
-		}
-		return true
-	})
-	if best == nil {
-		return netip.AddrPort{}, false
-	}
-	return best.Match.Dst, true
 }

@@ -1,7 +1,6 @@
-package appliance
+package replay
 
 import (
-	"encoding/binary"
 	"fmt"
 	"io"
 
@@ -9,8 +8,8 @@ import (
 	"patchbay/stack/link"
 )
 
-// A ReplaySource is a capture and the interface its packets arrive on.
-type ReplaySource struct {
+// A Source is a capture and the interface its packets arrive on.
+type Source struct {
 	Name   string // of the file, for errors
 	In     *stack.Interface
 	Reader *link.Reader
@@ -19,9 +18,9 @@ type ReplaySource struct {
 	more bool
 }
 
-// ReplayCaptures are captures to be replayed together.
-type ReplayCaptures struct {
-	Sources []*ReplaySource
+// Captures are captures to be replayed together.
+type Captures struct {
+	Sources []*Source
 
 	// Split, if there is one, finds the interface that each packet arrives
 	// on by its source address; Sources say it for those of no prefix.
@@ -42,16 +41,16 @@ type ReplayCaptures struct {
 
 // Run replays captures, interleaved by time; of two packets at the same time
 // that of the first source goes first.
-func (r *Replay) Run(c ReplayCaptures) error {
-	s := newSplitter(r, c)
+func (b *Box) Run(c Captures) error {
+	s := newSplitter(b, c)
 	for _, src := range c.Sources {
 		src.head = stack.NewPacket(stack.MaxPacket)
-		if err := r.read(src); err != nil {
+		if err := b.read(src); err != nil {
 			return err
 		}
 	}
 	for {
-		var next *ReplaySource
+		var next *Source
 		for _, src := range c.Sources {
 			if src.more && (next == nil || src.head.Time.Before(next.head.Time)) {
 				next = src
@@ -63,62 +62,39 @@ func (r *Replay) Run(c ReplayCaptures) error {
 		p := next.head
 		p.In = next.In
 		if c.FixChecksums {
-			fixChecksums(p)
+			p.FixChecksums()
 		}
 		if c.Edit != nil {
 			c.Edit(p)
 			if c.FixChecksums {
-				fixChecksums(p)
+				p.FixChecksums()
 			}
 		}
 		if s == nil {
-			r.Handle(p)
+			b.Handle(p)
 		} else {
 			s.handle(p)
 		}
-		if err := r.read(next); err != nil {
+		if err := b.read(next); err != nil {
 			return err
 		}
 	}
 }
 
 // read reads the next packet of src.
-func (r *Replay) read(src *ReplaySource) error {
+func (b *Box) read(src *Source) error {
 	info, err := src.Reader.Next(src.head)
 	src.more = err == nil
 	if err == nil && info.Truncated {
-		r.count.Truncated++
+		b.count.Truncated++
 	}
 	if err == io.EOF {
 		_, skipped := src.Reader.Frames()
-		r.count.NotIP += skipped
+		b.count.NotIP += skipped
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("appliance: replay: %s: %w", src.Name, err)
+		return fmt.Errorf("replay: %s: %w", src.Name, err)
 	}
 	return nil
-}
-
-// fixChecksums computes the checksum of the IP header, and has Parse compute
-// that of the rest. (RFC 1071.)
-func fixChecksums(p *stack.Packet) {
-	p.ChecksumVouched = true
-	d := p.Data()
-	if len(d) < ipHeader || d[0]>>4 != 4 {
-		return
-	}
-	n := int(d[0]&0x0f) * 4
-	if n < ipHeader || n > len(d) {
-		return
-	}
-	d[10], d[11] = 0, 0
-	var sum uint32
-	for i := 0; i < n; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(d[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	binary.BigEndian.PutUint16(d[10:], ^uint16(sum))
 }
