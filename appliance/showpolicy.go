@@ -335,7 +335,7 @@ type shownCall struct {
 }
 
 type shownCalls struct {
-	Calls cli.List[shownCall] `json:"calls"` // by their Call-ID
+	Calls cli.List[shownCall] `json:"calls"` // by their Call-ID, then the last heard of first
 }
 
 func showSIP(x *execution, _ cli.Args) (s shownCalls, _ error) {
@@ -351,11 +351,20 @@ func showSIP(x *execution, _ cli.Args) (s shownCalls, _ error) {
 			all = append(all, t.stream.Calls(now)...)
 		}
 	})
-	for _, c := range all {
-		s.Calls = append(s.Calls, shownCall{c.ID, c.State(), cli.Seconds(c.Idle)})
-	}
-	slices.SortStableFunc(s.Calls, func(a, b shownCall) int { return strings.Compare(a.ID, b.ID) })
+	s.Calls = shownCallsOf(all)
 	return s, nil
+}
+
+// shownCallsOf puts calls in order. They come in none, and a Call-ID is not of one call
+// alone: two phones, or both legs of a call, may have the same.
+func shownCallsOf(all []inspect.Call) (list cli.List[shownCall]) {
+	for _, c := range all {
+		list = append(list, shownCall{c.ID, c.State(), cli.Seconds(c.Idle)})
+	}
+	slices.SortFunc(list, func(a, b shownCall) int {
+		return cmp.Or(strings.Compare(a.ID, b.ID), cmp.Compare(a.Idle, b.Idle), strings.Compare(a.State, b.State))
+	})
+	return list
 }
 
 // Text is in the layout of reference/asa-cli-show-debug.md, section 2.6.

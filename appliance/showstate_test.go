@@ -1,10 +1,12 @@
 package appliance
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"patchbay/inspect"
 	"patchbay/stack"
 )
 
@@ -101,5 +103,26 @@ func TestTraffic(t *testing.T) {
 	}
 	if got := b.shows(t, "show interface inside"); !strings.Contains(got, "      5 minute drop rate, 0 pkts/sec\n") {
 		t.Errorf("show interface:\n%s", got)
+	}
+}
+
+// Calls come in the order of maps, and are shown in one that the same calls always have.
+func TestShowSIPOrder(t *testing.T) {
+	calls := []inspect.Call{
+		{ID: "b", Active: true, Idle: time.Second},
+		{ID: "a", Idle: 2 * time.Second},
+		{ID: "a", Active: true, Idle: 2 * time.Second},
+		{ID: "a", Active: true, Idle: time.Second},
+	}
+	want := shownCallsOf(calls)
+	if first := want[0]; first.ID != "a" || first.Idle.Duration() != time.Second {
+		t.Errorf("first is %+v, want the last heard of with the lowest Call-ID", first)
+	}
+	for n := range calls {
+		turned := append(slices.Clone(calls[n:]), calls[:n]...)
+		slices.Reverse(turned)
+		if got := shownCallsOf(turned); !slices.Equal(got, want) {
+			t.Errorf("%v are shown as %v, in another order as %v", turned, got, want)
+		}
 	}
 }
