@@ -1,12 +1,8 @@
 package appliance
 
 import (
-	"bufio"
-	"context"
-	"io"
 	"slices"
 
-	"patchbay/appliance/cli"
 	"patchbay/appliance/media"
 	"patchbay/appliance/phoneproxy"
 	"patchbay/nat"
@@ -73,15 +69,3 @@ func (a *Appliance) ConnIDs(proto stack.Proto) (ids []uint64) {
 // Table returns the connections of the box, PAT what its rules have given away.
 func (r *Replay) Table() *nat.Table { return r.box.table }
 func (r *Replay) PAT() *nat.PAT     { return r.box.data.pat }
-
-// Shown returns what a show command finds out.
-func (a *Appliance) Shown(line string) (cli.Shown, error) {
-	pl := a.plan()
-	x := &execution{Appliance: a, ctx: context.Background(), Writer: bufio.NewWriter(io.Discard), plan: pl, running: pl.running}
-	m, bad := execGrammar.Match(line, x.checkWord)
-	if bad != nil {
-		return nil, bad
-	}
-	err := m.Rule.Do(x, m.Args)
-	return x.shown, err
-}
