@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"bufio"
-	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -47,7 +46,7 @@ type shownUptime struct {
 }
 
 func showUptime(x *execution, _ cli.Args) (shownUptime, error) {
-	return shownUptime{cmp.Or(x.running.Hostname, "patchbay"), cli.Seconds(x.opt.Now().Sub(x.started))}, nil
+	return shownUptime{x.running.Name(), cli.Seconds(x.opt.Now().Sub(x.started))}, nil
 }
 
 func (s shownUptime) Text(w *bufio.Writer) {

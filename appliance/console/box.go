@@ -107,14 +107,6 @@ func (b *Box) running() *config.Running {
 
 func (b *Box) login() *config.Login { return &b.running().Login }
 
-// hostname is what prompts begin with. The ASA's own default is ciscoasa.
-func (b *Box) hostname() string {
-	if name := b.running().Hostname; name != "" {
-		return name
-	}
-	return "patchbay"
-}
-
 // Enter obeys one line of configuration typed at a place: at once, or not at
 // all and the findings say why. See config.Text.Enter.
 func (b *Box) Enter(at config.Place, line string) config.Entered {

@@ -191,11 +191,11 @@ func (s *Session) prompt() string {
 		if mode == "" {
 			return "" // of a certificate's lines
 		}
-		return s.box.hostname() + mode + "# "
+		return s.box.running().Name() + mode + "# "
 	case s.level > userPrivilege:
-		return s.box.hostname() + "# "
+		return s.box.running().Name() + "# "
 	}
-	return s.box.hostname() + "> "
+	return s.box.running().Name() + "> "
 }
 
 // do does one line. It reports whether it was obeyed.
