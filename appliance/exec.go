@@ -214,7 +214,7 @@ func (x *execution) checkWord(kind, word string) (err error) {
 	case "pattern":
 		_, err = pingPattern(word)
 	case "fileurl":
-		_, _, err = fileURL(word)
+		_, err = fileURL(word)
 	case "mask":
 		_, err = config.ParseMask(word)
 	case "port":

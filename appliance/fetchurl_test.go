@@ -13,10 +13,11 @@ func TestFileURL(t *testing.T) {
 		{"tftp://10.20.0.11/patchbay.bin", 69}, {"http://10.20.0.11:8080/a/b.bin", 8080}, {"http://cucm.example.com/a", 80},
 		{"tftp://10.20.0.11/", 0}, {"tftp://10.20.0.11", 0}, {"tftp:///x", 0}, {"https://10.20.0.11/a", 0}, {"ftp://10.20.0.11/a", 0}, {"tftp:a", 0},
 		{"running-config", 0}, {"http://user:secret@10.20.0.11/a", 0}, {"disk0:/a.bin", 0}, {"http://10.20.0.11:0/a", 0}, {"http://10.20.0.11:65536/a", 0},
-		{"tftp://10.20.0.11/" + strings.Repeat("x", maxURL), 0},
+		{"tftp://10.20.0.11/a%00octet", 0}, {"tftp://10.20.0.11/a?b", 0}, {"tftp://10.20.0.11/a#b", 0}, {"tftp://10.20.0.11/;int=inside", 0},
+		{"tftp://10.20.0.11/a.cfg;int=inside", 69}, {"tftp://10.20.0.11/" + strings.Repeat("x", maxURL), 0},
 	} {
-		if _, port, err := fileURL(tt.word); (err == nil) != (tt.port > 0) || port != tt.port {
-			t.Errorf("fileURL(%.60q): port %d, %v; want %d", tt.word, port, err, tt.port)
+		if f, err := fileURL(tt.word); (err == nil) != (tt.port > 0) || err == nil && f.port != tt.port {
+			t.Errorf("fileURL(%.60q): port %d, %v; want %d", tt.word, f.port, err, tt.port)
 		}
 	}
 }

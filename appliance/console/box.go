@@ -261,8 +261,13 @@ func (b *Box) Save() (n int, sum string, err error) {
 	b.changing.Lock()
 	defer b.changing.Unlock()
 	text := []byte(b.Text().String())
+	return len(text), cryptochecksum(text), b.opt.Startup.Write(text)
+}
+
+// cryptochecksum is what an ASA shows of a configuration that it writes.
+func cryptochecksum(text []byte) string {
 	x := md5.Sum(text)
-	return len(text), fmt.Sprintf("%x %x %x %x", x[0:4], x[4:8], x[8:12], x[12:16]), b.opt.Startup.Write(text)
+	return fmt.Sprintf("%x %x %x %x", x[0:4], x[4:8], x[8:12], x[12:16])
 }
 
 // Saved returns the configuration on flash. It is fs.ErrNotExist that there is
