@@ -86,6 +86,9 @@ func NewBox(opt Options) (*Box, error) {
 			opt.Log.Warn("the hash of a user's password is an old one, which is soon guessed: set it again", "user", u.Name)
 		}
 	}
+	for _, p := range unknownPrivileges(b.running()) {
+		opt.Log.Warn(unknownText(p), "line", b.running().Lines[p.Line-1].Text)
+	}
 	if err := b.certify(""); err != nil { // what was imported while the box did not run
 		opt.Log.Warn("the certificates on flash are not in the configuration", "reason", err)
 	}
@@ -130,6 +133,12 @@ func (b *Box) Enter(at config.Place, line string) config.Entered {
 		return e
 	}
 	e.Text = text
+	before, _ := old.Running()
+	for _, p := range unknownPrivileges(b.running()) {
+		if !slices.ContainsFunc(before.Login.Privileges, func(o config.Privilege) bool { o.Line = p.Line; return o == p }) {
+			e.Findings = append(e.Findings, config.Finding{Line: 1, Severity: config.Warning, Text: config.Clean(line), Msg: unknownText(p)})
+		}
+	}
 	return e
 }
 

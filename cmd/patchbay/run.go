@@ -270,7 +270,10 @@ func tell(cmd *cobra.Command, file string, findings []config.Finding) error {
 // is left when all that is refused is left out.
 func check(file string, r io.Reader, lenient bool) (*config.Running, []config.Finding) {
 	if !lenient {
-		return config.Check(file, r)
+		running, findings := config.Check(file, r)
+		findings = append(findings, console.CheckPrivileges(running)...)
+		slices.SortStableFunc(findings, func(a, b config.Finding) int { return a.Line - b.Line })
+		return running, findings
 	}
 	text, findings := config.Load(file, r, true)
 	running, _ := text.Running()
