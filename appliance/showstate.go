@@ -87,7 +87,7 @@ type namedInterfaces struct {
 func showNameif(x *execution, args cli.Args) (s namedInterfaces, _ error) {
 	for k := range x.running.Interfaces {
 		c := &x.running.Interfaces[k]
-		if c.Name != "" && (!args.Has("if") || c.Name == args.Get("if")) {
+		if c.Name != "" && means(args, c.Name) {
 			s.Interfaces = append(s.Interfaces, namedInterface{c.Hardware, c.Name, c.Level})
 		}
 	}
@@ -117,7 +117,7 @@ type addressedInterfaces struct {
 func showIPAddress(x *execution, args cli.Args) (s addressedInterfaces, _ error) {
 	for k := range x.running.Interfaces {
 		c := &x.running.Interfaces[k]
-		if c.Name != "" && c.Addr.IsValid() && (!args.Has("if") || c.Name == args.Get("if")) {
+		if c.Name != "" && c.Addr.IsValid() && means(args, c.Name) {
 			s.Interfaces = append(s.Interfaces, addressedInterface{c.Hardware, c.Name, c.Addr.Addr(), c.Addr.Bits()})
 		}
 	}

@@ -108,9 +108,7 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 	f.StringVar(&fl.machine, "machine", "", "a FIFO from which lines are logged: the box has a machine to itself, links may come later and \"reload\" ends the program")
 	f.BoolVar(&fl.lenient, "lenient", false, "leave out the lines that would be refused, and what depends on them")
 	f.StringVar(&fl.level, "log-level", "", "debug, info, warn or error: all that is logged goes to standard error; default: what \"logging console\" says, and errors")
-	if err := c.MarkFlagRequired("flash"); err != nil {
-		panic(err) // a flag of that name is defined above
-	}
+	require(c, "flash")
 	return c
 }
 
