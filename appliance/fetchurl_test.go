@@ -21,3 +21,19 @@ func TestFileURL(t *testing.T) {
 		}
 	}
 }
+
+// FuzzFileURL reads anything as a URL: what is one can be asked for by TFTP and HTTP.
+func FuzzFileURL(f *testing.F) {
+	for _, s := range []string{"tftp://10.20.0.11/a/b.cfg;int=inside", "http://ucm.example.com:8080/a?b#c", "tftp://[::1]/a", "tftp://h:69/%00", "tftp:a", "tftp://h//;int=", "TFTP://h/%2f"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, word string) {
+		u, err := fileURL(word)
+		if err != nil {
+			return
+		}
+		if u.port == 0 || u.url.Hostname() == "" || strings.Trim(u.name, "/") == "" || strings.ContainsAny(u.name, "\x00\r\n") || u.url.User != nil {
+			t.Errorf("fileURL(%q) = %+v of %v", word, u, u.url)
+		}
+	})
+}

@@ -233,3 +233,25 @@ func TestSend(t *testing.T) {
 		}
 	}
 }
+
+// FuzzSendURL reads anything as where a file goes. HOST:FILE is that file of that host.
+func FuzzSendURL(f *testing.F) {
+	for _, s := range []string{"tftp:", "tftp://", "tftp://10.20.0.60", "tftp://h/dir/", "tftp:///a", "10.20.0.60:/a b%2f", "h:c:\\a?b#c;int=inside", ":", "capture:/a", "CAPTURE:a"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, word string) {
+		tftpURL(word)
+		if name, err := captureName(word); err == nil && name == "" {
+			t.Errorf("captureName(%q) is empty", word)
+		}
+		to, err := netURL(word)
+		if err != nil {
+			return
+		}
+		u, err := tftpURL(to)
+		host, file, _ := strings.Cut(word, ":")
+		if err == nil && (u.Hostname() != host && u.Host != host || u.Path != "/"+strings.TrimPrefix(file, "/") || u.RawQuery != "" || u.Fragment != "") {
+			t.Errorf("netURL(%q) = %q: host %q, file %q", word, to, u.Host, u.Path)
+		}
+	})
+}
