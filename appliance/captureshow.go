@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"strconv"
@@ -330,6 +331,16 @@ func copyCapture(x *execution, args cli.Args) error {
 	}
 	x.printf("!\n%d packets copied\n", n)
 	return nil
+}
+
+// WriteCapture writes the packets of a capture as a pcap file, and returns how many
+// there are. That there is no such capture is a *Refusal.
+func (a *Appliance) WriteCapture(w io.Writer, name string) (packets int, err error) {
+	c := a.capture(name)
+	if c == nil {
+		return 0, noCapture(name)
+	}
+	return c.ring.WritePCAP(w)
 }
 
 // flashName returns the name of a file that "disk0:/NAME" means. It is a plain

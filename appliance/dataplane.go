@@ -220,12 +220,10 @@ func (d *Dataplane) through(p *stack.Packet, x *decision) (*nat.Conn, nat.End, s
 		x.inspect.watch(&o)
 	case x.flow.Proto == stack.ICMP && p.In != d.identity:
 		o.Handler = d.pings.begin()
+	case x.transfer:
+		o.Handler = &transfers{data: d}
 	}
-	c, from, v := d.table.Open(p, o)
-	if v == stack.Forward && x.transfer {
-		d.expectTransfer(p, x.out, o.Server, x.flow)
-	}
-	return c, from, v
+	return d.table.Open(p, o)
 }
 
 // end opens a connection to the box itself, which stands in for the server at

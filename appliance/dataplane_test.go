@@ -218,17 +218,25 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
-// The box fetches by TFTP: the server answers from a port of its own.
+// The box fetches and sends by TFTP: the server answers each request from a port of
+// its own, also the second one of a client that it has refused for its options.
 func TestFetchPinhole(t *testing.T) {
 	q := newPlane(t, nil)
-	ask := flow(stack.UDP, boxIn+":41000", ucmReal+":69")
-	if v, _ := q.admit("identity", packet(ask)); v != stack.Forward {
-		t.Fatal(v)
+	for _, tt := range []struct{ request, from string }{
+		{"\x00\x01f\x00octet\x00blksize\x001428\x00", "52000"}, {"\x00\x01f\x00octet\x00", "52001"}, {"\x00\x02f\x00octet\x00", "52002"},
+	} {
+		ask := flow(stack.UDP, boxIn+":41000", ucmReal+":69")
+		if v, _ := q.admit("identity", stack.AppendUDP(nil, ask, []byte(tt.request))); v != stack.Forward {
+			t.Fatal(v)
+		}
+		data := flow(stack.UDP, ucmReal+":"+tt.from, boxIn+":41000")
+		v, p := q.admit("inside", packet(data))
+		if v != stack.Forward || p.Out != q.d.identity || p.Flow() != data {
+			t.Errorf("answer from port %s: %v by %v as %v", tt.from, v, p.Out, p.Flow())
+		}
 	}
-	data := flow(stack.UDP, ucmReal+":52000", boxIn+":41000")
-	v, p := q.admit("inside", packet(data))
-	if v != stack.Forward || p.Out != q.d.identity || p.Flow() != data {
-		t.Errorf("DATA: %v by %v as %v", v, p.Out, p.Flow())
+	if v, _ := q.admit("inside", packet(flow(stack.UDP, ucmReal+":52003", boxIn+":41000"))); !v.Dropped() {
+		t.Errorf("a fourth answer to three requests: %v", v)
 	}
 	if v, _ := q.admit("inside", packet(flow(stack.UDP, someHost+":52000", boxIn+":41000"))); !v.Dropped() {
 		t.Errorf("DATA from another host: %v", v)

@@ -111,30 +111,57 @@ func (a *Appliance) ExecContext(ctx context.Context, w io.Writer, line string, p
 // certificate of a CA is not trusted, nor an identity made, before that is yes.
 // (reference/asa-cli.md, section 7.)
 func (a *Appliance) ExecAsking(ctx context.Context, w io.Writer, line string, pasted []byte, ask AskFunc) error {
-	line, asJSON := cli.CutJSON(line)
-	if len(line) > maxExecLine {
-		return &Refusal{Text: fmt.Sprintf("%% Command of %d bytes is too long: %d at most", len(line), maxExecLine)}
+	if line, asJSON := cli.CutJSON(line); asJSON {
+		found, err := a.Shown(ctx, line)
+		if err != nil {
+			return err
+		}
+		return cli.Show(w, found, true)
 	}
-	if i := strings.IndexFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }); i >= 0 {
-		return &Refusal{Text: fmt.Sprintf("%% Command has the control character %q", line[i])}
-	}
-	pl := a.plan()
-	x := &execution{Appliance: a, ctx: ctx, Writer: bufio.NewWriter(w), plan: pl, running: pl.running, pasted: pasted, ask: ask}
-	m, err := execGrammar.Match(line, x.checkWord)
+	x, m, err := a.match(ctx, w, line)
 	if err != nil {
-		return &Refusal{Line: hideSecrets(line), Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
+		return err
 	}
-	if asJSON {
-		x.Writer = bufio.NewWriter(io.Discard)
-	}
+	x.pasted, x.ask = pasted, ask
 	failed := m.Rule.Do(x, m.Args)
-	switch {
-	case failed == nil && x.shown != nil:
-		return cli.Show(w, x.shown, asJSON)
-	case failed == nil && asJSON:
-		return refuse("%% This command cannot be shown as JSON")
+	if failed == nil && x.shown != nil {
+		return cli.Show(w, x.shown, false)
 	}
 	return cmp.Or(failed, x.Flush())
+}
+
+// Shown returns what a show command finds out, for a caller who writes it himself:
+// its text and its JSON are then of one moment. A command that does anything else
+// is refused and not done. Otherwise it is as ExecContext.
+func (a *Appliance) Shown(ctx context.Context, line string) (cli.Shown, error) {
+	x, m, err := a.match(ctx, io.Discard, line)
+	if err != nil {
+		return nil, err
+	}
+	if cli.Shows(line) {
+		err = m.Rule.Do(x, m.Args)
+	}
+	if err == nil && x.shown == nil {
+		err = refuse("%% This command cannot be shown as JSON")
+	}
+	return x.shown, err
+}
+
+// match finds the command that a line is, to be done as the box is now.
+func (a *Appliance) match(ctx context.Context, w io.Writer, line string) (*execution, *cli.Match[execFunc], error) {
+	if len(line) > maxExecLine {
+		return nil, nil, &Refusal{Text: fmt.Sprintf("%% Command of %d bytes is too long: %d at most", len(line), maxExecLine)}
+	}
+	if i := strings.IndexFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }); i >= 0 {
+		return nil, nil, &Refusal{Text: fmt.Sprintf("%% Command has the control character %q", line[i])}
+	}
+	pl := a.plan()
+	x := &execution{Appliance: a, ctx: ctx, Writer: bufio.NewWriter(w), plan: pl, running: pl.running}
+	m, err := execGrammar.Match(line, x.checkWord)
+	if err != nil {
+		return nil, nil, &Refusal{Line: hideSecrets(line), Col: err.Token.Col, Text: err.Error(), Why: err.Reason}
+	}
+	return x, m, nil
 }
 
 // ExecSyntax returns the syntax of the commands that Exec does, and their help.
@@ -187,7 +214,7 @@ func (x *execution) checkWord(kind, word string) (err error) {
 	case "pattern":
 		_, err = pingPattern(word)
 	case "fileurl":
-		_, _, err = fileURL(word)
+		_, err = fileURL(word)
 	case "mask":
 		_, err = config.ParseMask(word)
 	case "port":

@@ -1,12 +1,8 @@
 package appliance
 
 import (
-	"bufio"
-	"context"
-	"io"
 	"slices"
 
-	"patchbay/appliance/cli"
 	"patchbay/appliance/media"
 	"patchbay/appliance/phoneproxy"
 	"patchbay/nat"
@@ -67,15 +63,3 @@ func (a *Appliance) ConnIDs(proto stack.Proto) (ids []uint64) {
 // Table returns the connections of the box, PAT what its rules have given away.
 func (a *Appliance) Table() *nat.Table { return a.table }
 func (a *Appliance) PAT() *nat.PAT     { return a.data.pat }
-
-// Shown returns what a show command finds out.
-func (a *Appliance) Shown(line string) (cli.Shown, error) {
-	pl := a.plan()
-	x := &execution{Appliance: a, ctx: context.Background(), Writer: bufio.NewWriter(io.Discard), plan: pl, running: pl.running}
-	m, bad := execGrammar.Match(line, x.checkWord)
-	if bad != nil {
-		return nil, bad
-	}
-	err := m.Rule.Do(x, m.Args)
-	return x.shown, err
-}

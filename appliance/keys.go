@@ -63,18 +63,9 @@ func enrollRequest(r *config.Running, tp *config.Trustpoint, now time.Time) pki.
 		}
 	}
 	if tp.SerialNumber {
-		req.Serial = deviceSerial(r)
+		req.Serial = r.Name() // an ASA has a number on its label; the name of a box is as unique to its owner
 	}
 	return req
-}
-
-// deviceSerial stands for the number that is on an ASA's label: the box has none
-// of its own, and the name of one is as unique to its owner.
-func deviceSerial(r *config.Running) string {
-	if r.Hostname != "" {
-		return r.Hostname
-	}
-	return "patchbay"
 }
 
 // recordCertificate returns what a record shows of its trustpoint: the box's

@@ -87,7 +87,7 @@ func TestShowJSON(t *testing.T) {
 			refused := b.app.Exec(&text, line)
 			err := b.app.Exec(&doc, line+" | json")
 			if k == 0 {
-				if found, err := b.app.Shown(line); err == nil {
+				if found, err := b.app.Shown(b.ctx, line); err == nil {
 					fields.add(r.Syntax, reflect.TypeOf(found))
 				}
 			}
@@ -281,4 +281,25 @@ func kindWord(t reflect.Type) string {
 		return ""
 	}
 	return "number"
+}
+
+// TestShown finds what commands show, and does none that does more than show.
+func TestShown(t *testing.T) {
+	b := start(t, setup{})
+	found, err := b.app.Shown(b.ctx, "show version")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	if err := cli.Show(&text, found, false); err != nil || text.String() != b.exec("show version") {
+		t.Errorf("%q, %v; want what Exec shows", &text, err)
+	}
+	for _, line := range []string{"capture a interface outside", "no debug sip", "show nothing", "show version | json"} {
+		if found, err := b.app.Shown(b.ctx, line); found != nil || err == nil {
+			t.Errorf("Shown(%q) = %v, %v; want a refusal", line, found, err)
+		}
+	}
+	if out := b.exec("show capture"); out != "" {
+		t.Errorf("a capture is begun: %s", out)
+	}
 }

@@ -68,10 +68,13 @@ type shownInterfaces struct {
 	Interfaces cli.List[shownInterface] `json:"interfaces"`
 }
 
+// means reports whether a command is about an interface: about all, if it names none.
+func means(args cli.Args, nameif string) bool { return !args.Has("if") || args.Get("if") == nameif }
+
 // showInterface finds the interfaces of the configuration.
 func showInterface(x *execution, args cli.Args) (s shownInterfaces, _ error) {
 	for _, c := range x.hardware() {
-		if args.Has("if") && c.Name != args.Get("if") {
+		if !means(args, c.Name) {
 			continue
 		}
 		i := x.plan.named(c.Name)

@@ -96,7 +96,7 @@ func showServicePolicy(x *execution, args cli.Args) (s shownPolicies, _ error) {
 		add(nil)
 	}
 	for _, i := range x.plan.interfaces {
-		if !args.Has("global") && (!args.Has("if") || args.Get("if") == i.Name) {
+		if !args.Has("global") && means(args, i.Name) {
 			add(i)
 		}
 	}
@@ -275,7 +275,7 @@ type shownVerifies struct {
 
 func showVerify(x *execution, args cli.Args) (s shownVerifies, _ error) {
 	for _, i := range x.plan.interfaces {
-		if g := x.plan.guards[i]; g.reverse && (!args.Has("if") || args.Get("if") == i.Name) {
+		if g := x.plan.guards[i]; g.reverse && means(args, i.Name) {
 			s.Interfaces = append(s.Interfaces, shownVerify{i.Name, g.refused.Load()})
 		}
 	}
@@ -309,7 +309,7 @@ type allFragments struct {
 func showFragment(x *execution, args cli.Args) (s allFragments, _ error) {
 	now := x.opt.Now()
 	for _, i := range x.plan.interfaces {
-		if args.Has("if") && args.Get("if") != i.Name {
+		if !means(args, i.Name) {
 			continue
 		}
 		r := x.forward.Fragments(i)

@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"bufio"
-	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -47,7 +46,7 @@ type shownUptime struct {
 }
 
 func showUptime(x *execution, _ cli.Args) (shownUptime, error) {
-	return shownUptime{cmp.Or(x.running.Hostname, "patchbay"), cli.Seconds(x.opt.Now().Sub(x.started))}, nil
+	return shownUptime{x.running.Name(), cli.Seconds(x.opt.Now().Sub(x.started))}, nil
 }
 
 func (s shownUptime) Text(w *bufio.Writer) {
@@ -88,7 +87,7 @@ type namedInterfaces struct {
 func showNameif(x *execution, args cli.Args) (s namedInterfaces, _ error) {
 	for k := range x.running.Interfaces {
 		c := &x.running.Interfaces[k]
-		if c.Name != "" && (!args.Has("if") || c.Name == args.Get("if")) {
+		if c.Name != "" && means(args, c.Name) {
 			s.Interfaces = append(s.Interfaces, namedInterface{c.Hardware, c.Name, c.Level})
 		}
 	}
@@ -118,7 +117,7 @@ type addressedInterfaces struct {
 func showIPAddress(x *execution, args cli.Args) (s addressedInterfaces, _ error) {
 	for k := range x.running.Interfaces {
 		c := &x.running.Interfaces[k]
-		if c.Name != "" && c.Addr.IsValid() && (!args.Has("if") || c.Name == args.Get("if")) {
+		if c.Name != "" && c.Addr.IsValid() && means(args, c.Name) {
 			s.Interfaces = append(s.Interfaces, addressedInterface{c.Hardware, c.Name, c.Addr.Addr(), c.Addr.Bits()})
 		}
 	}

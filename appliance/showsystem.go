@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"bufio"
-	"cmp"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -49,7 +48,7 @@ type shownHardware struct {
 
 func showVersion(x *execution, _ cli.Args) (s shownVersion, _ error) {
 	s.Version, s.Revision = Version()
-	s.ASAVersion, s.Hostname = x.running.Version, cmp.Or(x.running.Hostname, "patchbay")
+	s.ASAVersion, s.Hostname = x.running.Version, x.running.Name()
 	s.Up = cli.Seconds(x.opt.Now().Sub(x.started))
 	for _, i := range x.plan.interfaces {
 		s.Interfaces = append(s.Interfaces, shownHardware{i.Name, driverOf(i.Link), i.Link.MTU()})

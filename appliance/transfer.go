@@ -15,12 +15,12 @@ const (
 	tftpWrite = 2
 )
 
-// Transfers are the requests that one client sends to one TFTP server, by
-// "inspect tftp": each lets the server answer from a port of its own, once. What
-// is no request opens nothing.
+// Transfers are the requests that one client, which may be the box, sends to one TFTP
+// server: each lets the server answer from a port of its own, once. What is no request
+// opens nothing. A client that was refused for its options asks again from its port.
 type transfers struct {
 	data  *Dataplane
-	count *inspect.Counters
+	count *inspect.Counters // of "inspect tftp", else nil
 
 	mu   sync.Mutex
 	hole *nat.Hole // of the last request
@@ -28,7 +28,9 @@ type transfers struct {
 
 // HandlePacket books the pinhole of a request. See nat.Handler.
 func (t *transfers) HandlePacket(p *stack.Packet, c *nat.Conn, from nat.End) stack.Verdict {
-	t.count.Packet(true)
+	if t.count != nil {
+		t.count.Packet(true)
+	}
 	b := p.Payload()
 	if from != nat.Client || len(b) < 2 {
 		return stack.Forward

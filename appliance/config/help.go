@@ -131,6 +131,7 @@ func helpLines(list []cli.Candidate, interfaces []HelpLine) []HelpLine {
 // argumentWords are what the ASA writes for arguments, by kind.
 var argumentWords = map[string]string{
 	"addr": "A.B.C.D", "mask": "A.B.C.D", "line": "LINE", "time": "<0:0:0>", "clock": "hh:mm", "pair": "(", "paren": "(",
+	"flash": "disk0:", "capture": "capture:", "fileurl": "tftp:", "tftp": "tftp:", // files: how they begin
 }
 
 func lineOf(c cli.Candidate) HelpLine {

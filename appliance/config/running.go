@@ -9,6 +9,7 @@
 package config
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -22,7 +23,7 @@ import (
 type Running struct {
 	File     string // as given to Parse, for messages
 	Version  string // of the "ASA Version" line: "9.1(7)"; "" if there is none
-	Hostname string
+	Hostname string // "" if there is no such line; see Name
 	Domain   string // of the global domain-name
 
 	Interfaces        []Interface
@@ -416,6 +417,10 @@ type ServicePolicy struct {
 	Policy    string
 	Interface string // "" is global
 }
+
+// Name returns what the box is called, also without a hostname line. The ASA's own
+// default is ciscoasa.
+func (r *Running) Name() string { return cmp.Or(r.Hostname, "patchbay") }
 
 // Inert returns a Finding for each line that is known and has no effect here.
 func (r *Running) Inert() []Finding {

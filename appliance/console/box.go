@@ -86,6 +86,9 @@ func NewBox(opt Options) (*Box, error) {
 			opt.Log.Warn("the hash of a user's password is an old one, which is soon guessed: set it again", "user", u.Name)
 		}
 	}
+	for _, p := range unknownPrivileges(b.running()) {
+		opt.Log.Warn(unknownText(p), "line", b.running().Lines[p.Line-1].Text)
+	}
 	if err := b.certify(""); err != nil { // what was imported while the box did not run
 		opt.Log.Warn("the certificates on flash are not in the configuration", "reason", err)
 	}
@@ -106,14 +109,6 @@ func (b *Box) running() *config.Running {
 }
 
 func (b *Box) login() *config.Login { return &b.running().Login }
-
-// hostname is what prompts begin with. The ASA's own default is ciscoasa.
-func (b *Box) hostname() string {
-	if name := b.running().Hostname; name != "" {
-		return name
-	}
-	return "patchbay"
-}
 
 // Enter obeys one line of configuration typed at a place: at once, or not at
 // all and the findings say why. See config.Text.Enter.
@@ -138,6 +133,12 @@ func (b *Box) Enter(at config.Place, line string) config.Entered {
 		return e
 	}
 	e.Text = text
+	before, _ := old.Running()
+	for _, p := range unknownPrivileges(b.running()) {
+		if !slices.ContainsFunc(before.Login.Privileges, func(o config.Privilege) bool { o.Line = p.Line; return o == p }) {
+			e.Findings = append(e.Findings, config.Finding{Line: 1, Severity: config.Warning, Text: config.Clean(line), Msg: unknownText(p)})
+		}
+	}
 	return e
 }
 
@@ -269,8 +270,13 @@ func (b *Box) Save() (n int, sum string, err error) {
 	b.changing.Lock()
 	defer b.changing.Unlock()
 	text := []byte(b.Text().String())
+	return len(text), cryptochecksum(text), b.opt.Startup.Write(text)
+}
+
+// cryptochecksum is what an ASA shows of a configuration that it writes.
+func cryptochecksum(text []byte) string {
 	x := md5.Sum(text)
-	return len(text), fmt.Sprintf("%x %x %x %x", x[0:4], x[4:8], x[8:12], x[12:16]), b.opt.Startup.Write(text)
+	return fmt.Sprintf("%x %x %x %x", x[0:4], x[4:8], x[8:12], x[12:16])
 }
 
 // Saved returns the configuration on flash. It is fs.ErrNotExist that there is

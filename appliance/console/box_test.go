@@ -60,6 +60,12 @@ func (b *testBox) pass(d time.Duration) {
 // newTestBox returns the box of a configuration, by default testdata/box.cfg.
 func newTestBox(t testing.TB, text string) *testBox {
 	t.Helper()
+	return newTestBoxOn(t, text, func(*config.Interface) (stack.Link, error) { a, _ := link.Pair(1500); return a, nil })
+}
+
+// newTestBoxOn is newTestBox on links of the caller's.
+func newTestBoxOn(t testing.TB, text string, open func(*config.Interface) (stack.Link, error)) *testBox {
+	t.Helper()
 	if text == "" {
 		data, err := os.ReadFile("testdata/box.cfg")
 		if err != nil {
@@ -79,8 +85,7 @@ func newTestBox(t testing.TB, text string) *testBox {
 	log := slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	r, _ := c.Running()
 	app, err := appliance.New(r, appliance.Options{
-		Open:  func(*config.Interface) (stack.Link, error) { a, _ := link.Pair(1500); return a, nil },
-		Store: store, Now: b.clock, Rand: rand.NewChaCha8([32]byte{1}),
+		Open: open, Store: store, Now: b.clock, Rand: rand.NewChaCha8([32]byte{1}),
 		Lookup: func(ctx context.Context, host string) ([]netip.Addr, error) {
 			b.lookups <- host
 			<-ctx.Done()

@@ -78,7 +78,13 @@ var (
 	}
 )
 
-// execRules are all commands of EXEC mode, each with one verb.
+// ownCommands are those that are not the appliance's.
+func ownCommands() []cli.Rule[command] {
+	return slices.Concat(userCommands, privilegedCommands, flashCommands, sendCommands)
+}
+
+// execRules are all commands of EXEC mode, each with one verb. Where two match it is
+// not the appliance's, which has "copy /pcap" to flash only.
 var execRules = sync.OnceValue(func() []cli.Rule[command] {
 	var all []cli.Rule[command]
 	add := func(r cli.Rule[command]) {
@@ -87,6 +93,9 @@ var execRules = sync.OnceValue(func() []cli.Rule[command] {
 			one.Syntax = syntax
 			all = append(all, one)
 		}
+	}
+	for _, r := range ownCommands() {
+		add(r)
 	}
 	for _, r := range appliance.ExecSyntax() {
 		c := cli.Rule[command]{Syntax: r.Syntax, Help: r.Help, Do: command{level: maxPrivilege}}
@@ -97,9 +106,6 @@ var execRules = sync.OnceValue(func() []cli.Rule[command] {
 			c.Do.level = viewPrivilege
 		}
 		add(c)
-	}
-	for _, r := range slices.Concat(userCommands, privilegedCommands, flashCommands) {
-		add(r)
 	}
 	return all
 })
@@ -112,6 +118,13 @@ func (s *Session) checkWord(kind, word string) error {
 		return err
 	case "flash":
 		return checkFlash(word)
+	case "tftp":
+		return s.checkTFTP(word)
+	case "netfile":
+		return s.checkNetFile(word)
+	case "capture":
+		_, err := captureName(word)
+		return err
 	}
 	return s.box.opt.App.CheckExec(kind, word)
 }

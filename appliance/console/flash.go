@@ -195,17 +195,26 @@ func deleteFile(s *Session, _ io.Writer, a cli.Args) error {
 	return nil
 }
 
+// configuration returns the one that a command copies, and its name.
+func (s *Session) configuration(a cli.Args) (name string, text []byte, err error) {
+	if a.Has("startup-config") {
+		if text, err = s.box.opt.Startup.Read(); err != nil {
+			return "", nil, notExist(err)
+		}
+		return startupName, text, nil
+	}
+	return "running-config", []byte(s.box.Text().String()), nil
+}
+
 // copyToFlash writes a configuration to a file.
 func copyToFlash(s *Session, w io.Writer, a cli.Args) error {
 	store, name, err := s.flashFile(a)
 	if err != nil {
 		return err
 	}
-	text := []byte(s.box.Text().String())
-	if a.Has("startup-config") {
-		if text, err = s.box.opt.Startup.Read(); err != nil {
-			return notExist(err)
-		}
+	_, text, err := s.configuration(a)
+	if err != nil {
+		return err
 	}
 	if ok, err := s.mayWrite(store, name, a.Has("/noconfirm")); err != nil || !ok {
 		return err
@@ -225,9 +234,14 @@ func (s *Session) fetch(url string, take func(body io.Reader) error) error {
 	fmt.Fprintf(s.t, "\nAccessing %s...", url)
 	err := s.box.opt.App.Fetch(s.t.running, url, func(body io.Reader) error { return take(&marked{r: body, w: s.t}) })
 	fmt.Fprintln(s.t)
-	if err == nil {
-		return nil
+	if err != nil {
+		return s.elsewhere("opening", url, err)
 	}
+	return nil
+}
+
+// elsewhere says in the ASA's words why a file of another's is not read or written.
+func (s *Session) elsewhere(doing, url string, err error) error {
 	if s.t.running.Err() != nil {
 		return context.Cause(s.t.running)
 	}
@@ -235,7 +249,14 @@ func (s *Session) fetch(url string, take func(body io.Reader) error) error {
 	if errors.As(err, &refused) {
 		return err
 	}
-	return fmt.Errorf("%%Error opening %s (%w)", url, err)
+	return fmt.Errorf("%%Error %s %s (%w)", doing, url, err)
+}
+
+// copied says how many bytes were copied, in which time.
+func copied(w io.Writer, n int64, took time.Duration) error {
+	secs := max(took.Seconds(), 0.001)
+	_, err := fmt.Fprintf(w, "%d bytes copied in %.3f secs (%.0f bytes/sec)\n", n, secs, float64(n)/secs)
+	return err
 }
 
 // A marked shows a "!" for every so many bytes that are read, and at their end.
@@ -274,11 +295,11 @@ func copyURL(s *Session, w io.Writer, a cli.Args) error {
 		n, err = store.ReceiveFlash(name, body)
 		return err
 	})
-	if err == nil {
-		took := max(s.box.opt.Now().Sub(began).Seconds(), 0.001)
-		_, err = fmt.Fprintf(w, "Writing file disk0:/%s...\n%d bytes copied in %.3f secs (%.0f bytes/sec)\n", name, n, took, float64(n)/took)
+	if err != nil {
+		return err
 	}
-	return err
+	fmt.Fprintf(w, "Writing file disk0:/%s...\n", name)
+	return copied(w, n, s.box.opt.Now().Sub(began))
 }
 
 // mayWrite asks whether a file may be written over, if there is one.

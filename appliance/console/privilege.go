@@ -108,6 +108,62 @@ func (p privileges) configure(word string) int {
 	return l.PrivilegeOf(form, modeConfigure, word, maxPrivilege)
 }
 
+// unknownPrivileges returns the "privilege" lines of commands that there are not.
+func unknownPrivileges(r *config.Running) (list []config.Privilege) {
+	for _, p := range r.Login.Privileges {
+		if !knownVerbs()[p.Mode][verb{p.Form, p.Command}] {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// knownVerbs are the commands that a "privilege" line may name, by its mode and form,
+// either of which may be "". What shows and clears is known in configuration mode too,
+// where commands of EXEC mode may be typed.
+var knownVerbs = sync.OnceValue(func() map[string]map[verb]bool {
+	known := map[string]map[verb]bool{"": {}, modeExec: {}, modeConfigure: {}}
+	add := func(v verb, modes ...string) {
+		for _, mode := range append(modes, "") {
+			known[mode][v], known[mode][verb{"", v.word}] = true, true
+		}
+	}
+	for _, r := range execRules() {
+		if v := verbOf(r.Syntax); v.form == "cmd" {
+			add(v, modeExec)
+		} else {
+			add(v, modeExec, modeConfigure)
+		}
+	}
+	for _, word := range config.AllKeywords() {
+		add(verb{"cmd", word}, modeConfigure)
+	}
+	add(verb{"clear", "configure"}, modeConfigure)
+	return known
+})
+
+// unknownText says which command a "privilege" line is of that there is not.
+func unknownText(p config.Privilege) string {
+	mode, command := p.Mode, p.Command
+	if mode != "" {
+		mode += " "
+	}
+	if p.Form != "" && p.Form != "cmd" {
+		command = p.Form + " " + command
+	}
+	return fmt.Sprintf("there is no %scommand %q here: the line is kept, and sets the level of nothing", mode, command)
+}
+
+// CheckPrivileges returns a Warning of each "privilege" line for a command that there
+// is not. An ASA has commands that the box has not, so it is no more than that.
+func CheckPrivileges(r *config.Running) (list []config.Finding) {
+	for _, p := range unknownPrivileges(r) {
+		text := strings.TrimRight(r.Lines[p.Line-1].Text, " \t")
+		list = append(list, config.Finding{File: r.File, Line: p.Line, Column: strings.LastIndexAny(text, " \t") + 2, Severity: config.Warning, Text: text, Msg: unknownText(p)})
+	}
+	return list
+}
+
 // ofExec returns the levels of the verbs of EXEC mode.
 func (p privileges) ofExec(all []cli.Rule[command]) map[verb]int {
 	levels := make(map[verb]int)

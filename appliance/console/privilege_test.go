@@ -86,6 +86,58 @@ func TestPrivileges(t *testing.T) {
 	}
 }
 
+// TestUnknownPrivileges types "privilege" lines for commands that there are and that
+// there are not, and has a box begin with them.
+func TestUnknownPrivileges(t *testing.T) {
+	const no = "there is no "
+	tests := []struct{ line, warns string }{
+		{"privilege show level 3 mode exec command conn", ""},
+		{"privilege cmd level 3 mode exec command ping", ""},
+		{"privilege clear level 3 mode exec command logging", ""},
+		{"privilege level 3 command interface", ""},
+		{"privilege level 3 command route", ""},
+		{"privilege level 3 mode exec command route", ""},
+		{"privilege show level 3 mode configure command access-list", ""},
+		{"privilege cmd level 3 mode configure command failover", ""},
+		{"privilege clear level 3 mode configure command configure", ""},
+		{"privilege cmd level 3 mode exec command PING", ""},
+		{"privilege cmd level 3 mode exec command perfmon", no + `exec command "perfmon" here`},
+		{"privilege show level 3 mode exec command frob", no + `exec command "show frob" here`},
+		{"privilege clear level 3 command frob", no + `command "clear frob" here`},
+		{"privilege level 3 command frob", no + `command "frob" here`},
+		{"privilege cmd level 3 mode exec command route", no + `exec command "route" here`}, // "show route" is one
+		{"privilege cmd level 3 mode configure command ping", no + `configure command "ping" here`},
+	}
+	b, text, wrong := newTestBox(t, "hostname pb\n"), "hostname pb\n", 0
+	for _, tt := range tests {
+		e := b.Enter(config.Place{}, tt.line)
+		text += tt.line + "\n"
+		switch {
+		case tt.warns == "" && len(e.Findings) > 0, config.Errors(e.Findings) > 0:
+			t.Errorf("%s: %v", tt.line, e.Findings)
+		case tt.warns != "":
+			wrong++
+			if len(e.Findings) != 1 || e.Findings[0].Severity != config.Warning || !strings.HasPrefix(e.Findings[0].Msg, tt.warns) {
+				t.Errorf("%s: %v, want one warning %q", tt.line, e.Findings, tt.warns)
+			}
+		}
+	}
+	if e := b.Enter(config.Place{}, "hostname other"); len(e.Findings) > 0 {
+		t.Errorf("another line is warned of: %v", e.Findings)
+	}
+	if e := b.Enter(config.Place{}, "no privilege level 3 command frob"); len(e.Findings) > 0 {
+		t.Errorf("the line's end is warned of: %v", e.Findings)
+	}
+	if n := strings.Count(newTestBox(t, text).logged(), no); n != wrong {
+		t.Errorf("a box that begins with them logs %d of %d", n, wrong)
+	}
+	r, _ := config.Check("pb.cfg", strings.NewReader(text))
+	found := CheckPrivileges(r)
+	if len(found) != wrong || found[0].Line != 12 || found[0].Text[found[0].Column-1:] != "perfmon" {
+		t.Errorf("%d findings, want %d: %v", len(found), wrong, found)
+	}
+}
+
 // TestServiceTypes has users log in and enable who may not do all of it.
 func TestServiceTypes(t *testing.T) {
 	const users = "username a password a privilege 15\nusername n password n privilege 15\nusername n attributes\n service-type nas-prompt\n" +

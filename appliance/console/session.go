@@ -191,11 +191,11 @@ func (s *Session) prompt() string {
 		if mode == "" {
 			return "" // of a certificate's lines
 		}
-		return s.box.hostname() + mode + "# "
+		return s.box.running().Name() + mode + "# "
 	case s.level > userPrivilege:
-		return s.box.hostname() + "# "
+		return s.box.running().Name() + "# "
 	}
-	return s.box.hostname() + "> "
+	return s.box.running().Name() + "> "
 }
 
 // do does one line. It reports whether it was obeyed.
@@ -286,8 +286,8 @@ func (s *Session) perform(m *cli.Match[command], text, pipe string, filtered boo
 		}
 	case do != nil:
 		err = do(s, w, m.Args)
-	case asJSON:
-		err = s.ask(w, strings.TrimSpace(text)+" | json")
+	case cli.Shows(text):
+		s.shown, err = s.find(strings.TrimSpace(text))
 	default:
 		err = s.ask(w, strings.TrimSpace(text))
 	}
@@ -299,6 +299,15 @@ func (s *Session) perform(m *cli.Match[command], text, pipe string, filtered boo
 		err = f.close()
 	}
 	return err
+}
+
+// find has the appliance find out what a show command shows.
+func (s *Session) find(line string) (cli.Shown, error) {
+	found, err := s.box.opt.App.Shown(s.t.running, line)
+	if s.t.running.Err() != nil {
+		return nil, context.Cause(s.t.running)
+	}
+	return found, err
 }
 
 // maxPasted bounds a certificate or a PKCS #12 file in base64, in bytes.

@@ -2,9 +2,6 @@ package console
 
 import (
 	"bufio"
-	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -29,27 +26,24 @@ type shownTech struct {
 
 // A techPart is a command and what it shows.
 type techPart struct {
-	Command string          `json:"command"`
-	Shown   json.RawMessage `json:"shown,omitempty"`
-	Error   string          `json:"error,omitempty"` // why it shows nothing
-	text    []byte
+	Command string    `json:"command"`
+	Shown   cli.Shown `json:"shown,omitempty"`
+	Error   string    `json:"error,omitempty"` // why it shows nothing
 }
 
-// showTech has each command done twice, as text and as JSON: a moment lies between.
-// No password, hash or other secret of the configuration is in it.
+// showTech does each command. No password, hash or other secret of the configuration
+// is in it.
 func showTech(s *Session, _ cli.Args) (t shownTech, _ error) {
 	for _, line := range techSupport {
 		p := techPart{Command: line}
-		var text, doc bytes.Buffer
-		err := s.box.opt.App.ExecAsking(s.t.running, &text, line, nil, nil)
-		if err == nil {
-			err = s.box.opt.App.ExecAsking(s.t.running, &doc, line+" | json", nil, nil)
-		}
-		if s.t.running.Err() != nil {
-			return t, context.Cause(s.t.running)
-		}
-		if p.text, p.Shown = text.Bytes(), bytes.TrimSpace(doc.Bytes()); err != nil {
+		found, err := s.find(line)
+		switch {
+		case s.t.running.Err() != nil:
+			return t, err
+		case err != nil:
 			p.Error = err.Error()
+		default:
+			p.Shown = found
 		}
 		t.Commands = append(t.Commands, p)
 	}
@@ -65,10 +59,11 @@ func (t shownTech) Text(w *bufio.Writer) {
 	const head = "\n------------------ %s ------------------\n\n"
 	for _, p := range t.Commands {
 		fmt.Fprintf(w, head, p.Command)
-		w.Write(p.text)
 		if p.Error != "" { // what cannot be shown is told
 			fmt.Fprintln(w, p.Error)
+			continue
 		}
+		p.Shown.Text(w)
 	}
 	fmt.Fprintf(w, head, "show running-config")
 	t.Config.Text(w)

@@ -25,7 +25,8 @@ const (
 // must come as it stands there. {word} is typed where stars are shown.
 //
 // A transcript may begin with lines "## KEY VALUE": "terminal no" for a pipe,
-// "config none" for an empty box, "user NAME".
+// "config none" for an empty box, "user NAME", "backup yes" for one that runs, with a
+// TFTP server to copy to.
 func TestTranscripts(t *testing.T) {
 	transcripts(t, func(t *testing.T, b *Box, who Who, terminal bool) *typist { return sit(t, b, who, terminal, 0) })
 }
@@ -87,7 +88,12 @@ func retype(t *testing.T, begin sitting, head map[string]string, text string) st
 	if head["config"] == "none" {
 		config = "hostname pb\n"
 	}
-	b := newTestBox(t, config)
+	var b *testBox
+	if head["backup"] != "" {
+		b, _ = newBackupBox(t, config)
+	} else {
+		b = newTestBox(t, config)
+	}
 	who := Who{From: fromConsole}
 	if head["user"] != "" {
 		who = Who{User: head["user"], From: "198.51.100.7"}

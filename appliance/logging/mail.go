@@ -73,6 +73,9 @@ func newMailer(l *Log) *mailer {
 	return m
 }
 
+// nameless is what a box without a name calls itself.
+const nameless = "patchbay"
+
 // configure sets who is sent to.
 func (m *mailer) configure(v *view) {
 	m.queue.resize(v.set.Queue)
@@ -80,7 +83,7 @@ func (m *mailer) configure(v *view) {
 	defer m.mu.Unlock()
 	m.servers, m.hello = v.set.MailServers, v.names.Host
 	if strings.ContainsFunc(m.hello, unprintable) || m.hello == "" || strings.ContainsAny(m.hello, " ") {
-		m.hello = "patchbay"
+		m.hello = nameless
 	}
 }
 
@@ -132,7 +135,7 @@ func mailText(msg message, v *view, to []string, id uint64) string {
 		host = v.names.Device
 	}
 	if host == "" {
-		host = "patchbay"
+		host = nameless
 	}
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }

@@ -181,21 +181,33 @@ func parseTrustpoint(data []byte) (tp Trustpoint, err error) {
 	return tp, nil
 }
 
-func readFile(dir, name string) ([]byte, error) {
+// openFile opens a file to be read by nobody else from then on.
+func openFile(dir, name string) (*os.File, fs.FileInfo, error) {
 	f, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = errors.New("not a regular file")
+	case info.Mode().Perm() != fileMode:
+		err = f.Chmod(fileMode)
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
+}
+
+func readFile(dir, name string) ([]byte, error) {
+	f, _, err := openFile(dir, name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil {
-		return nil, err
-	} else if !st.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
-	} else if st.Mode().Perm() != fileMode {
-		if err := f.Chmod(fileMode); err != nil {
-			return nil, err
-		}
-	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
 		err = fmt.Errorf("over %d bytes", maxFile)

@@ -37,13 +37,32 @@ func (s *Store) ReadFlash(path string) ([]byte, error) {
 		return nil, err
 	}
 	data, err := readFile(s.dir, name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("pki: %s: %w on flash", path, ErrNotFound)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("pki: %s: %w", path, err)
+		return nil, notOnFlash(path, err)
 	}
 	return data, nil
+}
+
+// notOnFlash is why a file is not read.
+func notOnFlash(path string, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("pki: %s: %w on flash", path, ErrNotFound)
+	}
+	return fmt.Errorf("pki: %s: %w", path, err)
+}
+
+// OpenFlash opens a file beside the key pairs and trustpoints, of any length in bytes,
+// to be read. The error wraps ErrNotFound if there is none.
+func (s *Store) OpenFlash(path string) (body io.ReadCloser, size int64, err error) {
+	name, err := flashFile(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	f, info, err := openFile(s.dir, name)
+	if err != nil {
+		return nil, 0, notOnFlash(path, err)
+	}
+	return f, info.Size(), nil
 }
 
 // WriteFlash writes a file beside the key pairs and trustpoints, whole or not at

@@ -8,6 +8,21 @@ import (
 	"testing"
 )
 
+// TestCheckPrivilege: only the program as a whole knows the commands of EXEC mode.
+func TestCheckPrivilege(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pb.cfg")
+	if err := os.WriteFile(file, []byte("hostname pb\nprivilege show level 5 mode exec command frobnicate\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	c := root()
+	c.SetArgs([]string{"check", file})
+	c.SetOut(&out)
+	if err := c.Execute(); err != nil || !strings.Contains(out.String(), `:2: WARNING: there is no exec command "show frobnicate" here`) || !strings.Contains(out.String(), " 1 warnings") {
+		t.Errorf("check: %v\n%s", err, &out)
+	}
+}
+
 // TestCheckLenient: what is refused makes check fail; with --lenient it is left
 // out and listed, and so is what depends on it.
 func TestCheckLenient(t *testing.T) {

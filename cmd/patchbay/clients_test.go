@@ -84,11 +84,11 @@ func (n *testNet) mustFetch(t testing.TB, c tftpClient, name string) []byte {
 }
 
 // tftpServer serves a directory as the call manager's TFTP server, in the
-// namespace inside, with tftpd-hpa.
-func (n *testNet) tftpServer(t testing.TB, dir string) (stop func()) {
+// namespace inside, with tftpd-hpa and more arguments for it.
+func (n *testNet) tftpServer(t testing.TB, dir string, more ...string) (stop func()) {
 	t.Helper()
-	c := n.command(context.Background(), n.in, "in.tftpd", "--listen", "--foreground", "--user", "root",
-		"--address", ucmReal.String()+":69", "--secure", dir)
+	args := append([]string{"--listen", "--foreground", "--user", "root", "--address", ucmReal.String() + ":69", "--secure"}, more...)
+	c := n.command(context.Background(), n.in, "in.tftpd", append(args, dir)...)
 	var said bytes.Buffer
 	c.Stdout, c.Stderr = &said, &said
 	exited := make(chan struct{})
@@ -171,6 +171,42 @@ func TestRealTFTPClients(t *testing.T) {
 	}
 	for _, tried := range []string{"../secret", `etc\\\\passwd`, "write of", "nothing.raw"} {
 		b.await(t, tried)
+	}
+}
+
+// TestCopyToServer backs a box up to tftpd-hpa.
+func TestCopyToServer(t *testing.T) {
+	needs(t, "tftpd-hpa (in.tftpd)")
+	n := newTestNet(t, overPacket)
+	dir, flash := t.TempDir(), t.TempDir()
+	n.tftpServer(t, dir, "--create")
+	system := randomBytes(4, 3<<20)
+	must(t, os.WriteFile(filepath.Join(flash, "patchbay.bin"), system, 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "theirs"), []byte("old"), 0o444))
+	n.start(t, startOptions{flash: flash})
+	do := func(line string) (string, error) {
+		return patchbay(t, append([]string{"exec", "--flash", flash}, strings.Fields(line)...)...)
+	}
+	text, err := do("show running-config")
+	must(t, err)
+	for _, line := range []string{"capture cap interface inside", "copy running-config tftp://10.20.0.11/asa.cfg", "copy disk0:/patchbay.bin tftp://10.20.0.11/patchbay.bin",
+		"copy /noconfirm /pcap capture:cap tftp://10.20.0.11"} {
+		if out, err := do(line); err != nil {
+			t.Fatalf("%s: %v: %s", line, err, out)
+		}
+	}
+	got, err := os.ReadFile(filepath.Join(dir, "asa.cfg"))
+	if err != nil || string(got) != text {
+		t.Errorf("asa.cfg: %v, %d bytes of %d", err, len(got), len(text))
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "patchbay.bin")); err != nil || !bytes.Equal(got, system) {
+		t.Errorf("patchbay.bin: %v, %d bytes of %d", err, len(got), len(system))
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "cap.pcap")); err != nil || !bytes.Contains(got, system[100_000:100_100]) {
+		t.Errorf("cap.pcap: %v, %d bytes, which are not those of the packets with patchbay.bin", err, len(got))
+	}
+	if out, err := do("copy running-config tftp://10.20.0.11/no/such/folder"); err == nil || !strings.Contains(out, "error 1: ") {
+		t.Errorf("a folder that is not there: %v: %s", err, out)
 	}
 }
 

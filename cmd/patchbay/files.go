@@ -25,11 +25,7 @@ func caCommand() *cobra.Command {
 whose certificate this CA has signed are let in. The certificates to import are
 Cisco_Manufacturing_CA, CAP-RTP-001, CAP-RTP-002 and your call manager's CAPF.`,
 		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			store, err := pki.Open(flash, pki.Options{})
-			if err != nil {
-				return err
-			}
+		RunE: withStore(&flash, func(cmd *cobra.Command, store *pki.Store, args []string) error {
 			data, err := os.ReadFile(args[1])
 			if err != nil {
 				return err
@@ -43,30 +39,20 @@ Cisco_Manufacturing_CA, CAP-RTP-001, CAP-RTP-002 and your call manager's CAPF.`,
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "INFO: trustpoint %s: %s, until %s\n", args[0], pki.Name(cert.RawSubject), cert.NotAfter.Format("2006-01-02"))
 			return nil
-		},
+		}),
 	}
 	list := &cobra.Command{
 		Use:   "list --flash DIR",
 		Short: "List the CAs that are installed",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			store, err := pki.Open(flash, pki.Options{})
-			if err != nil {
-				return err
-			}
+		RunE: withStore(&flash, func(cmd *cobra.Command, store *pki.Store, _ []string) error {
 			for _, a := range store.Anchors() {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, until %s\n", a.Trustpoint, pki.Name(a.Cert.RawSubject), a.Cert.NotAfter.Format("2006-01-02"))
 			}
 			return nil
-		},
+		}),
 	}
-	for _, sub := range []*cobra.Command{imp, list} {
-		sub.Flags().StringVar(&flash, "flash", "", "directory for keys and certificates")
-		if err := sub.MarkFlagRequired("flash"); err != nil {
-			panic(err) // the flag is defined above
-		}
-		c.AddCommand(sub)
-	}
+	addOnFlash(c, &flash, imp, list)
 	return c
 }
 
@@ -126,6 +112,18 @@ in it. A phone that holds one (--installed) takes only what a SAST of that signe
 	return c
 }
 
+func readSigned(file string) ([]byte, *ctl.Signed, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := ctl.ParseSigned(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return data, s, nil
+}
+
 func sgnCommand() *cobra.Command {
 	c := &cobra.Command{Use: "sgn", Short: "Look into signed files"}
 	c.AddCommand(&cobra.Command{
@@ -133,13 +131,9 @@ func sgnCommand() *cobra.Command {
 		Short: "Print the header of a signed file",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := os.ReadFile(args[0])
+			_, s, err := readSigned(args[0])
 			if err != nil {
 				return err
-			}
-			s, err := ctl.ParseSigned(data)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			return s.Format(cmd.OutOrStdout())
 		},
@@ -154,13 +148,9 @@ func sgnCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			data, err := os.ReadFile(args[0])
+			data, s, err := readSigned(args[0])
 			if err != nil {
 				return err
-			}
-			s, err := ctl.ParseSigned(data)
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			asked := name
 			if asked == "" {
@@ -176,9 +166,7 @@ func sgnCommand() *cobra.Command {
 	}
 	verify.Flags().StringVar(&list, "ctl", "", "the CTL file the phone holds")
 	verify.Flags().StringVar(&name, "name", "", "the name the phone asked for; default: as the header says")
-	if err := verify.MarkFlagRequired("ctl"); err != nil {
-		panic(err) // the flag is defined above
-	}
+	require(verify, "ctl")
 	c.AddCommand(verify)
 	return c
 }

@@ -56,9 +56,7 @@ from a second disk that is nothing but its text.`,
 	f.StringVar(&s.Program, "program", "", "static patchbay for the image; default: built from the sources in the working directory")
 	f.Int64Var(&megabytes, "disk", image.DefaultDiskSize>>20, "size of the disk in MiB; the machine uses all of the disk it finds")
 	f.StringVar(&s.Cache, "cache", "", "directory that keeps the kernel's package; default: in the user's cache")
-	if err := build.MarkFlagRequired("out"); err != nil {
-		panic(err) // a flag of that name is defined above
-	}
+	require(build, "out")
 	c.AddCommand(build)
 	return c
 }

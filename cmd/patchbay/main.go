@@ -82,3 +82,12 @@ func pair(s string) (key, value string, err error) {
 	}
 	return key, value, nil
 }
+
+// require says that a command cannot do without flags that it has.
+func require(c *cobra.Command, names ...string) {
+	for _, name := range names {
+		if err := c.MarkFlagRequired(name); err != nil {
+			panic(err) // it has no such flag
+		}
+	}
+}

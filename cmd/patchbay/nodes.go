@@ -55,8 +55,6 @@ func nodesCommand() *cobra.Command {
 	f.StringVar(&out, "out", "", "directory to write to; made if it is not there")
 	f.StringVar(&o.Image, "image", "", "the virtual machine's disk in qcow2, as \"patchbay image build\" makes it")
 	f.StringVar(&o.Program, "program", "", "static patchbay for Linux, for the container; default: this one")
-	if err := c.MarkFlagRequired("out"); err != nil {
-		panic(err) // a flag of that name is defined above
-	}
+	require(c, "out")
 	return c
 }

@@ -34,11 +34,7 @@ record-entry names, and phones that hold its CTL file accept the new box. What a
 trustpoint holds already is kept: see "patchbay pki remove".`,
 		Example: `  patchbay pki import --flash /var/lib/patchbay _internal_PP_myctl_SAST_0 sast0.p12`,
 		Args:    cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			store, err := pki.Open(flash, pki.Options{})
-			if err != nil {
-				return err
-			}
+		RunE: withStore(&flash, func(cmd *cobra.Command, store *pki.Store, args []string) error {
 			data, err := os.ReadFile(args[1])
 			if err != nil {
 				return err
@@ -57,17 +53,13 @@ trustpoint holds already is kept: see "patchbay pki remove".`,
 				fmt.Fprintf(cmd.OutOrStdout(), "INFO: not needed and left out: the certificate of %s\n", pki.Name(left.RawSubject))
 			}
 			return nil
-		},
+		}),
 	}
 	export := &cobra.Command{
 		Use:   "export --flash DIR TRUSTPOINT FILE",
 		Short: "Write a key pair and its certificates to a new PKCS #12 file",
 		Args:  cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			store, err := pki.Open(flash, pki.Options{})
-			if err != nil {
-				return err
-			}
+		RunE: withStore(&flash, func(cmd *cobra.Command, store *pki.Store, args []string) error {
 			pass, err := passphrase(cmd, from)
 			if err != nil {
 				return err
@@ -77,20 +69,16 @@ trustpoint holds already is kept: see "patchbay pki remove".`,
 				return err
 			}
 			return writeNew(args[1], der)
-		},
+		}),
 	}
 	export.Flags().BoolVar(&legacy, "legacy", false, "encrypt as old ASAs can read it")
 	list := &cobra.Command{
 		Use:   "list --flash DIR",
 		Short: "List trustpoints and key pairs",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			store, err := pki.Open(flash, pki.Options{})
-			if err != nil {
-				return err
-			}
+		RunE: withStore(&flash, func(cmd *cobra.Command, store *pki.Store, _ []string) error {
 			return listStore(cmd.OutOrStdout(), store)
-		},
+		}),
 	}
 	remove := &cobra.Command{
 		Use:   "remove --flash DIR TRUSTPOINT",
@@ -99,11 +87,7 @@ trustpoint holds already is kept: see "patchbay pki remove".`,
 that know a token or certificate which is gone refuse the box, unless another token
 that they know can sign.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			store, err := pki.Open(flash, pki.Options{})
-			if err != nil {
-				return err
-			}
+		RunE: withStore(&flash, func(cmd *cobra.Command, store *pki.Store, args []string) error {
 			tp, err := store.Trustpoint(args[0])
 			if err == nil {
 				err = store.RemoveTrustpoint(tp.Name)
@@ -116,19 +100,34 @@ that they know can sign.`,
 				return nil
 			}
 			return err
-		},
+		}),
 	}
-	for _, sub := range []*cobra.Command{imp, export, remove, list} {
-		sub.Flags().StringVar(&flash, "flash", "", "directory for keys and certificates")
-		if err := sub.MarkFlagRequired("flash"); err != nil {
-			panic(err) // the flag is defined above
-		}
-		if sub == imp || sub == export {
-			sub.Flags().StringVar(&from, "passphrase-file", "", "file with the passphrase in its first line; default: standard input")
-		}
+	for _, sub := range []*cobra.Command{imp, export} {
+		sub.Flags().StringVar(&from, "passphrase-file", "", "file with the passphrase in its first line; default: standard input")
+	}
+	addOnFlash(c, &flash, imp, export, remove, list)
+	return c
+}
+
+// addOnFlash adds to c commands that work on a flash directory, which they must be
+// told.
+func addOnFlash(c *cobra.Command, flash *string, subs ...*cobra.Command) {
+	for _, sub := range subs {
+		sub.Flags().StringVar(flash, "flash", "", "directory for keys and certificates")
+		require(sub, "flash")
 		c.AddCommand(sub)
 	}
-	return c
+}
+
+// withStore is the RunE of a command on what a flash directory holds.
+func withStore(flash *string, run func(cmd *cobra.Command, store *pki.Store, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		store, err := pki.Open(*flash, pki.Options{})
+		if err != nil {
+			return err
+		}
+		return run(cmd, store, args)
+	}
 }
 
 // passphrase reads the first line of a file, or of standard input. It is no

@@ -66,11 +66,7 @@ box would end otherwise (TLS, its TFTP server) is admitted and goes no further.`
 	f.BoolVar(&fl.fixChecksums, "fix-checksums", false, "make checksums right first: captures taken on a host often have wrong ones")
 	f.BoolVar(&fl.pickUp, "pick-up", false, "with --split, make up the handshake of TCP conversations whose beginning the capture lacks")
 	f.BoolVar(&fl.noText, "no-text", false, "leave out packets.txt")
-	for _, name := range []string{"config", "in", "out"} {
-		if err := c.MarkFlagRequired(name); err != nil {
-			panic(err) // a flag of that name is defined above
-		}
-	}
+	require(c, "config", "in", "out")
 	return c
 }
 

@@ -108,9 +108,7 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 	f.StringVar(&fl.machine, "machine", "", "a FIFO from which lines are logged: the box has a machine to itself, links may come later and \"reload\" ends the program")
 	f.BoolVar(&fl.lenient, "lenient", false, "leave out the lines that would be refused, and what depends on them")
 	f.StringVar(&fl.level, "log-level", "", "debug, info, warn or error: all that is logged goes to standard error; default: what \"logging console\" says, and errors")
-	if err := c.MarkFlagRequired("flash"); err != nil {
-		panic(err) // a flag of that name is defined above
-	}
+	require(c, "flash")
 	return c
 }
 
@@ -270,7 +268,10 @@ func tell(cmd *cobra.Command, file string, findings []config.Finding) error {
 // is left when all that is refused is left out.
 func check(file string, r io.Reader, lenient bool) (*config.Running, []config.Finding) {
 	if !lenient {
-		return config.Check(file, r)
+		running, findings := config.Check(file, r)
+		findings = append(findings, console.CheckPrivileges(running)...)
+		slices.SortStableFunc(findings, func(a, b config.Finding) int { return a.Line - b.Line })
+		return running, findings
 	}
 	text, findings := config.Load(file, r, true)
 	running, _ := text.Running()

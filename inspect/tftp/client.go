@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,8 +29,8 @@ var errLong = errors.New("block too long")
 // Options are how the client asks.
 type Options struct {
 	BlockSize int           // bytes, offered to the server; 0: no option, so 512
-	MaxSize   int64         // bytes; 0: DefaultMaxSize for Get, no limit for Open
-	Timeout   time.Duration // after each transmission; 0: DefaultTimeout
+	MaxSize   int64         // bytes; 0: DefaultMaxSize for Get, no limit for Open; Put has none
+	Timeout   time.Duration // after each transmission; 0: DefaultTimeout. Put asks the server for the same
 	Tries     int           // transmissions of one packet; 0: DefaultTries
 }
 
@@ -53,17 +54,244 @@ type keepOpen struct{ net.PacketConn }
 
 func (keepOpen) Close() error { return nil }
 
+// Put sends a whole file to server, through pc, which is the transfer's alone and
+// stays open, and returns how many bytes of it the server has acknowledged. A server
+// that knows no options serves all the same; one that counts blocks may not take more
+// than 65,535 of them, and then says so. f.Body is read as it is sent, and not closed.
+//
+// The error wraps *Error if the server sent one, ErrNoAnswer if it was silent, that
+// of the Body, or the cause of ctx. If it is ErrNoAnswer for the last block the server
+// may have the file, and have gone.
+func Put(ctx context.Context, pc net.PacketConn, server netip.AddrPort, name string, f File, o Options) (int64, error) {
+	o.MaxSize = 0
+	c := newClient(ctx, pc, server, o)
+	defer context.AfterFunc(ctx, func() { pc.SetReadDeadline(time.Unix(1, 0)) })()
+	n, err := c.put(Request{Op: OpWrite, Name: name, Mode: "octet"}, f)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+			c.cancel()
+		}
+		err = fmt.Errorf("tftp: put %q to %v: %w", name, server, err)
+	}
+	return n, err
+}
+
+func (c *client) put(req Request, f File) (int64, error) {
+	if f.Size >= 0 {
+		req.Options = append(req.Options, Option{"tsize", strconv.FormatInt(f.Size, 10)})
+	}
+	if secs := (c.o.Timeout + time.Second - 1) / time.Second; secs >= minWait && secs <= maxWait {
+		req.Options = append(req.Options, Option{"timeout", strconv.Itoa(int(secs))})
+	}
+	if err := c.request(req, c.granted); err != nil {
+		return 0, err
+	}
+	s := &sender{
+		conn: c.conn, peer: c.tid, to: net.UDPAddrFromAddrPort(c.tid), strays: c.strays,
+		body: f.Body, block: c.block, waits: slices.Repeat([]time.Duration{c.o.Timeout}, c.o.Tries), in: c.in,
+	}
+	err := s.send(c.ctx)
+	return s.bytes, err
+}
+
+// granted is what a write request waits for: leave to send the first block.
+func (c *client) granted(b []byte) (done bool, err error) {
+	switch OpOf(b) {
+	case OpOptions:
+		return c.negotiate(b)
+	case OpAck:
+		block, err := ParseAck(b)
+		return err == nil && block == 0, nil
+	}
+	return false, nil
+}
+
+// client is the end of a transfer that asks for it, whichever way the file goes.
+type client struct {
+	ctx    context.Context
+	conn   net.PacketConn
+	server netip.AddrPort // the one that was asked
+	o      Options
+
+	tid     netip.AddrPort // the transfer's port at the server, once it answered
+	offered []Option       // in the request, and not answered yet
+	block   int            // bytes of data in a full DATA
+	size    int64          // as the server told; -1: it did not
+	over    bool           // the server has ended the transfer
+	in      []byte
+	strays  int
+}
+
+func newClient(ctx context.Context, pc net.PacketConn, server netip.AddrPort, o Options) *client {
+	o.Timeout, o.Tries = or(o.Timeout, DefaultTimeout), or(o.Tries, DefaultTries)
+	return &client{
+		ctx: ctx, conn: pc, server: server, o: o, block: defaultBlock, size: -1,
+		in: make([]byte, headerLen+max(defaultBlock, o.BlockSize)+1), // one over, to see what is too long
+	}
+}
+
+// request sends a request until take says that it is answered. A server that refuses
+// the options is asked again without. (RFC 2347.)
+func (c *client) request(req Request, take func(b []byte) (done bool, err error)) error {
+	if c.o.BlockSize != 0 {
+		if c.o.BlockSize < minBlock || c.o.BlockSize > maxBlock {
+			return fmt.Errorf("block size %d: %w", c.o.BlockSize, errOption)
+		}
+		req.Options = append(req.Options, Option{"blksize", strconv.Itoa(c.o.BlockSize)})
+	}
+	c.offered = req.Options
+	err := c.exchange(req.AppendTo(nil), take)
+	var e *Error
+	if errors.As(err, &e) && (e.Code == CodeOptionsDeny || e.Code == CodeIllegal) && c.offered != nil {
+		c.offered, c.tid, c.over = nil, netip.AddrPort{}, false
+		req.Options = nil
+		err = c.exchange(req.AppendTo(nil), take)
+	}
+	return err
+}
+
+func (c *client) send(packet []byte) error {
+	to := c.tid
+	if !to.IsValid() {
+		to = c.server
+	}
+	_, err := c.conn.WriteTo(packet, net.UDPAddrFromAddrPort(to))
+	return err
+}
+
+// cancel tells the server that nothing more comes, if it has not said so itself. It
+// is a courtesy: the server would find out.
+func (c *client) cancel() {
+	if c.tid.IsValid() && !c.over {
+		e := Error{CodeUndefined, "Cancelled"}
+		c.send(e.AppendTo(nil))
+	}
+}
+
+// exchange sends packet, again and again, until take says of what the server sends
+// that it is the answer. What the server has to say of an error ends it.
+func (c *client) exchange(packet []byte, take func(b []byte) (done bool, err error)) error {
+	var lost error
+	for range c.o.Tries {
+		deadline := time.Now().Add(c.o.Timeout)
+		if err := c.conn.SetReadDeadline(deadline); err != nil {
+			return err
+		}
+		if c.ctx.Err() != nil {
+			return context.Cause(c.ctx)
+		}
+		lost = c.send(packet)
+		for {
+			n, addr, err := c.conn.ReadFrom(c.in)
+			if c.ctx.Err() != nil {
+				return context.Cause(c.ctx)
+			}
+			if isTimeout(err) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if !c.fromServer(addr) {
+				continue
+			}
+			b := c.in[:n]
+			if e, err := ParseError(b); err == nil {
+				c.over = true
+				return e
+			}
+			if done, err := take(b); done || err != nil {
+				return err
+			}
+		}
+	}
+	if lost != nil {
+		return fmt.Errorf("%w: %w", ErrNoAnswer, lost)
+	}
+	return ErrNoAnswer
+}
+
+// fromServer reports whether a packet from addr belongs to the transfer. The
+// first answer from the server's address settles its port; later ones from
+// another are told so, for our request may have come twice.
+func (c *client) fromServer(addr net.Addr) bool {
+	from := addrPortOf(addr)
+	if from.Addr() != c.server.Addr() {
+		return false
+	}
+	if c.tid.IsValid() && from != c.tid {
+		if c.strays++; c.strays <= maxStrays {
+			e := Error{CodeUnknownTID, "Unknown transfer ID"}
+			c.conn.WriteTo(e.AppendTo(nil), addr) // lost or not, the transfer goes on
+		}
+		return false
+	}
+	c.tid = from
+	return true
+}
+
+// negotiate takes over what the server made of our options, if it was asked.
+func (c *client) negotiate(b []byte) (done bool, err error) {
+	if c.offered == nil {
+		return false, nil
+	}
+	opts, err := ParseOptions(b)
+	if err != nil {
+		return false, err
+	}
+	for _, o := range opts {
+		if err := c.accept(o); err != nil {
+			return false, err
+		}
+	}
+	c.offered = nil
+	return true, nil
+}
+
+// accept takes over one option: one that was offered, with a value that is not more.
+func (c *client) accept(o Option) error {
+	i := slices.IndexFunc(c.offered, func(have Option) bool { return strings.EqualFold(have.Name, o.Name) })
+	v, err := strconv.ParseUint(o.Value, 10, 63)
+	if i < 0 || err != nil {
+		return c.deny(o)
+	}
+	switch have := c.offered[i]; have.Name {
+	case "blksize":
+		if v < minBlock || v > uint64(c.o.BlockSize) {
+			return c.deny(o)
+		}
+		c.block = int(v)
+	case "tsize":
+		c.size = int64(v)
+		if c.o.MaxSize > 0 && c.size > c.o.MaxSize {
+			return fmt.Errorf("%d bytes: %w", c.size, ErrTooLarge)
+		}
+	case "timeout": // how long the server waits; none but what was asked for (RFC 2349)
+		if o.Value != have.Value {
+			return c.deny(o)
+		}
+	}
+	return nil
+}
+
+// deny ends a transfer for an option that we did not offer. (RFC 2347.)
+func (c *client) deny(o Option) error {
+	e := &Error{CodeOptionsDeny, "Option not acceptable"}
+	c.send(e.AppendTo(nil)) // the transfer is lost either way
+	c.over = true
+	return fmt.Errorf("option %q = %q: %w", o.Name, o.Value, errOption)
+}
+
 // Open begins to fetch a file from server and returns once the server has said
 // that it has it; errors are as for Get. The Body asks for each block as it is
 // read, so a file of any size passes through in the space of one. Open takes
 // pc over: the Body's Close, or an error, closes it. ctx lasts until then.
 func Open(ctx context.Context, pc net.PacketConn, server netip.AddrPort, name string, o Options) (File, error) {
-	r := &receiver{
-		ctx: ctx, conn: pc, server: server, name: name, size: -1, block: defaultBlock,
-		o: Options{o.BlockSize, o.MaxSize, or(o.Timeout, DefaultTimeout), or(o.Tries, DefaultTries)},
-	}
+	r := &receiver{client: newClient(ctx, pc, server, o), name: name, next: 1}
 	r.stop = context.AfterFunc(ctx, func() { pc.SetReadDeadline(time.Unix(1, 0)) })
-	if err := r.open(); err != nil {
+	req := Request{Op: OpRead, Name: name, Mode: "octet", Options: []Option{{"tsize", "0"}}}
+	if err := r.request(req, r.take); err != nil {
 		r.Close()
 		return File{}, r.wrap(err)
 	}
@@ -72,51 +300,17 @@ func Open(ctx context.Context, pc net.PacketConn, server netip.AddrPort, name st
 
 // receiver is the Body of a File that comes from a server.
 type receiver struct {
-	ctx    context.Context
-	conn   net.PacketConn
-	stop   func() bool
-	server netip.AddrPort // the one that was asked
-	name   string
-	o      Options
+	*client
+	stop func() bool
+	name string
 
-	tid    netip.AddrPort // the transfer's port at the server, once it answered
-	size   int64          // as the server told; -1: it did not
-	block  int            // bytes of data in a full DATA
-	asked  bool           // the request carried options
-	next   uint16         // block that comes next
-	out    []byte         // packet to repeat until it comes
-	in     []byte
+	next   uint16 // block that comes next
+	out    []byte // packet to repeat until it comes
 	data   []byte // what is left of the last DATA
 	total  int64  // bytes received
 	last   bool   // that was the last DATA
 	err    error  // what the next Read returns once data is empty
 	closed bool
-	strays int
-}
-
-// open sends the request until the server answers with options or a block. A
-// server that refuses the options is asked again without. (RFC 2347.)
-func (r *receiver) open() error {
-	req := Request{Op: OpRead, Name: r.name, Mode: "octet"}
-	req.Options = append(req.Options, Option{"tsize", "0"})
-	if r.o.BlockSize != 0 {
-		if r.o.BlockSize < minBlock || r.o.BlockSize > maxBlock {
-			return fmt.Errorf("block size %d: %w", r.o.BlockSize, errOption)
-		}
-		req.Options = append(req.Options, Option{"blksize", strconv.Itoa(r.o.BlockSize)})
-	}
-	r.in = make([]byte, headerLen+max(defaultBlock, r.o.BlockSize)+1) // one over, to see what is too long
-	r.asked, r.next = true, 1
-	r.out = req.AppendTo(nil)
-	err := r.receive()
-	var e *Error
-	if errors.As(err, &e) && (e.Code == CodeOptionsDeny || e.Code == CodeIllegal) {
-		req.Options = nil
-		r.asked, r.tid = false, netip.AddrPort{}
-		r.out = req.AppendTo(nil)
-		err = r.receive()
-	}
-	return err
 }
 
 // Read reads the file, block by block.
@@ -128,7 +322,7 @@ func (r *receiver) Read(p []byte) (int, error) {
 		if r.err != nil {
 			return 0, r.err
 		}
-		if err := r.receive(); err != nil {
+		if err := r.exchange(r.out, r.take); err != nil {
 			r.err = r.wrap(err)
 		}
 	}
@@ -145,9 +339,8 @@ func (r *receiver) Close() error {
 	}
 	r.closed = true
 	r.stop()
-	if r.tid.IsValid() && !r.last {
-		e := Error{CodeUndefined, "Cancelled"}
-		r.send(e.AppendTo(nil)) // a courtesy; the server would find out
+	if !r.last {
+		r.cancel()
 	}
 	if r.err == nil {
 		r.err = r.wrap(net.ErrClosed)
@@ -160,100 +353,21 @@ func (r *receiver) wrap(err error) error {
 	return fmt.Errorf("tftp: get %q from %v: %w", r.name, r.server, err)
 }
 
-func (r *receiver) send(packet []byte) error {
-	to := r.tid
-	if !to.IsValid() {
-		to = r.server
-	}
-	_, err := r.conn.WriteTo(packet, net.UDPAddrFromAddrPort(to))
-	return err
-}
-
-// receive waits for the next block, or in answer to the request for options,
-// and repeats what it sent last until then. The block before, doubled, is
-// acknowledged again, for it may be that the acknowledgement was lost; the
-// server must not send a block for it.
-func (r *receiver) receive() error {
-	var lost error
-	for range r.o.Tries {
-		deadline := time.Now().Add(r.o.Timeout)
-		if err := r.conn.SetReadDeadline(deadline); err != nil {
-			return err
-		}
-		if r.ctx.Err() != nil {
-			return context.Cause(r.ctx)
-		}
-		lost = r.send(r.out)
-		for {
-			n, addr, err := r.conn.ReadFrom(r.in)
-			if r.ctx.Err() != nil {
-				return context.Cause(r.ctx)
-			}
-			if isTimeout(err) {
-				break
-			}
-			if err != nil {
-				return err
-			}
-			if !r.fromServer(addr) {
-				continue
-			}
-			done, err := r.take(r.in[:n])
-			if done || err != nil {
-				return err
-			}
-		}
-	}
-	if lost != nil {
-		return fmt.Errorf("%w: %w", ErrNoAnswer, lost)
-	}
-	return ErrNoAnswer
-}
-
-// fromServer reports whether a packet from addr belongs to the transfer. The
-// first answer from the server's address settles its port; later ones from
-// another are told so, for our request may have come twice.
-func (r *receiver) fromServer(addr net.Addr) bool {
-	from := addrPortOf(addr)
-	if from.Addr() != r.server.Addr() {
-		return false
-	}
-	if r.tid.IsValid() && from != r.tid {
-		if r.strays++; r.strays <= maxStrays {
-			e := Error{CodeUnknownTID, "Unknown transfer ID"}
-			r.conn.WriteTo(e.AppendTo(nil), addr) // lost or not, the transfer goes on
-		}
-		return false
-	}
-	r.tid = from
-	return true
-}
-
-// take looks at one packet of the transfer and reports whether it is what
-// receive waits for.
+// take looks at one packet of the transfer and reports whether it is the next block,
+// or in answer to the request the options. The block before, doubled, is acknowledged
+// again, for it may be that the acknowledgement was lost; the server must not send a
+// block for it.
 func (r *receiver) take(b []byte) (done bool, err error) {
 	switch OpOf(b) {
-	case OpError:
-		e, err := ParseError(b)
-		if err != nil {
-			return false, nil
-		}
-		r.last = true // nothing more to cancel
-		return false, e
 	case OpOptions:
-		if !r.asked || r.next != 1 || r.total > 0 {
+		if r.next != 1 || r.total > 0 {
 			return false, nil
 		}
-		opts, err := ParseOptions(b)
-		if err != nil {
-			return false, err
+		done, err := r.negotiate(b)
+		if done {
+			r.out = AppendAck(nil, 0)
 		}
-		if err := r.accept(opts); err != nil {
-			return false, err
-		}
-		r.asked = false
-		r.out = AppendAck(nil, 0)
-		return true, nil
+		return done, err
 	case OpData:
 		block, data, err := ParseData(b)
 		if err != nil {
@@ -268,7 +382,7 @@ func (r *receiver) take(b []byte) (done bool, err error) {
 		if len(data) > r.block {
 			return false, fmt.Errorf("block %d of more than %d bytes: %w", block, r.block, errLong)
 		}
-		r.asked = false
+		r.offered = nil
 		r.total += int64(len(data))
 		if r.o.MaxSize > 0 && r.total > r.o.MaxSize {
 			return false, fmt.Errorf("over %d bytes: %w", r.o.MaxSize, ErrTooLarge)
@@ -282,37 +396,4 @@ func (r *receiver) take(b []byte) (done bool, err error) {
 		return true, nil
 	}
 	return false, nil
-}
-
-// accept takes over what the server made of our options.
-func (r *receiver) accept(opts []Option) error {
-	for _, o := range opts {
-		v, err := strconv.ParseUint(o.Value, 10, 63)
-		switch strings.ToLower(o.Name) {
-		case "blksize":
-			if err != nil || v < minBlock || r.o.BlockSize == 0 || v > uint64(r.o.BlockSize) {
-				return r.deny(o)
-			}
-			r.block = int(v)
-		case "tsize":
-			if err != nil {
-				return r.deny(o)
-			}
-			r.size = int64(v)
-			if r.o.MaxSize > 0 && r.size > r.o.MaxSize {
-				return fmt.Errorf("%d bytes: %w", r.size, ErrTooLarge)
-			}
-		default:
-			return r.deny(o)
-		}
-	}
-	return nil
-}
-
-// deny ends a transfer for an option that we did not offer. (RFC 2347.)
-func (r *receiver) deny(o Option) error {
-	e := &Error{CodeOptionsDeny, "Option not acceptable"}
-	r.send(e.AppendTo(nil)) // the transfer is lost either way
-	r.last = true
-	return fmt.Errorf("option %q = %q: %w", o.Name, o.Value, errOption)
 }

@@ -189,8 +189,9 @@ func TestClientErrors(t *testing.T) {
 	}
 }
 
-// TestGetFromServer fetches from tftpd-hpa.
-func TestGetFromServer(t *testing.T) {
+// hpa serves a directory with tftpd-hpa, until the test ends.
+func hpa(t *testing.T, dir string, args ...string) netip.AddrPort {
+	t.Helper()
 	path := "/usr/sbin/in.tftpd"
 	if _, err := os.Stat(path); err != nil {
 		t.Skip("no tftpd-hpa here")
@@ -198,6 +199,53 @@ func TestGetFromServer(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("tftpd-hpa needs root to change its root directory")
 	}
+	probe, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := probe.LocalAddr().(*net.UDPAddr).AddrPort()
+	probe.Close()
+	cmd := exec.Command(path, append(args, "-L", "-4", "-a", at.String(), "-s", dir)...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	go func() { cmd.Wait(); close(exited) }()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-exited
+	})
+	for { // until it listens
+		select {
+		case <-exited:
+			t.Skipf("tftpd-hpa does not start here: %v", cmd.ProcessState)
+		default:
+		}
+		_, err := get(t, at, "no such file", tftp.Options{Timeout: 100 * time.Millisecond, Tries: 1})
+		if tftp.IsNotFound(err) {
+			return at
+		}
+	}
+}
+
+// socket is one for a transfer.
+func socket(t *testing.T) net.PacketConn {
+	t.Helper()
+	pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pc.Close() })
+	return pc
+}
+
+func get(t *testing.T, at netip.AddrPort, name string, o tftp.Options) ([]byte, error) {
+	t.Helper()
+	return tftp.Get(t.Context(), socket(t), at, name, o)
+}
+
+// TestGetFromServer fetches from tftpd-hpa.
+func TestGetFromServer(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string][]byte{"SEP001122334455.cnf.xml": random(9000), "exact": random(1024), "empty": {}, "firmware": random(700000)}
 	for name, data := range files {
@@ -205,53 +253,55 @@ func TestGetFromServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	probe, err := net.ListenPacket("udp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := probe.LocalAddr().(*net.UDPAddr).AddrPort()
-	probe.Close()
-	cmd := exec.Command(path, "-L", "-4", "-a", at.String(), "-s", dir)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	go func() { cmd.Wait(); close(exited) }()
-	defer func() {
-		cmd.Process.Kill()
-		<-exited
-	}()
-
-	get := func(name string, o tftp.Options) ([]byte, error) {
-		pc, err := net.ListenPacket("udp4", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer pc.Close()
-		return tftp.Get(t.Context(), pc, at, name, o)
-	}
-	for up := false; !up; { // until it listens
-		select {
-		case <-exited:
-			t.Skipf("tftpd-hpa does not start here: %v", cmd.ProcessState)
-		default:
-		}
-		_, err := get("empty", tftp.Options{Timeout: 100 * time.Millisecond, Tries: 1})
-		up = err == nil
-	}
+	at := hpa(t, dir)
 	for name, want := range files {
 		for _, o := range []tftp.Options{{}, {BlockSize: 1428}, {BlockSize: 8192}} {
-			got, err := get(name, o)
+			got, err := get(t, at, name, o)
 			if err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%s with %+v: %d bytes of %d, %v", name, o, len(got), len(want), err)
 			}
 		}
 	}
-	if _, err := get("missing", tftp.Options{}); !tftp.IsNotFound(err) {
+	if _, err := get(t, at, "missing", tftp.Options{}); !tftp.IsNotFound(err) {
 		t.Errorf("missing file: %v", err)
 	}
-	if _, err := get("firmware", tftp.Options{MaxSize: 1000}); err == nil || !strings.Contains(err.Error(), "too large") {
+	if _, err := get(t, at, "firmware", tftp.Options{MaxSize: 1000}); err == nil || !strings.Contains(err.Error(), "too large") {
 		t.Errorf("file over MaxSize: %v", err)
+	}
+}
+
+// TestPutToServer sends to tftpd-hpa.
+func TestPutToServer(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "theirs"), []byte("old"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	at := hpa(t, dir, "-c", "-u", "root")
+	put := func(name string, f tftp.File, o tftp.Options) (int64, error) {
+		return tftp.Put(t.Context(), socket(t), at, name, f, o)
+	}
+	many := random(65537*8 + 1) // blocks of 8 bytes, whose numbers begin anew
+	for name, want := range map[string][]byte{"asa.cfg": random(9000), "exact": random(1024), "empty": {}, "firmware": random(700000), "many": many} {
+		for _, o := range []tftp.Options{{}, {BlockSize: 1428}, {BlockSize: 8192}, {BlockSize: 8}} {
+			if len(want) != len(many) && o.BlockSize == 8 {
+				continue
+			}
+			file := tftp.Bytes(want)
+			if o.BlockSize == 0 {
+				file.Size = -1
+			}
+			n, err := put(name, file, o)
+			got, read := os.ReadFile(filepath.Join(dir, name))
+			if err != nil || read != nil || n != int64(len(want)) || !bytes.Equal(got, want) {
+				t.Errorf("%s with %+v: %d bytes, %v; the server has %d of %d, %v", name, o, n, err, len(got), len(want), read)
+			}
+		}
+	}
+	if _, err := put("theirs", tftp.Bytes(many), tftp.Options{}); err == nil || !strings.Contains(err.Error(), "error 2: ") {
+		t.Errorf("a file that is not to be written: %v", err)
+	}
+	if _, err := put("no/such/folder", tftp.Bytes(many), tftp.Options{}); !tftp.IsNotFound(err) {
+		t.Errorf("no folder: %v", err)
 	}
 }
 

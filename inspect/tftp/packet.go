@@ -17,6 +17,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Port is where a server listens for requests. (RFC 1350, section 4.)
@@ -74,8 +76,16 @@ type Error struct {
 	Msg  string // free text; phones look at Code only
 }
 
-// Error returns "tftp: error 1: file not found".
-func (e *Error) Error() string { return fmt.Sprintf("tftp: error %d: %s", e.Code, e.Msg) }
+// Error returns "tftp: error 1: file not found". What an operator's terminal would
+// obey in a message of somebody else's is shown as "?".
+func (e *Error) Error() string {
+	return fmt.Sprintf("tftp: error %d: %s", e.Code, strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, e.Msg))
+}
 
 // Is makes an Error with CodeNotFound be fs.ErrNotExist for errors.Is.
 func (e *Error) Is(target error) bool {
