@@ -45,7 +45,7 @@ type Info struct {
 	Interface int    // number in its section of the file; 0 in a pcap
 	LinkType  uint16 // of the interface (draft-ietf-opsawg-pcaplinktype)
 	VLAN      uint16 // identifier of the outermost 802.1Q tag; 0: none, or a priority tag
-	Length    int    // bytes of the frame on the wire
+	Length    int    // bytes of the frame on the wire: what the file says, or holds, whichever is more
 	Outgoing  bool   // a Linux cooked capture says that its host sent the packet
 	Truncated bool   // the file holds less of the packet than there was
 }
@@ -147,7 +147,7 @@ func (c *Reader) Next(p *stack.Packet) (Info, error) {
 		c.frames++
 		i := &c.ifs[f.on]
 		info := Info{
-			Interface: f.on, LinkType: i.linkType, Length: int(f.length),
+			Interface: f.on, LinkType: i.linkType, Length: max(int(f.length), len(f.data)),
 			Truncated: uint64(f.length) > uint64(len(f.data)),
 		}
 		ip := network(f.data, &info)
