@@ -34,6 +34,7 @@ type runFlags struct {
 	links                                    []string
 	lenient, console                         bool
 	wait                                     time.Duration
+	processors                               func(readers int)
 
 	findings []config.Finding // lines of the configuration that were left out
 }
@@ -43,6 +44,13 @@ var errReload = errors.New("reload")
 
 // errorsLevel is what goes to standard error in any case: severity errors.
 const errorsLevel = 3
+
+// processors returns what gives Go its own processors, and one for each goroutine
+// that reads a device: it keeps one while it waits for its next packet. The own
+// ones are those Go began with: of the machine, the container or $GOMAXPROCS.
+func processors(own int) func(readers int) {
+	return func(readers int) { runtime.GOMAXPROCS(own + readers) }
+}
 
 func runCommand() *cobra.Command {
 	var fl runFlags
@@ -79,8 +87,7 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 				return fmt.Errorf("--console: %w", err)
 			}
 			defer term.Close()
-			// A link that waits for its next packet keeps a processor of Go's.
-			runtime.GOMAXPROCS(runtime.NumCPU() + len(fl.links))
+			fl.processors = processors(runtime.GOMAXPROCS(0))
 			ctx, stop := term.stopped(cmd.Context())
 			defer stop()
 			for {
@@ -131,6 +138,7 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 		return err
 	}
 	links.patient = fl.machine != ""
+	links.devices.OnReaders(fl.processors)
 	if err := links.await(ctx, fl.wait); err != nil {
 		return err
 	}

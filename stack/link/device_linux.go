@@ -110,6 +110,7 @@ type frameLoop struct {
 	check func() error
 
 	reading sync.Mutex // held while the rings are in use
+	counted bool       // in trunks.readers
 	wait    waiter     // for the rings, and for end
 	frame   Frame
 	super   segmenter // what is left of the last frame longer than the MTU
@@ -123,6 +124,10 @@ func (l *frameLoop) read(fn func(f *Frame) bool) error {
 	for {
 		if l.device.closed.Load() {
 			return net.ErrClosed
+		}
+		if !l.counted {
+			l.counted = true
+			l.device.trunk.all.reads(1)
 		}
 		if l.ready(fn) {
 			return nil
@@ -143,6 +148,10 @@ func (l *frameLoop) read(fn func(f *Frame) bool) error {
 func (l *frameLoop) stop() {
 	l.reading.Lock()
 	defer l.reading.Unlock()
+	if l.counted {
+		l.counted = false
+		l.device.trunk.all.reads(-1)
+	}
 }
 
 // cut makes the next piece of the long frame the one that is read. There is more.

@@ -51,6 +51,12 @@ const drivers = `"tun:NAME", "packet:DEVICE", "xdp:DEVICE" and "auto:DEVICE"`
 // several goroutines at once.
 type Devices struct{ trunks trunks }
 
+// OnReaders has told hear, each time it changes, how many goroutines read links of
+// "packet:" and "xdp:". Each of them may keep one of Go's processors while it waits,
+// so GOMAXPROCS should have one more for each. It is called before the first Open;
+// told is called by who begins to read, or closes, for one at a time.
+func (d *Devices) OnReaders(told func(readers int)) { d.trunks.told = told }
+
 // Open opens a link on a device that no other shares; see Devices.Open.
 func Open(name string, opt Options) (stack.Link, error) { return new(Devices).Open(name, opt) }
 

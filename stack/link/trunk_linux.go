@@ -16,6 +16,20 @@ import (
 type trunks struct {
 	mu     sync.Mutex
 	byName map[string]*trunk
+
+	counting sync.Mutex
+	readers  int
+	told     func(readers int) // hears that of each change, nil: nobody does
+}
+
+// reads notes that n goroutines more read a device.
+func (ts *trunks) reads(n int) {
+	ts.counting.Lock()
+	defer ts.counting.Unlock()
+	ts.readers += n
+	if ts.told != nil {
+		ts.told(ts.readers)
+	}
 }
 
 // A trunk is an Ethernet device of the kernel and what uses it: one user for each
