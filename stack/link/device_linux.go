@@ -53,7 +53,7 @@ func (d *kernelDevice) take(ts *trunks, opt Options, user trunkUser) (err error)
 	if d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return fmt.Errorf("eventfd: %w", err)
 	}
-	if d.trunk, err = ts.join(d.name, opt, user); err != nil {
+	if d.trunk, err = ts.join(d, opt, user); err != nil {
 		return err
 	}
 	d.mtu = opt.MTU
@@ -89,10 +89,10 @@ func (d *kernelDevice) release() error {
 	return errors.Join(errs...)
 }
 
-// gone reports whether the device does not exist any more.
-func (d *kernelDevice) gone() bool {
-	_, err := d.trunk.handle.LinkByIndex(d.index)
-	return errors.As(err, &netlink.LinkNotFoundError{}) || errors.Is(err, unix.ENODEV)
+// gone is what to say when the device does not exist any more, or is in another
+// network namespace.
+func (d *kernelDevice) gone(doing string) error {
+	return fmt.Errorf("link: %s %s: the device is gone", doing, d.name)
 }
 
 // MAC implements FrameDevice.

@@ -280,16 +280,23 @@ func forMe(b []byte) bool {
 
 // check is frameLoop.check.
 func (d *packetDevice) check() error {
-	if !d.wait.broken(0) {
+	if d.wait.broken(0) {
+		// The device went down, which passes, or away, which does not. Asking
+		// clears the error.
+		if _, err := unix.GetsockoptInt(d.rx, unix.SOL_SOCKET, unix.SO_ERROR); err != nil {
+			return fmt.Errorf("link: reading %s: %w", d.name, err)
+		}
+	} else if !d.wait.idle {
 		return nil
 	}
-	// The device went down, which passes, or away, which does not. Asking
-	// clears the error.
-	if _, err := unix.GetsockoptInt(d.rx, unix.SOL_SOCKET, unix.SO_ERROR); err != nil {
+	// A device goes down before it goes away, and only the first is told. The
+	// socket of one that is gone is bound to none.
+	sa, err := unix.Getsockname(d.rx)
+	if err != nil {
 		return fmt.Errorf("link: reading %s: %w", d.name, err)
 	}
-	if d.gone() {
-		return fmt.Errorf("link: reading %s: the device is gone", d.name)
+	if to, ok := sa.(*unix.SockaddrLinklayer); ok && to.Ifindex != d.index {
+		return d.gone("reading")
 	}
 	return nil
 }
@@ -315,7 +322,7 @@ func (d *packetDevice) WriteFrames(frames [][]byte) (dropped int, err error) {
 			frames = frames[r:]
 		case unix.EINTR:
 		case unix.ENXIO, unix.ENODEV:
-			return dropped, fmt.Errorf("link: writing %s: the device is gone", d.name)
+			return dropped, d.gone("writing")
 		default: // about the first frame: no room, too long, device down
 			dropped++
 			frames = frames[1:]

@@ -22,6 +22,10 @@ type trunks struct {
 	told     func(readers int) // hears that of each change, nil: nobody does
 }
 
+// errReplaced says that a device went and another came by its name, while somebody
+// has the one or looked for the other.
+var errReplaced = errors.New("another device has come by the name of one that is gone, and not all who had that have noticed; try again")
+
 // reads notes that n goroutines more read a device.
 func (ts *trunks) reads(n int) {
 	ts.counting.Lock()
@@ -57,21 +61,27 @@ type trunkUser interface {
 	kind() string
 }
 
-// join enters d as the user of the frames of opt.VLAN on the device name, and
-// readies that if d is the first.
-func (ts *trunks) join(name string, opt Options, d trunkUser) (_ *trunk, err error) {
+// join enters d, which has on, as the user of the frames of opt.VLAN, and readies
+// the device if d is the first.
+func (ts *trunks) join(on *kernelDevice, opt Options, d trunkUser) (_ *trunk, err error) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	t := ts.byName[name]
+	t := ts.byName[on.name]
 	if t == nil {
-		if t, err = newTrunk(name, opt); err != nil {
+		if t, err = newTrunk(on.name, opt); err != nil {
 			return nil, err
 		}
 		t.all = ts
+		if t.link.Attrs().Index != on.index {
+			return nil, errors.Join(errReplaced, t.restore())
+		}
 		if ts.byName == nil {
 			ts.byName = make(map[string]*trunk)
 		}
-		ts.byName[name] = t
+		ts.byName[on.name] = t
+	}
+	if t.link.Attrs().Index != on.index {
+		return nil, errReplaced
 	}
 	if t.users[opt.VLAN] != nil {
 		if opt.VLAN == 0 {

@@ -335,15 +335,11 @@ const (
 
 // check is frameLoop.check.
 func (r *xdpReader) check() error {
-	for i := range r.sockets {
-		if !r.wait.broken(i) {
-			continue
+	for i, s := range r.sockets {
+		// Kernels before 5.11 tell who waits.
+		if r.wait.broken(i) || r.wait.idle && !s.bound() {
+			return r.d.gone("reading")
 		}
-		// The kernel unbinds the sockets of a device that goes away.
-		if r.d.gone() {
-			return fmt.Errorf("link: reading %s: the device is gone", r.d.name)
-		}
-		return fmt.Errorf("link: reading %s: the kernel has taken queue %d back", r.d.name, r.sockets[i].q.index)
 	}
 	return nil
 }
@@ -363,7 +359,7 @@ func (d *xdpDevice) WriteQueue(i int, frames [][]byte) (dropped int, err error) 
 	}
 	dropped, err = q.send(frames)
 	if err != nil {
-		return dropped, fmt.Errorf("link: writing %s: the device is gone: %w", d.name, err)
+		return dropped, d.gone("writing")
 	}
 	return dropped, nil
 }

@@ -193,6 +193,13 @@ func (s *xdpSocket) bind(flags uint16, shared int) error {
 	}
 }
 
+// bound reports whether s has a device: the kernel unbinds the sockets of one that
+// goes away. Kernels before 5.11, which cannot be asked, say so themselves.
+func (s *xdpSocket) bound() bool {
+	_, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+	return errno != unix.ENXIO
+}
+
 // close closes the socket.
 func (s *xdpSocket) close() error {
 	err := s.rx.close()

@@ -1,0 +1,157 @@
+package link
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"patchbay/stack"
+)
+
+// everyDriver runs a test with each driver of an Ethernet device, on pb0 of a
+// fresh namespace whose peer0 is in another.
+func everyDriver(t *testing.T, test func(t *testing.T, name string, far func(func()))) {
+	for _, d := range deviceDrivers {
+		t.Run(d.name, func(t *testing.T) {
+			ns := namespaces(t, 1)
+			veth(t, ns[1])
+			test(t, d.before+"pb0"+d.after, func(f func()) { within(t, ns[1], f) })
+		})
+	}
+}
+
+// TestDeviceGoes: who reads a device that goes away is told, who writes to it
+// either counts what is lost or is told, and both ends close.
+func TestDeviceGoes(t *testing.T) {
+	everyDriver(t, func(t *testing.T, name string, far func(func())) {
+		l := open(t, name, Options{MTU: 1400}).(*Ethernet)
+		if l.MTU() != 1400 || device(t, "pb0").Attrs().MTU != 1400 {
+			t.Errorf("MTU %d, of the device %d; want 1400", l.MTU(), device(t, "pb0").Attrs().MTU)
+		}
+		l.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+		r := read(l)
+		var written uint64
+		write := func() error {
+			written++
+			return l.Write([]*stack.Packet{udp(t, ipBox, "255.255.255.255", 100)})
+		}
+		must(t, write())
+		must(t, netlink.LinkDel(device(t, "pb0")))
+		if err := r.ended(t); err == nil || errors.Is(err, net.ErrClosed) {
+			t.Errorf("Read ended with %v, want an error about the device", err)
+		}
+		before := l.Stats()
+		written = 0
+		if err := write(); err == nil {
+			s := l.Stats()
+			if s.Drops[SendFailed]-before.Drops[SendFailed] != written || s.OutPackets != before.OutPackets {
+				t.Errorf("a packet for a device that is gone is neither refused nor counted: %+v", s)
+			}
+		} else if errors.Is(err, net.ErrClosed) {
+			t.Errorf("Write = %v, want an error about the device", err)
+		}
+		must(t, l.Close())
+		must(t, l.Close())
+	})
+}
+
+// TestDeviceReturns: another device by the name of one that went is opened by who
+// waits for it, with the kernel kept off it, and packets pass again.
+func TestDeviceReturns(t *testing.T) {
+	for _, d := range deviceDrivers {
+		t.Run(d.name, func(t *testing.T) {
+			ns := namespaces(t, 1)
+			veth(t, ns[1])
+			open(t, d.before+"pb0"+d.after, Options{}).Close() // skips
+			var devices Devices
+			home := ns[0]
+			patient := func(vlan uint16) *Patient {
+				p := NewPatient(func() (l stack.Link, err error) {
+					within(t, home, func() { l, err = devices.Open(d.before+"pb0"+d.after, Options{VLAN: vlan}) })
+					return l, err
+				}, 0, func(bool, error) {})
+				t.Cleanup(func() { p.Close() })
+				p.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+				return p
+			}
+			p, tagged := patient(0), patient(20)
+			r, rTagged := read(p), read(tagged)
+			for round := range 3 {
+				c := peerUDP(t, ns[1])
+				arrives(t, c, r, strconv.Itoa(round))
+				must(t, c.Close())
+				if !deaf(t) {
+					t.Fatalf("round %d: the kernel hears what comes by the device", round)
+				}
+				must(t, netlink.LinkDel(device(t, "pb0")))
+				veth(t, ns[1])
+			}
+			must(t, p.Close())
+			must(t, tagged.Close())
+			for _, r := range []*reader{r, rTagged} {
+				if err := r.ended(t); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("Read ended with %v, want net.ErrClosed", err)
+				}
+			}
+			if n := len(devices.trunks.byName); n != 0 {
+				t.Errorf("%d devices are still entered", n)
+			}
+		})
+	}
+}
+
+// TestDeviceReplaced: a link on a device that is gone does not lend the device that
+// came by its name, of which the kernel still is part, to another VLAN.
+func TestDeviceReplaced(t *testing.T) {
+	for _, d := range deviceDrivers {
+		t.Run(d.name, func(t *testing.T) {
+			ns := namespaces(t, 1)
+			veth(t, ns[1])
+			name := d.before + "pb0" + d.after
+			open(t, name, Options{}).Close() // skips
+			var devices Devices
+			old, err := devices.Open(name, Options{VLAN: 10})
+			must(t, err)
+			must(t, netlink.LinkDel(device(t, "pb0")))
+			veth(t, ns[1])
+			if l, err := devices.Open(name, Options{VLAN: 20}); !errors.Is(err, errReplaced) {
+				t.Errorf("Open = %v, %v; want %v", l, err, errReplaced)
+			}
+			must(t, old.Close())
+			l, err := devices.Open(name, Options{VLAN: 20})
+			must(t, err)
+			if !deaf(t) {
+				t.Error("the kernel hears what comes by the device")
+			}
+			must(t, l.Close())
+			if n := len(devices.trunks.byName); n != 0 {
+				t.Errorf("%d devices are still entered", n)
+			}
+		})
+	}
+}
+
+// arrives sends what from c until it arrives.
+func arrives(t *testing.T, c *net.UDPConn, r *reader, what string) {
+	t.Helper()
+	for late := time.Now().Add(patience); time.Now().Before(late); {
+		// The peer has no route while its device is down.
+		_, _ = c.WriteTo([]byte(what), &net.UDPAddr{IP: net.ParseIP(ipBox), Port: 69})
+		select {
+		case p := <-r.packets:
+			<-r.vouched
+			if p.Flow().Proto == stack.UDP && string(p.Payload()) == what {
+				return
+			}
+		case err := <-r.done:
+			t.Fatal("reading: ", err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	t.Fatal("nothing arrives")
+}
