@@ -155,3 +155,67 @@ func arrives(t *testing.T, c *net.UDPConn, r *reader, what string) {
 	}
 	t.Fatal("nothing arrives")
 }
+
+// TestDeviceDown: a device that goes down and comes up again goes on. What was
+// sent to it meanwhile is counted as lost, and does not come up with it.
+func TestDeviceDown(t *testing.T) {
+	const many = 3000
+	for _, which := range []string{"pb0", "peer0"} {
+		t.Run(which, func(t *testing.T) {
+			everyDriver(t, func(t *testing.T, name string, far func(func())) {
+				l := open(t, name, Options{}).(*Ethernet)
+				l.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+				r := read(l)
+				var c *net.UDPConn
+				set := func(up bool) {
+					change := func() {
+						set := netlink.LinkSetDown
+						if up {
+							set = netlink.LinkSetUp
+						}
+						must(t, set(device(t, which)))
+					}
+					if which == "pb0" {
+						change()
+					} else {
+						far(change)
+					}
+				}
+				far(func() {
+					var err error
+					c, err = net.ListenUDP("udp4", &net.UDPAddr{Port: 69})
+					must(t, err)
+				})
+				defer c.Close()
+				must(t, c.SetReadBuffer(1<<20))
+				arrives(t, c, r, "before")
+				set(false)
+				before := l.Stats()
+				for range many {
+					must(t, l.Write([]*stack.Packet{udp(t, ipBox, "255.255.255.255", 100)}))
+				}
+				s := l.Stats()
+				lost, sent := s.Drops[SendFailed]-before.Drops[SendFailed], s.OutPackets-before.OutPackets
+				if lost+sent != many || sent > sendBatch {
+					t.Errorf("of %d packets for a device that is down %d count as lost and %d as sent", many, lost, sent)
+				}
+				set(true)
+				arrives(t, c, r, "after")
+				last := udp(t, ipBox, "255.255.255.255", 7)
+				must(t, l.Write([]*stack.Packet{last}))
+				stale := 0
+				for buf := make([]byte, 2000); ; {
+					must(t, c.SetReadDeadline(time.Now().Add(patience)))
+					n, _, err := c.ReadFrom(buf)
+					must(t, err)
+					if n == 7 {
+						break
+					}
+					if stale++; stale > sendBatch {
+						t.Fatal("what was sent to a device that was down comes up with it")
+					}
+				}
+			})
+		})
+	}
+}

@@ -37,6 +37,7 @@ type xdpQueue struct {
 	free       []uint64 // places for frames to send
 	sent       uint64   // frames
 	full       uint64   // frames there was no place for
+	down       bool     // the device was when it was last asked to send
 }
 
 // An xdpSocket is an AF_XDP socket with an rx ring.
@@ -241,9 +242,16 @@ func (q *xdpQueue) frame(d unix.XDPDesc) []byte {
 	return nil
 }
 
-// send sends frames and returns how many there was no place for. An error means
-// that the device is gone.
+// send sends frames and returns how many were lost: there was no place for them, or
+// the device would not have them. An error means that it is gone.
 func (q *xdpQueue) send(frames [][]byte) (dropped int, err error) {
+	if q.down {
+		// What would wait until it is up is of no use then.
+		dropped, err = q.kick()
+		if q.down || err != nil {
+			return dropped + len(frames), err
+		}
+	}
 	for len(frames) > 0 {
 		n := min(len(frames), sendBatch)
 		at, k := q.tx.producer.Load(), uint32(0)
@@ -265,7 +273,9 @@ func (q *xdpQueue) send(frames [][]byte) (dropped int, err error) {
 		q.sent += uint64(k)
 		q.tx.producer.Store(at + k)
 		if k > 0 {
-			if err := q.kick(); err != nil {
+			lost, err := q.kick()
+			dropped += lost
+			if err != nil {
 				return dropped, err
 			}
 		}
@@ -305,16 +315,26 @@ func (q *xdpQueue) reap() int {
 // kicks bounds the calls to have one batch sent.
 const kicks = 8
 
-// kick has the kernel send what is in the tx ring. What it will not take now
+// kick has the kernel send what is in the tx ring, and returns how many of that the
+// device would not have, as without a carrier. What the kernel will not take now
 // stays there, for the next call or for who polls.
-func (q *xdpQueue) kick() error {
-	for range kicks {
+func (q *xdpQueue) kick() (lost int, err error) {
+	q.down = false
+	for left := kicks; left > 0; left-- {
 		if q.tx.flags.Load()&unix.XDP_RING_NEED_WAKEUP != 0 {
 			_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(q.base.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
 			switch errno {
-			case 0, unix.EINTR, unix.EAGAIN, unix.EBUSY, unix.ENOBUFS, unix.ENETDOWN:
+			case 0, unix.EINTR, unix.EAGAIN, unix.ENOBUFS:
+			case unix.EBUSY:
+				if q.reap() > 0 { // it dropped that frame, and comes to the next
+					lost++
+					left++
+				}
+			case unix.ENETDOWN:
+				q.down = true
+				left = 1
 			default: // ENXIO: the socket has no device any more
-				return errno
+				return lost, errno
 			}
 		}
 		if q.tx.consumer.Load() == q.tx.producer.Load() {
@@ -325,7 +345,8 @@ func (q *xdpQueue) kick() error {
 		}
 	}
 	q.reap()
-	return nil
+	q.sent -= uint64(lost)
+	return lost, nil
 }
 
 // A ring is a ring of descriptors that we share with the kernel. One side
