@@ -422,7 +422,7 @@ func (d *xdpDevice) QueueStats() []QueueStats {
 		all[i].Sent, all[i].SendFull = s.q.sent, s.q.full
 		s.q.sending.Unlock()
 		all[i].RingFull, all[i].FillEmpty, all[i].KernelDrop = st.Rx_ring_full, empty, st.Rx_dropped-empty
-		all[i].BadDescriptor = st.Rx_invalid_descs + st.Tx_invalid_descs
+		all[i].BadDescriptor = st.Rx_invalid_descs + st.Tx_invalid_descs + s.senseless.Load()
 	}
 	return all
 }

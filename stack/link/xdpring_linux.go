@@ -46,6 +46,8 @@ type xdpSocket struct {
 	fd       int // -1: none
 	rx       ring[unix.XDPDesc]
 	received atomic.Uint64 // descriptors
+
+	senseless atomic.Uint64 // descriptors that made no sense
 }
 
 // Places for frames of one queue. Four thousand are what the forwarder may be
@@ -96,17 +98,22 @@ func newXDPQueue(device, index, chunk int, zeroCopy bool) (_ *xdpQueue, err erro
 	if err := q.tx.open(q.base.fd, unix.XDP_TX_RING, unix.XDP_PGOFF_TX_RING, xdpSend, offsets.Tx); err != nil {
 		return nil, err
 	}
-	for i := range uint64(xdpReceive) {
-		q.fill.desc[i] = i * uint64(chunk)
-	}
-	q.fill.producer.Store(xdpReceive)
-	for i := range uint64(xdpSend) {
-		q.free = append(q.free, (xdpReceive+i)*uint64(chunk))
-	}
+	q.ready()
 	// Room for what the send ring holds, and so much to one call: both wishes.
 	_ = unix.SetsockoptInt(q.base.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*xdpSend*minSlot)
 	_ = unix.SetsockoptInt(q.base.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, sendBatch)
 	return q, q.bind(zeroCopy)
+}
+
+// ready gives the kernel the places to receive, and us those to send.
+func (q *xdpQueue) ready() {
+	for i := range uint64(xdpReceive) {
+		q.fill.desc[i] = i * uint64(q.chunk)
+	}
+	q.fill.producer.Store(xdpReceive)
+	for i := range uint64(xdpSend) {
+		q.free = append(q.free, (xdpReceive+i)*uint64(q.chunk))
+	}
 }
 
 // bind binds the socket to its queue.
@@ -225,10 +232,15 @@ func (s *xdpSocket) give(first, n uint32) {
 	q.filling.Lock()
 	at := q.fill.producer.Load()
 	for i := range n {
-		addr := s.rx.desc[(first+i)&s.rx.mask].Addr
-		q.fill.desc[(at+i)&q.fill.mask] = addr - addr%uint64(q.chunk)
+		d := s.rx.desc[(first+i)&s.rx.mask]
+		if q.frame(d) == nil { // nobody knows whose place that is
+			s.senseless.Add(1)
+			continue
+		}
+		q.fill.desc[at&q.fill.mask] = d.Addr - d.Addr%uint64(q.chunk)
+		at++
 	}
-	q.fill.producer.Store(at + n) // there is room: the ring has one for each place
+	q.fill.producer.Store(at) // there is room: the ring has one for each place
 	q.filling.Unlock()
 	s.rx.consumer.Store(first + n)
 	s.received.Add(uint64(n))
