@@ -238,11 +238,12 @@ func (r *xdpReader) readReady(fn func(f *Frame) bool) (some bool) {
 		if used > 0 {
 			s.give(first, used)
 		}
-		if !more {
-			return true
-		}
+		// The next is first the next time, too: this one may always have more.
 		if r.turn++; r.turn == len(r.sockets) {
 			r.turn = 0
+		}
+		if !more {
+			return true
 		}
 	}
 	return some

@@ -215,3 +215,28 @@ func TestXDPReceivePlaces(t *testing.T) {
 		t.Errorf("%d descriptors that make no sense are counted, want %d", n, bad)
 	}
 }
+
+// TestXDPTurns: a queue that always has more does not keep others from being read.
+func TestXDPTurns(t *testing.T) {
+	busy, other := memoryQueue(0), memoryQueue(1)
+	r := memoryReader(busy, other)
+	came := func(q *xdpQueue) {
+		at := q.fill.take() + xdpHeadroom
+		q.memory[at] = byte(q.index)
+		q.base.rx.put(unix.XDPDesc{Addr: at, Len: 60})
+	}
+	came(other)
+	for range 2 {
+		for range 64 {
+			came(busy)
+		}
+		n := 0
+		r.readReady(func(f *Frame) bool {
+			n++
+			return n < 64
+		})
+	}
+	if other.base.rx.len() > 0 {
+		t.Error("the other queue is not read while the first has more")
+	}
+}
