@@ -369,3 +369,73 @@ func TestXDPRunts(t *testing.T) {
 		})
 	}
 }
+
+// TestXDPLeavesPlaces: a link that closes with its ring full of frames that nobody
+// read takes none of the places along that the others on the device receive into.
+func TestXDPLeavesPlaces(t *testing.T) {
+	for _, d := range deviceDrivers[1:] {
+		for _, tt := range []struct{ leaves, stays uint16 }{{20, 0}, {0, 20}, {20, 30}} {
+			t.Run(fmt.Sprint(d.name, ", VLAN ", tt.leaves, " leaves ", tt.stays), func(t *testing.T) {
+				ns := namespaces(t, 1)
+				veth(t, ns[1])
+				name := d.before + "pb0" + d.after
+				open(t, name, Options{}).Close() // skips
+				var raw int
+				within(t, ns[1], func() {
+					var err error
+					raw, err = packetSocket()
+					must(t, err)
+					must(t, unix.SetsockoptInt(raw, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1))
+					must(t, bind(raw, device(t, "peer0").Attrs().Index, 0))
+				})
+				defer unix.Close(raw)
+				var devices Devices
+				link := func(vlan uint16) *Ethernet {
+					l, err := devices.Open(name, Options{VLAN: vlan})
+					must(t, err)
+					t.Cleanup(func() { l.Close() })
+					l.(*Ethernet).SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+					return l.(*Ethernet)
+				}
+				frame := func(vlan uint16) []byte {
+					f := stack.Flow{Proto: stack.UDP, Src: netip.MustParseAddrPort(ipPeer + ":5000"), Dst: netip.MustParseAddrPort(ipBox + ":69")}
+					mac := MAC(device(t, "pb0").Attrs().HardwareAddr)
+					b := append(append([]byte{}, mac[:]...), 2, 0, 0, 0, 0, 9)
+					if vlan != 0 {
+						b = append(b, 0x81, 0, 0, byte(vlan))
+					}
+					return stack.AppendUDP(append(b, 8, 0), f, []byte("x"))
+				}
+				leaver, stayer := link(tt.leaves), link(tt.stays)
+				full := func() (n uint64) {
+					for _, q := range leaver.QueueStats() {
+						n += q.FillEmpty + q.RingFull
+					}
+					return n
+				}
+				for late := time.Now().Add(patience); full() == 0; {
+					if time.Now().After(late) {
+						t.Fatal("the ring does not fill up")
+					}
+					for range 256 { // until the device is up it drops
+						_, _ = unix.Write(raw, frame(tt.leaves))
+					}
+				}
+				must(t, leaver.Close())
+				r := read(stayer)
+				for late := time.Now().Add(patience); ; {
+					_, _ = unix.Write(raw, frame(tt.stays))
+					select {
+					case <-r.packets:
+						must(t, stayer.Close())
+						return
+					case <-time.After(time.Millisecond):
+					}
+					if time.Now().After(late) {
+						t.Fatalf("nothing arrives: %+v", stayer.QueueStats())
+					}
+				}
+			})
+		}
+	}
+}

@@ -156,9 +156,11 @@ func (p *xdpPort) leave(d *xdpDevice, vlan uint16) error {
 		}
 		errs = append(errs, p.stray())
 	}
-	if vlan != 0 {
-		for _, s := range d.sockets {
-			errs = append(errs, s.close())
+	for _, s := range d.sockets {
+		if vlan != 0 {
+			errs = append(errs, s.leave())
+		} else {
+			s.drain()
 		}
 	}
 	d.sockets = nil

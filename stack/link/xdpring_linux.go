@@ -208,6 +208,20 @@ func (s *xdpSocket) bound() bool {
 	return errno != unix.ENXIO
 }
 
+// drain gives back the places of what came and nobody will read.
+func (s *xdpSocket) drain() {
+	first := s.rx.consumer.Load()
+	s.give(first, s.rx.producer.Load()-first)
+}
+
+// leave closes a socket that join opened, of which nobody reads any more.
+func (s *xdpSocket) leave() error {
+	err := unix.Close(s.fd) // when it returns the kernel puts nothing in any more
+	s.fd = -1
+	s.drain()
+	return errors.Join(err, s.close())
+}
+
 // close closes the socket.
 func (s *xdpSocket) close() error {
 	err := s.rx.close()
