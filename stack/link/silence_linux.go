@@ -93,7 +93,7 @@ func (s *silence) deafen(h *netlink.Handle, l netlink.Link) error {
 	case err == nil:
 		s.later(func() error { return h.QdiscDel(qdisc) })
 	case !errors.Is(err, unix.EEXIST): // somebody else's will do
-		return hint(fmt.Errorf("adding the clsact queue: %w", err))
+		return fmt.Errorf("adding the clsact queue: %w", err)
 	}
 	attrs := netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS,
 		Handle: 1, Priority: dropPriority, Protocol: unix.ETH_P_ALL}

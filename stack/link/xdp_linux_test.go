@@ -3,6 +3,7 @@ package link
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -437,5 +438,59 @@ func TestXDPLeavesPlaces(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestLeave: who may not have a device is told what it needs, and the device is
+// as it was.
+func TestLeave(t *testing.T) {
+	const root = "this needs root, or the capabilities "
+	var may unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_MEMLOCK, &may))
+	must(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: 1 << 16, Max: may.Max}))
+	defer func() { must(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &may)) }()
+	for _, tt := range []struct {
+		name string
+		caps []int // that are left
+		want string
+	}{
+		{"xdp:pb0", nil, "opening an AF_XDP socket: operation not permitted: " + root},
+		{"packet:pb0", nil, "opening a packet socket: operation not permitted: " + root},
+		{"auto:pb0", nil, "opening a packet socket: operation not permitted: " + root},
+		{"xdp:pb0", []int{unix.CAP_NET_RAW}, "adding the clsact queue: operation not permitted: " + root},
+		{"xdp:pb0", []int{unix.CAP_NET_RAW, unix.CAP_NET_ADMIN, unix.CAP_BPF}, "no buffer space available: they are more than this process may lock; raise RLIMIT_MEMLOCK"},
+		{"xdp:pb0", []int{unix.CAP_NET_RAW, unix.CAP_NET_ADMIN, unix.CAP_BPF, unix.CAP_IPC_LOCK}, ""},
+		{"packet:pb0", []int{unix.CAP_NET_RAW, unix.CAP_NET_ADMIN, unix.CAP_BPF}, ""},
+	} {
+		t.Run(fmt.Sprint(tt.name, tt.caps), func(t *testing.T) {
+			ns := namespaces(t, 1) // its thread is this test's alone
+			veth(t, ns[1])
+			before := device(t, "pb0").Attrs().RawFlags
+			var was [2]unix.CapUserData
+			version := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			must(t, unix.Capget(&version, &was[0]))
+			left := was
+			left[0].Effective, left[1].Effective = 0, 0
+			for _, c := range tt.caps {
+				left[c/32].Effective |= 1 << (c % 32)
+			}
+			must(t, unix.Capset(&version, &left[0]))
+			l, err := Open(tt.name, Options{})
+			must(t, unix.Capset(&version, &was[0]))
+			if errors.Is(err, unix.EAFNOSUPPORT) {
+				t.Skip("needs packet sockets, or AF_XDP: ", err)
+			}
+			switch {
+			case tt.want == "":
+				must(t, err)
+				must(t, l.Close())
+			case err == nil || !strings.Contains(err.Error(), tt.want) || strings.Count(err.Error(), root) > 1:
+				t.Errorf("Open = %v, %v; want %s", l, err, tt.want)
+			}
+			if f := device(t, "pb0").Attrs().RawFlags; f != before || deaf(t) {
+				t.Errorf("the device has flags %#x, before %#x; deaf %v", f, before, deaf(t))
+			}
+			checkNoProgram(t)
+		})
 	}
 }

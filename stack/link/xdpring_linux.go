@@ -82,7 +82,11 @@ func newXDPQueue(device, index, chunk int, zeroCopy bool) (_ *xdpQueue, err erro
 		return nil, fmt.Errorf("mapping memory for frames: %w", err)
 	}
 	reg := unix.XDPUmemReg{Addr: uint64(uintptr(unsafe.Pointer(&q.memory[0]))), Len: uint64(len(q.memory)), Size: uint32(chunk)}
-	if err := setXSK(q.base.fd, unix.XDP_UMEM_REG, unsafe.Pointer(&reg), unsafe.Sizeof(reg)); err != nil {
+	err = setXSK(q.base.fd, unix.XDP_UMEM_REG, unsafe.Pointer(&reg), unsafe.Sizeof(reg))
+	if errors.Is(err, unix.ENOBUFS) { // it counts as locked
+		return nil, fmt.Errorf("registering %d bytes for frames: %w: they are more than this process may lock; raise RLIMIT_MEMLOCK (ulimit -l, --ulimit memlock=-1), or give it the capability CAP_IPC_LOCK", reg.Len, err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("registering memory for frames: %w", err)
 	}
 	offsets, err := q.base.open(xdpReceive)
