@@ -76,7 +76,8 @@ func Open(name string, opt Options) (stack.Link, error) { return new(Devices).Op
 //	queues=N      the device is given N queues; without it keeps what it has
 //
 // Each queue is read by a goroutine of its own (stack.Queued); the device spreads
-// flows over them. The result is an *Ethernet, but for "tun:"; its Note says why
+// flows over them. What comes by a queue that it is given later (ethtool -L) is lost,
+// and counted as OtherQueue, until the link is opened again. The result is an *Ethernet, but for "tun:"; its Note says why
 // something less was opened than was asked for. All need root. Close undoes what
 // Open did to the device; where several links are on one, that of the last does.
 //

@@ -32,6 +32,7 @@ type xdpDevice struct {
 
 	counting sync.Mutex   // held while the sockets are asked, and while they close
 	last     []QueueStats // once they are closed
+	lastElse uint64       // then, too: what came by other queues
 }
 
 // An xdpReader is where one goroutine reads some queues.
@@ -393,6 +394,7 @@ func (d *xdpDevice) Stats() Stats {
 		}
 	}
 	add(Oversize, d.oversized.Load())
+	add(OtherQueue, d.otherQueue())
 	for _, q := range d.QueueStats() {
 		add(RingFull, q.RingFull)
 		add(FillEmpty, q.FillEmpty)
@@ -400,6 +402,16 @@ func (d *xdpDevice) Stats() Stats {
 		add(BadDescriptor, q.BadDescriptor)
 	}
 	return s
+}
+
+// otherQueue returns what came to the device by queues that it was given later.
+func (d *xdpDevice) otherQueue() uint64 {
+	d.counting.Lock()
+	defer d.counting.Unlock()
+	if d.sockets == nil {
+		return d.lastElse
+	}
+	return d.port.otherQueue()
 }
 
 // QueueStats returns what each queue lost. What had no place in a send ring is in
@@ -439,10 +451,10 @@ func (d *xdpDevice) Close() error {
 	for _, q := range d.rings {
 		q.pause() // nobody sends for d any more
 	}
-	last := d.QueueStats()
+	last, lastElse := d.QueueStats(), d.otherQueue()
 	d.counting.Lock()
 	defer d.counting.Unlock()
-	d.last = last
+	d.last, d.lastElse = last, lastElse
 	if err := d.release(); err != nil {
 		return fmt.Errorf("link: closing %s: %w", d.name, err)
 	}

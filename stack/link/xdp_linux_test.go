@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -185,7 +186,11 @@ func TestXDPCrashChild(t *testing.T) {
 	if how == "" {
 		t.Skip("is for TestXDPCrash to run")
 	}
-	d, err := newXDPDevice(new(trunks), "pb0", xdpConfig{oldAttach: how == "netlink"}, Options{})
+	conf := xdpConfig{oldAttach: strings.HasPrefix(how, "netlink"), mode: xdpNative}
+	if strings.HasSuffix(how, "generic") {
+		conf.mode = xdpGeneric
+	}
+	d, err := newXDPDevice(new(trunks), "pb0", conf, Options{})
 	if err != nil {
 		fmt.Println("error:", err)
 		return
@@ -198,8 +203,12 @@ func TestXDPCrashChild(t *testing.T) {
 // TestXDPCrash: who dies with a device leaves it to the next, and a program that
 // stays behind, as on old kernels, is replaced.
 func TestXDPCrash(t *testing.T) {
-	for _, how := range []string{"link", "netlink"} {
-		t.Run(how, func(t *testing.T) {
+	for _, tt := range []struct{ how, next string }{
+		{"link native", "native"}, {"link generic", "generic"}, {"link generic", "native"},
+		{"netlink native", "native"}, {"netlink generic", "generic"}, {"netlink generic", "native"}, {"netlink native", "generic"},
+	} {
+		how := tt.how
+		t.Run(how+", then "+tt.next, func(t *testing.T) {
 			ns := namespaces(t, 1)
 			veth(t, ns[1])
 			child := exec.Command(os.Args[0], "-test.run=^TestXDPCrashChild$", "-test.v")
@@ -224,17 +233,18 @@ func TestXDPCrash(t *testing.T) {
 			}
 			must(t, child.Process.Kill())
 			child.Wait()
-			if x := device(t, "pb0").Attrs().Xdp; how == "netlink" && (x == nil || !x.Attached) {
+			if x := device(t, "pb0").Attrs().Xdp; strings.HasPrefix(how, "netlink") && (x == nil || !x.Attached) {
 				t.Fatal("the program of the child is gone, so its replacement would prove nothing")
 			}
-			l := open(t, "xdp:pb0", Options{})
-			l.(*Ethernet).SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+			l := open(t, "xdp:pb0,mode="+tt.next, Options{}).(*Ethernet)
+			if !strings.HasPrefix(l.Mode(), tt.next) {
+				t.Errorf("Mode = %s, want %s", l.Mode(), tt.next)
+			}
+			l.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
 			r := read(l)
 			c := peerUDP(t, ns[1])
 			defer c.Close()
-			_, err = c.WriteTo([]byte("x"), &net.UDPAddr{IP: net.ParseIP(ipBox), Port: 69})
-			must(t, err)
-			r.next(t, stack.UDP)
+			arrives(t, c, r, "x")
 			must(t, l.Close())
 			checkNoProgram(t)
 		})
@@ -492,5 +502,108 @@ func TestLeave(t *testing.T) {
 			}
 			checkNoProgram(t)
 		})
+	}
+}
+
+// setQueues gives a veth so many queues each way, as ethtool -L does.
+func setQueues(t *testing.T, name string, n int) error {
+	t.Helper()
+	c := queuesOf(t, name).with(n)
+	return askQueues(t, name, &c)
+}
+
+func queuesOf(t *testing.T, name string) channels {
+	t.Helper()
+	c := channels{cmd: unix.ETHTOOL_GCHANNELS}
+	must(t, askQueues(t, name, &c))
+	return c
+}
+
+func askQueues(t *testing.T, name string, c *channels) error {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	return deviceControl(fd, name, unsafe.Pointer(c))
+}
+
+// TestXDPQueueChange: the kernel lets nobody take a queue away that is read; what
+// comes by one that the device is given is counted, and the link goes on.
+func TestXDPQueueChange(t *testing.T) {
+	for _, d := range deviceDrivers[1:] {
+		t.Run(d.name, func(t *testing.T) {
+			ns := namespaces(t, 1)
+			must(t, netlink.LinkAdd(&netlink.Veth{PeerName: "peer0", PeerNumRxQueues: 4, PeerNumTxQueues: 4,
+				LinkAttrs: netlink.LinkAttrs{Name: "pb0", NumRxQueues: 4, NumTxQueues: 4}}))
+			must(t, netlink.LinkSetNsFd(device(t, "peer0"), int(ns[1])))
+			within(t, ns[1], func() {
+				addAddr(t, "peer0", ipPeer+"/24")
+				must(t, netlink.LinkSetUp(device(t, "peer0")))
+			})
+			must(t, setQueues(t, "pb0", 4))
+			name := d.before + "pb0" + d.after + ",queues=2"
+			within(t, ns[1], func() { must(t, setQueues(t, "peer0", 4)) })
+			if strings.Contains(name, "native") {
+				if l, err := Open(name, Options{}); err == nil || !errors.Is(err, unix.EAFNOSUPPORT) && !strings.Contains(err.Error(), "as many receive queues as its peer has to send") {
+					t.Errorf("Open with too many queues at the peer = %v, %v", l, err)
+				}
+			}
+			within(t, ns[1], func() { must(t, setQueues(t, "peer0", 2)) })
+			l := open(t, name, Options{}).(*Ethernet)
+			l.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+			if !strings.HasSuffix(l.Mode(), "2 queues") {
+				t.Fatalf("Mode = %s, want 2 queues", l.Mode())
+			}
+			r := read(l)
+			if err := setQueues(t, "pb0", 1); err == nil {
+				t.Error("a queue can be taken away from the link")
+			}
+			must(t, setQueues(t, "pb0", 4))
+			within(t, ns[1], func() { must(t, setQueues(t, "peer0", 4)) })
+			others := func() uint64 { return l.Stats().Drops[OtherQueue] }
+			// veth does not run the program on queues that it was given after it.
+			for late := time.Now().Add(patience); others() == 0 && d.name == "xdp generic"; {
+				for len(r.packets) > 0 {
+					<-r.packets
+					<-r.vouched
+				}
+				c := peerUDP(t, ns[1]) // each a flow of its own
+				_, _ = c.WriteTo([]byte("x"), &net.UDPAddr{IP: net.ParseIP(ipBox), Port: 69})
+				must(t, c.Close())
+				if time.Now().After(late) {
+					t.Fatalf("what comes by a queue that is not read is not counted: %+v, %+v", l.Stats(), l.QueueStats())
+				}
+			}
+			c := peerUDP(t, ns[1])
+			defer c.Close()
+			within(t, ns[1], func() { must(t, setQueues(t, "peer0", 2)) })
+			arrives(t, c, r, "again")
+			was := others()
+			must(t, l.Close())
+			if n := others(); n < was {
+				t.Errorf("%d frames are counted once the link is closed, before it were %d", n, was)
+			}
+		})
+	}
+}
+
+// TestXDPQueuesBack: a device that was given queues for a link has what it had
+// before when that is closed, though the kernel keeps them for a moment.
+func TestXDPQueuesBack(t *testing.T) {
+	ns := namespaces(t, 1)
+	must(t, netlink.LinkAdd(&netlink.Veth{PeerName: "peer0", PeerNumRxQueues: 4, PeerNumTxQueues: 4,
+		LinkAttrs: netlink.LinkAttrs{Name: "pb0", NumRxQueues: 4, NumTxQueues: 4}}))
+	must(t, netlink.LinkSetNsFd(device(t, "peer0"), int(ns[1])))
+	for _, queues := range []struct{ had, want int }{{1, 3}, {3, 1}} {
+		must(t, setQueues(t, "pb0", queues.had))
+		before := queuesOf(t, "pb0")
+		l := open(t, fmt.Sprintf("xdp:pb0,mode=generic,queues=%d", queues.want), Options{})
+		if got := queuesOf(t, "pb0"); got.receive() != queues.want {
+			t.Errorf("the device has %d queues, want %d", got.receive(), queues.want)
+		}
+		must(t, l.Close())
+		if got := queuesOf(t, "pb0"); got != before {
+			t.Errorf("after the link is closed the queues are %+v, want %+v", got, before)
+		}
 	}
 }
