@@ -26,6 +26,9 @@ type trunks struct {
 // has the one or looked for the other.
 var errReplaced = errors.New("another device has come by the name of one that is gone, and not all who had that have noticed; try again")
 
+// errOtherKind says that a device cannot be opened by one driver for it is by another.
+var errOtherKind = errors.New("another interface has the device")
+
 // reads notes that n goroutines more read a device.
 func (ts *trunks) reads(n int) {
 	ts.counting.Lock()
@@ -91,7 +94,7 @@ func (ts *trunks) join(on *kernelDevice, opt Options, d trunkUser) (_ *trunk, er
 	}
 	for _, u := range t.users {
 		if u.kind() != d.kind() {
-			return nil, fmt.Errorf("another interface has the device by %s:; open both the same way", u.kind())
+			return nil, fmt.Errorf("%w, by %s:; open both the same way", errOtherKind, u.kind())
 		}
 	}
 	if opt.MTU > int(t.mtu.Load()) {

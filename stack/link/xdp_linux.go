@@ -73,6 +73,9 @@ func (ts *trunks) openAuto(spec string, opt Options) (stack.Link, error) {
 		return l, nil
 	}
 	l, err = ts.openPacket(name, opt)
+	if errors.Is(err, errOtherKind) {
+		return nil, errXDP // it could have been that alone
+	}
 	if err != nil {
 		return nil, err
 	}

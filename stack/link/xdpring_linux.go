@@ -277,9 +277,11 @@ func (q *xdpQueue) frame(d unix.XDPDesc) []byte {
 func (q *xdpQueue) send(frames [][]byte) (dropped int, err error) {
 	if q.down {
 		// What would wait until it is up is of no use then.
-		dropped, err = q.kick()
-		if q.down || err != nil {
-			return dropped + len(frames), err
+		if dropped, err = q.kick(); err != nil {
+			return dropped, err
+		}
+		if q.down {
+			return dropped + len(frames), nil
 		}
 	}
 	for len(frames) > 0 {
