@@ -50,6 +50,7 @@ type trunk struct {
 
 	// Guarded by all.mu.
 	handle *netlink.Handle
+	held   int // see holdDevice, -1: none
 	link   netlink.Link
 	quiet  *silence
 	users  map[uint16]trunkUser // by VLAN, 0 is none
@@ -112,7 +113,7 @@ func (ts *trunks) join(on *kernelDevice, opt Options, d trunkUser) (_ *trunk, er
 
 // newTrunk takes the device name away from the kernel.
 func newTrunk(name string, opt Options) (_ *trunk, err error) {
-	t := &trunk{name: name, users: make(map[uint16]trunkUser)}
+	t := &trunk{name: name, held: -1, users: make(map[uint16]trunkUser)}
 	if t.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("opening netlink: %w", err)
 	}
@@ -125,6 +126,9 @@ func newTrunk(name string, opt Options) (_ *trunk, err error) {
 		return nil, err
 	}
 	a := t.link.Attrs()
+	if t.held, err = holdDevice(a.Index); err != nil {
+		return nil, err
+	}
 	t.mac = MAC(a.HardwareAddr)
 	mtu, undo := a.MTU, []func() error(nil)
 	if opt.MTU != 0 && opt.MTU != mtu {
@@ -146,6 +150,26 @@ func newTrunk(name string, opt Options) (_ *trunk, err error) {
 	s.undo = append(undo, s.undo...)
 	t.quiet = s
 	return t, nil
+}
+
+// holdDevice has the device be ours until the socket it returns is closed, if only
+// by the end of the process. What the first of two closed would be taken from the
+// second, with the kernel hearing again. Another's is found by its name, an abstract
+// one: of those there is one of each in a network namespace, as there is of devices.
+// (unix(7).)
+func holdDevice(index int) (fd int, err error) {
+	if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, fmt.Errorf("opening a socket to hold it: %w", err)
+	}
+	name := fmt.Sprintf("@patchbay/device/%d", index)
+	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err == nil {
+		return fd, nil
+	}
+	err = errors.Join(err, unix.Close(fd))
+	if errors.Is(err, unix.EADDRINUSE) {
+		return -1, fmt.Errorf("another patchbay has it (\"ss -xap src %s\" names the process); stop that, or choose another device: %w", name, err)
+	}
+	return -1, fmt.Errorf("holding it by the name %s: %w", name, err)
 }
 
 // ethernetDevice finds the Ethernet device name.
@@ -196,6 +220,10 @@ func (t *trunk) restore() error {
 		err = t.quiet.lift()
 	}
 	t.handle.Close()
+	if t.held >= 0 {
+		err = errors.Join(err, unix.Close(t.held))
+		t.held = -1
+	}
 	return err
 }
 

@@ -5,10 +5,12 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"patchbay/stack"
 )
@@ -134,6 +136,69 @@ func TestDeviceReplaced(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDeviceTwice: a second box cannot have what the first has, by any driver, and
+// takes nothing from it in trying; once that has closed it can.
+func TestDeviceTwice(t *testing.T) {
+	everyDriver(t, func(t *testing.T, name string, far func(func())) {
+		l := open(t, name, Options{})
+		for _, d := range deviceDrivers {
+			if l, err := Open(d.before+"pb0"+d.after, Options{VLAN: 20}); err == nil || !strings.Contains(err.Error(), "another patchbay has it") {
+				t.Errorf("Open by %s = %v, %v; want another patchbay has it", d.name, l, err)
+			}
+		}
+		if !deaf(t) || device(t, "pb0").Attrs().RawFlags&unix.IFF_NOARP == 0 {
+			t.Error("the kernel hears again")
+		}
+		must(t, l.Close())
+		must(t, l.Close())
+		must(t, open(t, name, Options{VLAN: 20}).Close())
+	})
+}
+
+// TestDeviceMTU: what is longer since somebody has changed the device's MTU is
+// counted, either way, and the link goes on.
+func TestDeviceMTU(t *testing.T) {
+	everyDriver(t, func(t *testing.T, name string, far func(func())) {
+		l := open(t, name, Options{}).(*Ethernet)
+		l.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+		r := read(l)
+		var c *net.UDPConn
+		far(func() {
+			var err error
+			c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(ipPeer)})
+			must(t, err)
+			must(t, netlink.LinkSetMTU(device(t, "peer0"), 3000))
+		})
+		defer c.Close()
+		arrives(t, c, r, "before")
+		// In its driver a device with a program may not have it larger.
+		errLarger := netlink.LinkSetMTU(device(t, "pb0"), 3000)
+		lost := func() (n uint64) {
+			for _, d := range l.Stats().Drops {
+				n += d
+			}
+			return n
+		}
+		if errLarger == nil {
+			for late := time.Now().Add(patience); lost() == 0; time.Sleep(time.Millisecond) {
+				_, err := c.WriteTo(make([]byte, 2900), &net.UDPAddr{IP: net.ParseIP(ipBox), Port: 69})
+				must(t, err)
+				if time.Now().After(late) {
+					t.Fatalf("a packet of 2,928 bytes is not counted: %+v", l.Stats())
+				}
+			}
+			arrives(t, c, r, "larger")
+		}
+		must(t, netlink.LinkSetMTU(device(t, "pb0"), 1000))
+		arrives(t, c, r, "smaller")
+		before, sent := lost(), l.Stats().OutPackets
+		must(t, l.Write([]*stack.Packet{udp(t, ipBox, "255.255.255.255", 1472), udp(t, ipBox, "255.255.255.255", 100)}))
+		if s := l.Stats(); s.OutPackets == sent || s.OutPackets-sent+lost()-before != 2 {
+			t.Errorf("of two packets %d are sent and %d counted as lost", s.OutPackets-sent, lost()-before)
+		}
+	})
 }
 
 // arrives sends what from c until it arrives.
