@@ -3,10 +3,13 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -104,6 +107,33 @@ func TestRunReaders(t *testing.T) {
 	for range 3 + queues {
 		if err := <-ended; !errors.Is(err, net.ErrClosed) {
 			t.Error("reading: ", err)
+		}
+	}
+}
+
+// TestRunNotes: a link that may come late says, too, why it is less than it was asked
+// to be, also what it says before there is a log.
+func TestRunNotes(t *testing.T) {
+	t.Parallel()
+	n := newTestNet(t, overPacket)
+	l, err := newLinks([]string{"outside=auto:pbout", "inside=auto:pbin"})
+	must(t, err)
+	l.patient = true
+	var text bytes.Buffer
+	const tooLarge = 5000 // bytes; more than xdp: takes
+	for i, name := range []string{"outside", "inside"} {
+		n.within(t, n.box, func() error {
+			opened, err := l.open(&config.Interface{Name: name, Hardware: "GigabitEthernet0/" + name, MTU: tooLarge})
+			if err != nil {
+				return err
+			}
+			return opened.Close()
+		})
+		if i == 0 {
+			l.tell(new(config.Running), slog.New(slog.NewTextHandler(&text, nil)))
+		}
+		if s := text.String(); !strings.Contains(s, "interface=GigabitEthernet0/"+name) || !strings.Contains(s, "its MTU of 5000 is above 3498") {
+			t.Errorf("%s: the log says %q", name, s)
 		}
 	}
 }

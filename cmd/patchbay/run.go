@@ -378,25 +378,38 @@ func (l *hostLinks) open(i *config.Interface) (stack.Link, error) {
 		return open()
 	}
 	hardware := i.Hardware
-	return link.NewPatient(open, i.MTU, func(up bool, err error) { l.changed(hardware, up, err) }), nil
+	noted := func() (stack.Link, error) {
+		opened, err := open()
+		if e, ok := opened.(*link.Ethernet); ok && e.Note() != nil { // of others the appliance says it
+			l.say(func(log *slog.Logger) {
+				log.Warn("the link is not as it might be", "interface", hardware, "driver", e.Driver(), "mode", e.Mode(), "reason", e.Note())
+			})
+		}
+		return opened, err
+	}
+	return link.NewPatient(noted, i.MTU, func(up bool, err error) { l.changed(hardware, up, err) }), nil
 }
 
 // changed logs that the device of an interface has come, or is not there.
 func (l *hostLinks) changed(hardware string, up bool, err error) {
-	say := func(log *slog.Logger) {
+	l.say(func(log *slog.Logger) {
 		if up {
 			log.Warn("%ASA-4-411001: Line protocol on Interface " + hardware + ", changed state to up")
 			return
 		}
 		log.Warn("%ASA-4-411002: Line protocol on Interface "+hardware+", changed state to down", "reason", err)
-	}
+	})
+}
+
+// say logs something, once there is a log.
+func (l *hostLinks) say(what func(*slog.Logger)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.log == nil {
-		l.unsaid = append(l.unsaid, say)
+		l.unsaid = append(l.unsaid, what)
 		return
 	}
-	say(l.log)
+	what(l.log)
 }
 
 func checkCommand() *cobra.Command {
