@@ -17,6 +17,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	bpf "github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -178,6 +179,29 @@ func TestXDPForeign(t *testing.T) {
 	}
 	must(t, q.close())
 	checkNoProgram(t)
+}
+
+// TestXDPStays: a program of ours that somebody keeps is not called another's.
+func TestXDPStays(t *testing.T) {
+	ns := namespaces(t, 1)
+	veth(t, ns[1])
+	ours, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: xdpName, Type: ebpf.XDP, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}})
+	if err != nil {
+		t.Skip("needs eBPF: ", err)
+	}
+	defer ours.Close()
+	kept, err := bpf.AttachXDP(bpf.XDPOptions{Program: ours, Interface: device(t, "pb0").Attrs().Index, Flags: bpf.XDPGenericMode})
+	if err != nil {
+		t.Skip("needs XDP programs attached as links: ", err)
+	}
+	defer kept.Close()
+	const want = "the device has the XDP program of a box that ended or is about to"
+	if l, err := Open("xdp:pb0", Options{}); err == nil || !errors.Is(err, unix.EAFNOSUPPORT) && !strings.Contains(err.Error(), want) {
+		t.Errorf("Open = %v, %v; want %s", l, err, want)
+	}
+	must(t, kept.Close())
+	must(t, open(t, "xdp:pb0", Options{}).Close())
 }
 
 // crashChild in the environment has TestXDPCrashChild hold a device.

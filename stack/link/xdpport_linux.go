@@ -344,6 +344,10 @@ func (p *xdpPort) evict(t *trunk) error {
 			err = p.set(-1, modes[x.AttachMode])
 		}
 		gone := errors.Is(err, unix.ENOENT) // since it was listed
+		if name == xdpName && time.Now().After(late) {
+			return fmt.Errorf("the device has the XDP program of a box that ended or is about to, id %d, and it does not go (ip link set dev %s xdp off; bpftool link): %w",
+				x.ProgId, t.name, unix.EBUSY)
+		}
 		if name != xdpName && !gone || time.Now().After(late) {
 			return fmt.Errorf("the device has an XDP program of somebody else, %q (id %d); detach it (ip link set dev %s xdp off) or choose another device",
 				name, x.ProgId, t.name)
