@@ -34,6 +34,7 @@ type runFlags struct {
 	links                                    []string
 	lenient, console                         bool
 	wait                                     time.Duration
+	processors                               func(readers int)
 
 	findings []config.Finding // lines of the configuration that were left out
 }
@@ -43,6 +44,13 @@ var errReload = errors.New("reload")
 
 // errorsLevel is what goes to standard error in any case: severity errors.
 const errorsLevel = 3
+
+// processors returns what gives Go its own processors, and one for each goroutine
+// that reads a device: it keeps one while it waits for its next packet. The own
+// ones are those Go began with: of the machine, the container or $GOMAXPROCS.
+func processors(own int) func(readers int) {
+	return func(readers int) { runtime.GOMAXPROCS(own + readers) }
+}
 
 func runCommand() *cobra.Command {
 	var fl runFlags
@@ -79,8 +87,7 @@ takes the commands of "patchbay exec" from the user that runs the box.`,
 				return fmt.Errorf("--console: %w", err)
 			}
 			defer term.Close()
-			// A link that waits for its next packet keeps a processor of Go's.
-			runtime.GOMAXPROCS(runtime.NumCPU() + len(fl.links))
+			fl.processors = processors(runtime.GOMAXPROCS(0))
 			ctx, stop := term.stopped(cmd.Context())
 			defer stop()
 			for {
@@ -129,6 +136,7 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 		return err
 	}
 	links.patient = fl.machine != ""
+	links.devices.OnReaders(fl.processors)
 	if err := links.await(ctx, fl.wait); err != nil {
 		return err
 	}
@@ -371,25 +379,38 @@ func (l *hostLinks) open(i *config.Interface) (stack.Link, error) {
 		return open()
 	}
 	hardware := i.Hardware
-	return link.NewPatient(open, i.MTU, func(up bool, err error) { l.changed(hardware, up, err) }), nil
+	noted := func() (stack.Link, error) {
+		opened, err := open()
+		if e, ok := opened.(*link.Ethernet); ok && e.Note() != nil { // of others the appliance says it
+			l.say(func(log *slog.Logger) {
+				log.Warn("the link is not as it might be", "interface", hardware, "driver", e.Driver(), "mode", e.Mode(), "reason", e.Note())
+			})
+		}
+		return opened, err
+	}
+	return link.NewPatient(noted, i.MTU, func(up bool, err error) { l.changed(hardware, up, err) }), nil
 }
 
 // changed logs that the device of an interface has come, or is not there.
 func (l *hostLinks) changed(hardware string, up bool, err error) {
-	say := func(log *slog.Logger) {
+	l.say(func(log *slog.Logger) {
 		if up {
 			log.Warn("%ASA-4-411001: Line protocol on Interface " + hardware + ", changed state to up")
 			return
 		}
 		log.Warn("%ASA-4-411002: Line protocol on Interface "+hardware+", changed state to down", "reason", err)
-	}
+	})
+}
+
+// say logs something, once there is a log.
+func (l *hostLinks) say(what func(*slog.Logger)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.log == nil {
-		l.unsaid = append(l.unsaid, say)
+		l.unsaid = append(l.unsaid, what)
 		return
 	}
-	say(l.log)
+	what(l.log)
 }
 
 func checkCommand() *cobra.Command {

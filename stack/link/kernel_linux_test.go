@@ -590,23 +590,6 @@ func TestPacketRefuses(t *testing.T) {
 	}
 }
 
-func TestPacketDeviceGoes(t *testing.T) {
-	ns := namespaces(t, 1)
-	veth(t, ns[1])
-	l := open(t, "packet:pb0", Options{MTU: 1400})
-	if l.MTU() != 1400 || device(t, "pb0").Attrs().MTU != 1400 {
-		t.Errorf("MTU %d, of the device %d; want 1400", l.MTU(), device(t, "pb0").Attrs().MTU)
-	}
-	r := read(l)
-	must(t, netlink.LinkDel(device(t, "pb0")))
-	if err := r.ended(t); err == nil || errors.Is(err, net.ErrClosed) {
-		t.Errorf("Read ended with %v, want an error about the device", err)
-	}
-	if err := l.Close(); err != nil {
-		t.Errorf("Close = %v", err)
-	}
-}
-
 func TestTUN(t *testing.T) {
 	namespaces(t, 0)
 	l, err := Open("tun:pb0", Options{MTU: 1400})

@@ -51,6 +51,12 @@ const drivers = `"tun:NAME", "packet:DEVICE", "xdp:DEVICE" and "auto:DEVICE"`
 // several goroutines at once.
 type Devices struct{ trunks trunks }
 
+// OnReaders has told hear, each time it changes, how many goroutines read links of
+// "packet:" and "xdp:". Each of them may keep one of Go's processors while it waits,
+// so GOMAXPROCS should have one more for each. It is called before the first Open;
+// told is called by who begins to read, or closes, for one at a time.
+func (d *Devices) OnReaders(told func(readers int)) { d.trunks.told = told }
+
 // Open opens a link on a device that no other shares; see Devices.Open.
 func Open(name string, opt Options) (stack.Link, error) { return new(Devices).Open(name, opt) }
 
@@ -70,7 +76,8 @@ func Open(name string, opt Options) (stack.Link, error) { return new(Devices).Op
 //	queues=N      the device is given N queues; without it keeps what it has
 //
 // Each queue is read by a goroutine of its own (stack.Queued); the device spreads
-// flows over them. The result is an *Ethernet, but for "tun:"; its Note says why
+// flows over them. What comes by a queue that it is given later (ethtool -L) is lost,
+// and counted as OtherQueue, until the link is opened again. The result is an *Ethernet, but for "tun:"; its Note says why
 // something less was opened than was asked for. All need root. Close undoes what
 // Open did to the device; where several links are on one, that of the last does.
 //

@@ -12,7 +12,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"patchbay/stack"
@@ -23,33 +22,20 @@ import (
 // rates but holds packets back for a block. (reference/dataplane.md, section C;
 // Linux Documentation/networking/packet_mmap.rst.)
 type packetDevice struct {
-	name  string
-	index int
-	mac   MAC
-	mtu   int // of what uses it
-	vlan  uint16
-	now   func() time.Time
+	kernelDevice
+	frameLoop // for rx
 
 	instead error // why it is no other device, nil: it was asked for
 
-	trunk  *trunk
 	others atomic.Pointer[[]uint16] // VLANs that others on the trunk have
 	rx, tx int                      // sockets, -1: none; rx for trunk under its lock
-	wake   int                      // eventfd that Close writes
-	closed atomic.Bool
+	lost   atomic.Uint64            // frames the ring had no room for
 
-	lost      atomic.Uint64 // frames the ring had no room for
-	oversized atomic.Uint64 // frames too long for a slot
-
-	reading sync.Mutex // held while the ring is in use
-	ring    []byte
-	slot    int // bytes of one slot
-	next    int // slot that the kernel fills next
-	frame   Frame
-	wait    waiter    // for rx and wake
-	copied  []byte    // a frame that is too long for a slot
-	super   segmenter // what is left of the last frame longer than the MTU
-	whole   Frame     // that frame, but for its data
+	// Guarded by reading.
+	ring   []byte
+	slot   int    // bytes of one slot
+	next   int    // slot that the kernel fills next
+	copied []byte // a frame that is too long for a slot
 
 	writing sync.Mutex // held while tx is in use
 	msgs    [sendBatch]message
@@ -97,51 +83,32 @@ func (d *packetDevice) forOthers(vlan uint16) bool {
 
 // newPacketDevice silences the kernel on the device and opens the sockets.
 func newPacketDevice(ts *trunks, name string, opt Options) (_ *packetDevice, err error) {
-	d := &packetDevice{name: name, vlan: opt.VLAN, now: opt.now(), rx: -1, tx: -1, wake: -1}
+	d := &packetDevice{rx: -1, tx: -1}
 	d.others.Store(new([]uint16))
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.release())
 		}
 	}()
-	l, err := lookUp(name)
-	if err != nil {
+	if _, err := d.find(name, opt); err != nil {
 		return nil, err
 	}
-	d.index, d.mac = l.Attrs().Index, MAC(l.Attrs().HardwareAddr)
 	// A socket first: without leave for one, nothing should change.
 	if err := d.openSender(); err != nil {
 		return nil, err
 	}
-	if d.trunk, err = ts.join(name, opt, d); err != nil {
+	if err := d.take(ts, opt, d); err != nil {
 		return nil, err
-	}
-	d.mtu = opt.MTU
-	if d.mtu == 0 {
-		d.mtu = int(d.trunk.mtu.Load())
-	}
-	if d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("eventfd: %w", err)
 	}
 	if err := d.openRing(); err != nil {
 		return nil, err
 	}
-	d.wait = newWaiter(d.pending, d.rx, d.wake)
+	d.frameLoop = frameLoop{device: &d.kernelDevice, ready: d.readReady, check: d.check, wait: newWaiter(d.pending, d.rx, d.wake)}
 	for i := range d.msgs {
 		d.msgs[i].Iov = &d.iovs[i]
 		d.msgs[i].SetIovlen(1)
 	}
 	return d, nil
-}
-
-// lookUp finds the Ethernet device name.
-func lookUp(name string) (netlink.Link, error) {
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("opening netlink: %w", err)
-	}
-	defer h.Close()
-	return ethernetDevice(h, name)
 }
 
 // packetSocket opens a packet socket, which gets nothing until it is bound.
@@ -223,36 +190,16 @@ func (d *packetDevice) header(i int) (*unix.Tpacket2Hdr, []byte) {
 }
 
 // ReadFrames implements FrameDevice.
-func (d *packetDevice) ReadFrames(fn func(f *Frame) bool) error {
-	d.reading.Lock()
-	defer d.reading.Unlock()
-	for {
-		if d.closed.Load() {
-			return net.ErrClosed
-		}
-		if d.readReady(fn) {
-			return nil
-		}
-		if d.super.more() {
-			continue
-		}
-		if err := d.poll(); err != nil {
-			return err
-		}
-	}
-}
+func (d *packetDevice) ReadFrames(fn func(f *Frame) bool) error { return d.read(fn) }
 
-// readReady gives fn the frames that are in the ring and reports whether there
-// was one.
+// readReady is frameLoop.ready.
 func (d *packetDevice) readReady(fn func(f *Frame) bool) (some bool) {
 	slots := len(d.ring) / d.slot
 	var now time.Time
 	for range slots {
 		for d.super.more() {
-			d.frame = d.whole
-			d.frame.Data = d.super.cut()
 			some = true
-			if !fn(&d.frame) {
+			if !fn(d.cut()) {
 				return true
 			}
 		}
@@ -318,11 +265,8 @@ func (d *packetDevice) open(h *unix.Tpacket2Hdr, b []byte, status uint32, now ti
 		d.oversized.Add(1)
 	case len(data) <= mtu+tagged:
 		f.Data = data
-	case !d.super.load(data, mtu):
-		d.oversized.Add(1)
 	default:
-		d.whole = f
-		d.whole.Vouched = true
+		d.long(f, data, mtu)
 	}
 	return f
 }
@@ -334,29 +278,27 @@ func forMe(b []byte) bool {
 	return b[packetType] != unix.PACKET_OUTGOING && b[packetType] != unix.PACKET_LOOPBACK
 }
 
-// poll waits for a frame or for Close.
-func (d *packetDevice) poll() error {
-	if err := d.wait.wait(); err != nil {
-		return fmt.Errorf("link: waiting for %s: %w", d.name, err)
-	}
-	if !d.wait.broken(0) {
+// check is frameLoop.check.
+func (d *packetDevice) check() error {
+	if d.wait.broken(0) {
+		// The device went down, which passes, or away, which does not. Asking
+		// clears the error.
+		if _, err := unix.GetsockoptInt(d.rx, unix.SOL_SOCKET, unix.SO_ERROR); err != nil {
+			return fmt.Errorf("link: reading %s: %w", d.name, err)
+		}
+	} else if !d.wait.idle {
 		return nil
 	}
-	// The device went down, which passes, or away, which does not. Asking
-	// clears the error.
-	if _, err := unix.GetsockoptInt(d.rx, unix.SOL_SOCKET, unix.SO_ERROR); err != nil {
+	// A device goes down before it goes away, and only the first is told. The
+	// socket of one that is gone is bound to none.
+	sa, err := unix.Getsockname(d.rx)
+	if err != nil {
 		return fmt.Errorf("link: reading %s: %w", d.name, err)
 	}
-	if d.gone() {
-		return fmt.Errorf("link: reading %s: the device is gone", d.name)
+	if to, ok := sa.(*unix.SockaddrLinklayer); ok && to.Ifindex != d.index {
+		return d.gone("reading")
 	}
 	return nil
-}
-
-// gone reports whether the device does not exist any more.
-func (d *packetDevice) gone() bool {
-	_, err := d.trunk.handle.LinkByIndex(d.index)
-	return errors.As(err, &netlink.LinkNotFoundError{}) || errors.Is(err, unix.ENODEV)
 }
 
 // WriteFrames implements FrameDevice.
@@ -380,7 +322,7 @@ func (d *packetDevice) WriteFrames(frames [][]byte) (dropped int, err error) {
 			frames = frames[r:]
 		case unix.EINTR:
 		case unix.ENXIO, unix.ENODEV:
-			return dropped, fmt.Errorf("link: writing %s: the device is gone", d.name)
+			return dropped, d.gone("writing")
 		default: // about the first frame: no room, too long, device down
 			dropped++
 			frames = frames[1:]
@@ -389,17 +331,11 @@ func (d *packetDevice) WriteFrames(frames [][]byte) (dropped int, err error) {
 	return dropped, nil
 }
 
-// MAC implements FrameDevice.
-func (d *packetDevice) MAC() MAC { return d.mac }
-
 // Note returns why the device was opened in place of another, or nil.
 func (d *packetDevice) Note() error { return d.instead }
 
 // Driver returns what Open takes: "packet:eth0".
 func (d *packetDevice) Driver() string { return "packet:" + d.name }
-
-// MTU implements FrameDevice.
-func (d *packetDevice) MTU() int { return d.mtu }
 
 // Stats returns what was lost below Ethernet.
 func (d *packetDevice) Stats() Stats {
@@ -422,15 +358,10 @@ func (d *packetDevice) Stats() Stats {
 
 // Close implements FrameDevice.
 func (d *packetDevice) Close() error {
-	if d.closed.Swap(true) {
-		return nil
+	if first, err := d.end(); !first || err != nil {
+		return err
 	}
-	one := binary.NativeEndian.AppendUint64(nil, 1)
-	if _, err := unix.Write(d.wake, one); err != nil {
-		return fmt.Errorf("link: closing %s: %w", d.name, err)
-	}
-	d.reading.Lock()
-	defer d.reading.Unlock()
+	d.stop()
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	if err := d.release(); err != nil {
@@ -446,11 +377,8 @@ func (d *packetDevice) release() error {
 		errs = append(errs, unix.Munmap(d.ring))
 		d.ring = nil
 	}
-	if d.trunk != nil {
-		errs = append(errs, d.trunk.leave(d.vlan)) // nobody filters d any more
-		d.trunk = nil
-	}
-	for _, fd := range []*int{&d.rx, &d.tx, &d.wake} {
+	errs = append(errs, d.kernelDevice.release()) // nobody filters d any more
+	for _, fd := range []*int{&d.rx, &d.tx} {
 		if *fd >= 0 {
 			errs = append(errs, unix.Close(*fd))
 			*fd = -1

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/vishvananda/netlink"
@@ -93,7 +94,7 @@ func (s *silence) deafen(h *netlink.Handle, l netlink.Link) error {
 	case err == nil:
 		s.later(func() error { return h.QdiscDel(qdisc) })
 	case !errors.Is(err, unix.EEXIST): // somebody else's will do
-		return hint(fmt.Errorf("adding the clsact queue: %w", err))
+		return fmt.Errorf("adding the clsact queue: %w", err)
 	}
 	attrs := netlink.FilterAttrs{LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS,
 		Handle: 1, Priority: dropPriority, Protocol: unix.ETH_P_ALL}
@@ -259,7 +260,7 @@ func (s *silence) receiveQueues(name string, want int) (int, error) {
 	case want > 0 && want != had.receive():
 		if now = had.with(want); now.receive() != want {
 			err = fmt.Errorf("it can have %d queues, not %d", max(had.maxRX, had.maxCombined), want)
-		} else if err = deviceControl(fd, name, unsafe.Pointer(&now)); err != nil {
+		} else if err = now.give(fd, name); err != nil {
 			err = fmt.Errorf("giving it %d queues: %w", want, err)
 		}
 	}
@@ -268,7 +269,7 @@ func (s *silence) receiveQueues(name string, want int) (int, error) {
 	}
 	s.later(func() error {
 		had.cmd = unix.ETHTOOL_SCHANNELS
-		return errors.Join(deviceControl(fd, name, unsafe.Pointer(&had)), unix.Close(fd))
+		return errors.Join(had.give(fd, name), unix.Close(fd))
 	})
 	return now.receive(), nil
 }
@@ -295,6 +296,21 @@ func (c channels) with(n int) channels {
 		c.rx, c.tx = min(k, c.maxRX), min(k, c.maxTX)
 	}
 	return c
+}
+
+// queuesHeld is how long the kernel may take to let go of queues whose sockets were
+// closed: it does so on the side, as it gets round to it.
+const queuesHeld = 5 * time.Second
+
+// give gives a device the queues of c, if need be once the kernel has let go of
+// those that are to go.
+func (c channels) give(fd int, name string) error {
+	for late := time.Now().Add(queuesHeld); ; time.Sleep(5 * time.Millisecond) {
+		err := deviceControl(fd, name, unsafe.Pointer(&c))
+		if !errors.Is(err, unix.EINVAL) || time.Now().After(late) {
+			return err
+		}
+	}
 }
 
 // ethtool does one command with a struct ethtool_value.

@@ -22,6 +22,7 @@ const (
 	FillEmpty                   // the kernel had no place left for it: we do not give them back fast enough
 	KernelDrop                  // the kernel would not put it into the ring: too long, or no memory
 	BadDescriptor               // a ring of AF_XDP held something that made no sense
+	OtherQueue                  // came by a queue that the device was given since it was opened
 	Absent                      // the device is not there, see Patient
 	numReasons
 )
@@ -39,6 +40,7 @@ var reasonNames = [numReasons]string{
 	FillEmpty:     "fill-ring-empty",
 	KernelDrop:    "kernel-dropped",
 	BadDescriptor: "bad-descriptor",
+	OtherQueue:    "other-queue",
 	Absent:        "no-device",
 }
 

@@ -16,6 +16,27 @@ import (
 type trunks struct {
 	mu     sync.Mutex
 	byName map[string]*trunk
+
+	counting sync.Mutex
+	readers  int
+	told     func(readers int) // hears that of each change, nil: nobody does
+}
+
+// errReplaced says that a device went and another came by its name, while somebody
+// has the one or looked for the other.
+var errReplaced = errors.New("another device has come by the name of one that is gone, and not all who had that have noticed; try again")
+
+// errOtherKind says that a device cannot be opened by one driver for it is by another.
+var errOtherKind = errors.New("another interface has the device")
+
+// reads notes that n goroutines more read a device.
+func (ts *trunks) reads(n int) {
+	ts.counting.Lock()
+	defer ts.counting.Unlock()
+	ts.readers += n
+	if ts.told != nil {
+		ts.told(ts.readers)
+	}
 }
 
 // A trunk is an Ethernet device of the kernel and what uses it: one user for each
@@ -29,6 +50,7 @@ type trunk struct {
 
 	// Guarded by all.mu.
 	handle *netlink.Handle
+	held   int // see holdDevice, -1: none
 	link   netlink.Link
 	quiet  *silence
 	users  map[uint16]trunkUser // by VLAN, 0 is none
@@ -43,21 +65,27 @@ type trunkUser interface {
 	kind() string
 }
 
-// join enters d as the user of the frames of opt.VLAN on the device name, and
-// readies that if d is the first.
-func (ts *trunks) join(name string, opt Options, d trunkUser) (_ *trunk, err error) {
+// join enters d, which has on, as the user of the frames of opt.VLAN, and readies
+// the device if d is the first.
+func (ts *trunks) join(on *kernelDevice, opt Options, d trunkUser) (_ *trunk, err error) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	t := ts.byName[name]
+	t := ts.byName[on.name]
 	if t == nil {
-		if t, err = newTrunk(name, opt); err != nil {
+		if t, err = newTrunk(on.name, opt); err != nil {
 			return nil, err
 		}
 		t.all = ts
+		if t.link.Attrs().Index != on.index {
+			return nil, errors.Join(errReplaced, t.restore())
+		}
 		if ts.byName == nil {
 			ts.byName = make(map[string]*trunk)
 		}
-		ts.byName[name] = t
+		ts.byName[on.name] = t
+	}
+	if t.link.Attrs().Index != on.index {
+		return nil, errReplaced
 	}
 	if t.users[opt.VLAN] != nil {
 		if opt.VLAN == 0 {
@@ -67,7 +95,7 @@ func (ts *trunks) join(name string, opt Options, d trunkUser) (_ *trunk, err err
 	}
 	for _, u := range t.users {
 		if u.kind() != d.kind() {
-			return nil, fmt.Errorf("another interface has the device by %s:; open both the same way", u.kind())
+			return nil, fmt.Errorf("%w, by %s:; open both the same way", errOtherKind, u.kind())
 		}
 	}
 	if opt.MTU > int(t.mtu.Load()) {
@@ -85,7 +113,7 @@ func (ts *trunks) join(name string, opt Options, d trunkUser) (_ *trunk, err err
 
 // newTrunk takes the device name away from the kernel.
 func newTrunk(name string, opt Options) (_ *trunk, err error) {
-	t := &trunk{name: name, users: make(map[uint16]trunkUser)}
+	t := &trunk{name: name, held: -1, users: make(map[uint16]trunkUser)}
 	if t.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("opening netlink: %w", err)
 	}
@@ -98,6 +126,9 @@ func newTrunk(name string, opt Options) (_ *trunk, err error) {
 		return nil, err
 	}
 	a := t.link.Attrs()
+	if t.held, err = holdDevice(a.Index); err != nil {
+		return nil, err
+	}
 	t.mac = MAC(a.HardwareAddr)
 	mtu, undo := a.MTU, []func() error(nil)
 	if opt.MTU != 0 && opt.MTU != mtu {
@@ -119,6 +150,26 @@ func newTrunk(name string, opt Options) (_ *trunk, err error) {
 	s.undo = append(undo, s.undo...)
 	t.quiet = s
 	return t, nil
+}
+
+// holdDevice has the device be ours until the socket it returns is closed, if only
+// by the end of the process. What the first of two closed would be taken from the
+// second, with the kernel hearing again. Another's is found by its name, an abstract
+// one: of those there is one of each in a network namespace, as there is of devices.
+// (unix(7).)
+func holdDevice(index int) (fd int, err error) {
+	if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, fmt.Errorf("opening a socket to hold it: %w", err)
+	}
+	name := fmt.Sprintf("@patchbay/device/%d", index)
+	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err == nil {
+		return fd, nil
+	}
+	err = errors.Join(err, unix.Close(fd))
+	if errors.Is(err, unix.EADDRINUSE) {
+		return -1, fmt.Errorf("another patchbay has it (\"ss -xap src %s\" names the process); stop that, or choose another device: %w", name, err)
+	}
+	return -1, fmt.Errorf("holding it by the name %s: %w", name, err)
 }
 
 // ethernetDevice finds the Ethernet device name.
@@ -169,6 +220,10 @@ func (t *trunk) restore() error {
 		err = t.quiet.lift()
 	}
 	t.handle.Close()
+	if t.held >= 0 {
+		err = errors.Join(err, unix.Close(t.held))
+		t.held = -1
+	}
 	return err
 }
 

@@ -145,6 +145,13 @@ func testSubinterfaces(t *testing.T, name string) {
 	if _, err := devices.Open(other, Options{VLAN: 40}); err == nil || !strings.Contains(err.Error(), "open both the same way") {
 		t.Errorf("opening %s beside %s: %v", other, name, err)
 	}
+	// auto: says why it is not to be had as the others have it.
+	if strings.HasPrefix(name, "xdp:") {
+		auto := "auto:" + strings.TrimPrefix(name, "xdp:")
+		if _, err := devices.Open(auto, Options{VLAN: 40, MTU: 3000}); err == nil || !strings.Contains(err.Error(), "MTU 3000: the device was opened for frames of up to 1792 bytes") {
+			t.Errorf("opening %s with a larger MTU: %v", auto, err)
+		}
+	}
 
 	// The first, which took the device, goes; the others go on, and the kernel
 	// hears nothing.

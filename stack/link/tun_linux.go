@@ -95,7 +95,7 @@ func (t *TUN) up() error {
 // hint adds to a refusal what would help.
 func hint(err error) error {
 	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("%w: this needs root, or the capabilities CAP_NET_ADMIN and CAP_NET_RAW", err)
+		return fmt.Errorf("%w: this needs root, or the capabilities CAP_NET_ADMIN, CAP_NET_RAW and, for programs in the kernel, CAP_BPF", err)
 	}
 	return err
 }

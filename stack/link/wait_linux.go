@@ -27,6 +27,7 @@ type waiter struct {
 	soon    bool       // the last wait was short
 	skip    int        // waits before the next try
 	failed  int        // tries in a row
+	idle    bool       // nothing happened in the last wait
 }
 
 // patient is how long a waiter may keep its processor while nothing comes, and
@@ -37,6 +38,10 @@ const (
 	patient = 20 * time.Millisecond
 	soon    = 5 * time.Millisecond
 )
+
+// idle is how long a wait is in which nothing happens. Not each kernel tells those
+// who wait that their device is gone, or tells them once it really is: they look.
+const idle = time.Second
 
 // rest is how long a waiter rests for several packets to come: what it adds to
 // their delay, at most. After a try that failed it waits firstSkip times without,
@@ -59,6 +64,7 @@ func newWaiter(pending func() int, fds ...int) waiter {
 
 // wait waits until something can be read, or happened, or for no reason at all.
 func (w *waiter) wait() error {
+	w.idle = false
 	if w.soon {
 		if w.skip > 0 {
 			w.skip--
@@ -74,9 +80,11 @@ func (w *waiter) wait() error {
 		}
 	}
 	start := time.Now()
-	if _, err := unix.Poll(w.fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+	n, err := unix.Poll(w.fds, int(idle.Milliseconds()))
+	if err != nil && !errors.Is(err, unix.EINTR) {
 		return err
 	}
+	w.idle = err == nil && n == 0
 	w.soon = time.Since(start) < soon
 	return nil
 }

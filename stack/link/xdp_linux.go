@@ -9,10 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"patchbay/stack"
@@ -23,42 +21,27 @@ import (
 // for each queue. Frames are copied out of the queue's memory and into it, as
 // those of every FrameDevice are; nothing of it leaves this file and xdpring.
 type xdpDevice struct {
-	name  string
-	index int
-	mac   MAC
-	mtu   int // of what uses it
-	vlan  uint16
-	now   func() time.Time
+	kernelDevice
 
-	trunk   *trunk
 	port    *xdpPort
 	sockets []*xdpSocket // by queue; none once closed
 	rings   []*xdpQueue  // by queue
-	others  atomic.Pointer[[]uint16]
-	wake    int // eventfd that Close writes
-	closed  atomic.Bool
 
 	queues []*xdpReader // one a queue
 	all    *xdpReader   // reads them all
 
-	oversized atomic.Uint64 // frames longer than the MTU that cannot be cut
-
 	counting sync.Mutex   // held while the sockets are asked, and while they close
 	last     []QueueStats // once they are closed
+	lastElse uint64       // then, too: what came by other queues
 }
 
 // An xdpReader is where one goroutine reads some queues.
 type xdpReader struct {
+	frameLoop
 	d       *xdpDevice
 	sockets []*xdpSocket
-
-	reading sync.Mutex // held while the rings are in use
-	wait    waiter     // for the sockets, and for Close
-	turn    int        // socket that is looked at first
-	frame   Frame
-	pieces  []byte    // of a frame that is not whole yet, or too long for its place
-	super   segmenter // what is left of the last frame longer than the MTU
-	whole   Frame     // that frame, but for its data
+	turn    int    // socket that is looked at first
+	pieces  []byte // of a frame that is not whole yet, or too long for its place
 }
 
 // MaxXDPMTU is the largest MTU that "xdp:" takes, in bytes: a page less what
@@ -90,6 +73,9 @@ func (ts *trunks) openAuto(spec string, opt Options) (stack.Link, error) {
 		return l, nil
 	}
 	l, err = ts.openPacket(name, opt)
+	if errors.Is(err, errOtherKind) {
+		return nil, errXDP // it could have been that alone
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -131,22 +117,23 @@ const maxQueues = 64
 // newXDPDevice silences the kernel on the device, opens the sockets and attaches
 // the program, or joins a link that has.
 func newXDPDevice(ts *trunks, name string, conf xdpConfig, opt Options) (_ *xdpDevice, err error) {
-	d := &xdpDevice{name: name, vlan: opt.VLAN, now: opt.now(), wake: -1}
-	d.others.Store(new([]uint16))
+	d := &xdpDevice{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.release())
 		}
 	}()
-	l, err := lookUp(name)
+	mtu, err := d.find(name, opt)
 	if err != nil {
 		return nil, err
 	}
-	if mtu := max(opt.MTU, 0); mtu > MaxXDPMTU || mtu == 0 && l.Attrs().MTU > MaxXDPMTU {
-		return nil, fmt.Errorf("its MTU of %d is above %d, the most that fits in a frame of AF_XDP; choose one, or open it as packet:%s",
-			max(mtu, l.Attrs().MTU), MaxXDPMTU, name)
+	if opt.MTU > 0 {
+		mtu = opt.MTU
 	}
-	d.index, d.mac = l.Attrs().Index, MAC(l.Attrs().HardwareAddr)
+	if mtu > MaxXDPMTU {
+		return nil, fmt.Errorf("its MTU of %d is above %d, the most that fits in a frame of AF_XDP; choose one, or open it as packet:%s",
+			mtu, MaxXDPMTU, name)
+	}
 	// A socket first: without leave for one, nothing should change.
 	fd, err := openXSK()
 	if err != nil {
@@ -155,15 +142,8 @@ func newXDPDevice(ts *trunks, name string, conf xdpConfig, opt Options) (_ *xdpD
 	if err := unix.Close(fd); err != nil {
 		return nil, err
 	}
-	if d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return nil, fmt.Errorf("eventfd: %w", err)
-	}
-	if d.trunk, err = ts.join(name, opt, d); err != nil {
+	if err := d.take(ts, opt, d); err != nil {
 		return nil, err
-	}
-	d.mtu = opt.MTU
-	if d.mtu == 0 {
-		d.mtu = int(d.trunk.mtu.Load())
 	}
 	if err := d.join(conf); err != nil {
 		return nil, err
@@ -214,12 +194,12 @@ func (d *xdpDevice) reader(sockets ...*xdpSocket) *xdpReader {
 		fds = append(fds, s.fd)
 	}
 	r := &xdpReader{d: d, sockets: sockets}
-	r.wait = newWaiter(r.pending, append(fds, d.wake)...)
+	r.frameLoop = frameLoop{device: &d.kernelDevice, ready: r.readReady, check: r.check, wait: newWaiter(r.pending, append(fds, d.wake)...)}
 	return r
 }
 
 // setOthers implements trunkUser. The program keeps their frames away.
-func (d *xdpDevice) setOthers(vlans []uint16) { d.others.Store(&vlans) }
+func (d *xdpDevice) setOthers([]uint16) {}
 
 // kind implements trunkUser.
 func (d *xdpDevice) kind() string { return "xdp" }
@@ -233,28 +213,7 @@ func (d *xdpDevice) Queues() int { return len(d.queues) }
 // ReadQueue implements queueDevice.
 func (d *xdpDevice) ReadQueue(i int, fn func(f *Frame) bool) error { return d.queues[i].read(fn) }
 
-// read waits for a frame and gives fn those that are there.
-func (r *xdpReader) read(fn func(f *Frame) bool) error {
-	r.reading.Lock()
-	defer r.reading.Unlock()
-	for {
-		if r.d.closed.Load() {
-			return net.ErrClosed
-		}
-		if r.readReady(fn) {
-			return nil
-		}
-		if r.super.more() {
-			continue
-		}
-		if err := r.poll(); err != nil {
-			return err
-		}
-	}
-}
-
-// readReady gives fn the frames that are in the rings and reports whether there
-// was one.
+// readReady is frameLoop.ready.
 func (r *xdpReader) readReady(fn func(f *Frame) bool) (some bool) {
 	var now time.Time
 	for range r.sockets {
@@ -267,8 +226,7 @@ func (r *xdpReader) readReady(fn func(f *Frame) bool) (some bool) {
 		used, more := uint32(0), true
 		for more && (used < n || r.super.more()) {
 			if r.super.more() {
-				r.frame = r.whole
-				r.frame.Data = r.super.cut()
+				r.cut()
 			} else {
 				desc := s.rx.desc[(first+used)&s.rx.mask]
 				used++
@@ -284,11 +242,12 @@ func (r *xdpReader) readReady(fn func(f *Frame) bool) (some bool) {
 		if used > 0 {
 			s.give(first, used)
 		}
-		if !more {
-			return true
-		}
+		// The next is first the next time, too: this one may always have more.
 		if r.turn++; r.turn == len(r.sockets) {
 			r.turn = 0
+		}
+		if !more {
+			return true
 		}
 	}
 	return some
@@ -313,15 +272,13 @@ func (r *xdpReader) open(q *xdpQueue, desc unix.XDPDesc, now time.Time) []byte {
 		r.frame.Vouched = openChecksum(data)
 		return data
 	}
-	r.whole = Frame{Time: now, Vouched: true}
-	if len(data) >= tagged && binary.BigEndian.Uint16(data[untagged-2:]) == typeVLAN {
-		r.whole.Tagged, r.whole.Tag = true, binary.BigEndian.Uint16(data[untagged:])
+	f := Frame{Time: now}
+	if binary.BigEndian.Uint16(data[untagged-2:]) == typeVLAN {
+		f.Tagged, f.Tag = true, binary.BigEndian.Uint16(data[untagged:])
 		copy(data[tagged-untagged:], data[:untagged-2])
 		data = data[tagged-untagged:]
 	}
-	if !r.super.load(data, mtu) {
-		r.d.oversized.Add(1)
-	}
+	r.long(f, data, mtu)
 	return nil
 }
 
@@ -381,28 +338,15 @@ const (
 	fragBits = 0x3fff // more fragments, offset
 )
 
-// poll waits for a frame or for Close.
-func (r *xdpReader) poll() error {
-	if err := r.wait.wait(); err != nil {
-		return fmt.Errorf("link: waiting for %s: %w", r.d.name, err)
-	}
-	for i := range r.sockets {
-		if !r.wait.broken(i) {
-			continue
+// check is frameLoop.check.
+func (r *xdpReader) check() error {
+	for i, s := range r.sockets {
+		// Kernels before 5.11 tell who waits.
+		if r.wait.broken(i) || r.wait.idle && !s.bound() {
+			return r.d.gone("reading")
 		}
-		// The kernel unbinds the sockets of a device that goes away.
-		if r.d.gone() {
-			return fmt.Errorf("link: reading %s: the device is gone", r.d.name)
-		}
-		return fmt.Errorf("link: reading %s: the kernel has taken queue %d back", r.d.name, r.sockets[i].q.index)
 	}
 	return nil
-}
-
-// gone reports whether the device does not exist any more.
-func (d *xdpDevice) gone() bool {
-	_, err := d.trunk.handle.LinkByIndex(d.index)
-	return errors.As(err, &netlink.LinkNotFoundError{}) || errors.Is(err, unix.ENODEV)
 }
 
 // WriteFrames implements FrameDevice.
@@ -420,16 +364,10 @@ func (d *xdpDevice) WriteQueue(i int, frames [][]byte) (dropped int, err error) 
 	}
 	dropped, err = q.send(frames)
 	if err != nil {
-		return dropped, fmt.Errorf("link: writing %s: the device is gone: %w", d.name, err)
+		return dropped, d.gone("writing")
 	}
 	return dropped, nil
 }
-
-// MAC implements FrameDevice.
-func (d *xdpDevice) MAC() MAC { return d.mac }
-
-// MTU implements FrameDevice.
-func (d *xdpDevice) MTU() int { return d.mtu }
 
 // Driver returns what Open takes: "xdp:eth0".
 func (d *xdpDevice) Driver() string { return "xdp:" + d.name }
@@ -459,6 +397,7 @@ func (d *xdpDevice) Stats() Stats {
 		}
 	}
 	add(Oversize, d.oversized.Load())
+	add(OtherQueue, d.otherQueue())
 	for _, q := range d.QueueStats() {
 		add(RingFull, q.RingFull)
 		add(FillEmpty, q.FillEmpty)
@@ -466,6 +405,16 @@ func (d *xdpDevice) Stats() Stats {
 		add(BadDescriptor, q.BadDescriptor)
 	}
 	return s
+}
+
+// otherQueue returns what came to the device by queues that it was given later.
+func (d *xdpDevice) otherQueue() uint64 {
+	d.counting.Lock()
+	defer d.counting.Unlock()
+	if d.sockets == nil {
+		return d.lastElse
+	}
+	return d.port.otherQueue()
 }
 
 // QueueStats returns what each queue lost. What had no place in a send ring is in
@@ -489,31 +438,26 @@ func (d *xdpDevice) QueueStats() []QueueStats {
 		all[i].Sent, all[i].SendFull = s.q.sent, s.q.full
 		s.q.sending.Unlock()
 		all[i].RingFull, all[i].FillEmpty, all[i].KernelDrop = st.Rx_ring_full, empty, st.Rx_dropped-empty
-		all[i].BadDescriptor = st.Rx_invalid_descs + st.Tx_invalid_descs
+		all[i].BadDescriptor = st.Rx_invalid_descs + st.Tx_invalid_descs + s.senseless.Load()
 	}
 	return all
 }
 
 // Close implements FrameDevice.
 func (d *xdpDevice) Close() error {
-	if d.closed.Swap(true) {
-		return nil
-	}
-	one := binary.NativeEndian.AppendUint64(nil, 1)
-	if _, err := unix.Write(d.wake, one); err != nil {
-		return fmt.Errorf("link: closing %s: %w", d.name, err)
+	if first, err := d.end(); !first || err != nil {
+		return err
 	}
 	for _, r := range append(slices.Clone(d.queues), d.all) {
-		r.reading.Lock()
-		defer r.reading.Unlock()
+		r.stop()
 	}
 	for _, q := range d.rings {
 		q.pause() // nobody sends for d any more
 	}
-	last := d.QueueStats()
+	last, lastElse := d.QueueStats(), d.otherQueue()
 	d.counting.Lock()
 	defer d.counting.Unlock()
-	d.last = last
+	d.last, d.lastElse = last, lastElse
 	if err := d.release(); err != nil {
 		return fmt.Errorf("link: closing %s: %w", d.name, err)
 	}
@@ -522,14 +466,9 @@ func (d *xdpDevice) Close() error {
 
 // release gives back whatever d has.
 func (d *xdpDevice) release() error {
-	var errs []error
+	var err error
 	if d.trunk != nil {
-		errs = append(errs, d.leave(), d.trunk.leave(d.vlan))
-		d.trunk = nil
+		err = d.leave()
 	}
-	if d.wake >= 0 {
-		errs = append(errs, unix.Close(d.wake))
-		d.wake = -1
-	}
-	return errors.Join(errs...)
+	return errors.Join(err, d.kernelDevice.release())
 }

@@ -3,6 +3,7 @@ package link
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -12,9 +13,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	bpf "github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -167,12 +170,38 @@ func TestXDPForeign(t *testing.T) {
 	if l.Driver() != "xdp:pb0" || l.Note() != nil || l.Mode() != "native, copy, 1 queue" {
 		t.Errorf("auto: opened %s, %q, because %v; want xdp:pb0", l.Driver(), l.Mode(), l.Note())
 	}
-	// A second box cannot have what the first has.
-	if l, err := Open("xdp:pb0", Options{}); err == nil || !strings.Contains(err.Error(), "another program has the queue") {
-		t.Errorf("Open again = %v, %v; want another program has the queue", l, err)
-	}
 	must(t, l.Close())
+	// Nor is a queue to be had of which somebody else has the socket.
+	q, err := newXDPQueue(device(t, "pb0").Attrs().Index, 0, minSlot, false)
+	must(t, err)
+	if l, err := Open("xdp:pb0", Options{}); err == nil || !strings.Contains(err.Error(), "another program has the queue") {
+		t.Errorf("Open = %v, %v; want another program has the queue", l, err)
+	}
+	must(t, q.close())
 	checkNoProgram(t)
+}
+
+// TestXDPStays: a program of ours that somebody keeps is not called another's.
+func TestXDPStays(t *testing.T) {
+	ns := namespaces(t, 1)
+	veth(t, ns[1])
+	ours, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: xdpName, Type: ebpf.XDP, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}})
+	if err != nil {
+		t.Skip("needs eBPF: ", err)
+	}
+	defer ours.Close()
+	kept, err := bpf.AttachXDP(bpf.XDPOptions{Program: ours, Interface: device(t, "pb0").Attrs().Index, Flags: bpf.XDPGenericMode})
+	if err != nil {
+		t.Skip("needs XDP programs attached as links: ", err)
+	}
+	defer kept.Close()
+	const want = "the device has the XDP program of a box that ended or is about to"
+	if l, err := Open("xdp:pb0", Options{}); err == nil || !errors.Is(err, unix.EAFNOSUPPORT) && !strings.Contains(err.Error(), want) {
+		t.Errorf("Open = %v, %v; want %s", l, err, want)
+	}
+	must(t, kept.Close())
+	must(t, open(t, "xdp:pb0", Options{}).Close())
 }
 
 // crashChild in the environment has TestXDPCrashChild hold a device.
@@ -184,7 +213,11 @@ func TestXDPCrashChild(t *testing.T) {
 	if how == "" {
 		t.Skip("is for TestXDPCrash to run")
 	}
-	d, err := newXDPDevice(new(trunks), "pb0", xdpConfig{oldAttach: how == "netlink"}, Options{})
+	conf := xdpConfig{oldAttach: strings.HasPrefix(how, "netlink"), mode: xdpNative}
+	if strings.HasSuffix(how, "generic") {
+		conf.mode = xdpGeneric
+	}
+	d, err := newXDPDevice(new(trunks), "pb0", conf, Options{})
 	if err != nil {
 		fmt.Println("error:", err)
 		return
@@ -197,8 +230,12 @@ func TestXDPCrashChild(t *testing.T) {
 // TestXDPCrash: who dies with a device leaves it to the next, and a program that
 // stays behind, as on old kernels, is replaced.
 func TestXDPCrash(t *testing.T) {
-	for _, how := range []string{"link", "netlink"} {
-		t.Run(how, func(t *testing.T) {
+	for _, tt := range []struct{ how, next string }{
+		{"link native", "native"}, {"link generic", "generic"}, {"link generic", "native"},
+		{"netlink native", "native"}, {"netlink generic", "generic"}, {"netlink generic", "native"}, {"netlink native", "generic"},
+	} {
+		how := tt.how
+		t.Run(how+", then "+tt.next, func(t *testing.T) {
 			ns := namespaces(t, 1)
 			veth(t, ns[1])
 			child := exec.Command(os.Args[0], "-test.run=^TestXDPCrashChild$", "-test.v")
@@ -223,17 +260,18 @@ func TestXDPCrash(t *testing.T) {
 			}
 			must(t, child.Process.Kill())
 			child.Wait()
-			if x := device(t, "pb0").Attrs().Xdp; how == "netlink" && (x == nil || !x.Attached) {
+			if x := device(t, "pb0").Attrs().Xdp; strings.HasPrefix(how, "netlink") && (x == nil || !x.Attached) {
 				t.Fatal("the program of the child is gone, so its replacement would prove nothing")
 			}
-			l := open(t, "xdp:pb0", Options{})
-			l.(*Ethernet).SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+			l := open(t, "xdp:pb0,mode="+tt.next, Options{}).(*Ethernet)
+			if !strings.HasPrefix(l.Mode(), tt.next) {
+				t.Errorf("Mode = %s, want %s", l.Mode(), tt.next)
+			}
+			l.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
 			r := read(l)
 			c := peerUDP(t, ns[1])
 			defer c.Close()
-			_, err = c.WriteTo([]byte("x"), &net.UDPAddr{IP: net.ParseIP(ipBox), Port: 69})
-			must(t, err)
-			r.next(t, stack.UDP)
+			arrives(t, c, r, "x")
 			must(t, l.Close())
 			checkNoProgram(t)
 		})
@@ -367,5 +405,232 @@ func TestXDPRunts(t *testing.T) {
 				t.Errorf("%d frames were sent, and of %d is known what became: %+v", sent, known(), s)
 			}
 		})
+	}
+}
+
+// TestXDPLeavesPlaces: a link that closes with its ring full of frames that nobody
+// read takes none of the places along that the others on the device receive into.
+func TestXDPLeavesPlaces(t *testing.T) {
+	for _, d := range deviceDrivers[1:] {
+		for _, tt := range []struct{ leaves, stays uint16 }{{20, 0}, {0, 20}, {20, 30}} {
+			t.Run(fmt.Sprint(d.name, ", VLAN ", tt.leaves, " leaves ", tt.stays), func(t *testing.T) {
+				ns := namespaces(t, 1)
+				veth(t, ns[1])
+				name := d.before + "pb0" + d.after
+				open(t, name, Options{}).Close() // skips
+				var raw int
+				within(t, ns[1], func() {
+					var err error
+					raw, err = packetSocket()
+					must(t, err)
+					must(t, unix.SetsockoptInt(raw, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1))
+					must(t, bind(raw, device(t, "peer0").Attrs().Index, 0))
+				})
+				defer unix.Close(raw)
+				var devices Devices
+				link := func(vlan uint16) *Ethernet {
+					l, err := devices.Open(name, Options{VLAN: vlan})
+					must(t, err)
+					t.Cleanup(func() { l.Close() })
+					l.(*Ethernet).SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+					return l.(*Ethernet)
+				}
+				frame := func(vlan uint16) []byte {
+					f := stack.Flow{Proto: stack.UDP, Src: netip.MustParseAddrPort(ipPeer + ":5000"), Dst: netip.MustParseAddrPort(ipBox + ":69")}
+					mac := MAC(device(t, "pb0").Attrs().HardwareAddr)
+					b := append(append([]byte{}, mac[:]...), 2, 0, 0, 0, 0, 9)
+					if vlan != 0 {
+						b = append(b, 0x81, 0, 0, byte(vlan))
+					}
+					return stack.AppendUDP(append(b, 8, 0), f, []byte("x"))
+				}
+				leaver, stayer := link(tt.leaves), link(tt.stays)
+				full := func() (n uint64) {
+					for _, q := range leaver.QueueStats() {
+						n += q.FillEmpty + q.RingFull
+					}
+					return n
+				}
+				for late := time.Now().Add(patience); full() == 0; {
+					if time.Now().After(late) {
+						t.Fatal("the ring does not fill up")
+					}
+					for range 256 { // until the device is up it drops
+						_, _ = unix.Write(raw, frame(tt.leaves))
+					}
+				}
+				must(t, leaver.Close())
+				r := read(stayer)
+				for late := time.Now().Add(patience); ; {
+					_, _ = unix.Write(raw, frame(tt.stays))
+					select {
+					case <-r.packets:
+						must(t, stayer.Close())
+						return
+					case <-time.After(time.Millisecond):
+					}
+					if time.Now().After(late) {
+						t.Fatalf("nothing arrives: %+v", stayer.QueueStats())
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestLeave: who may not have a device is told what it needs, and the device is
+// as it was.
+func TestLeave(t *testing.T) {
+	const root = "this needs root, or the capabilities "
+	var may unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_MEMLOCK, &may))
+	must(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: 1 << 16, Max: may.Max}))
+	defer func() { must(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &may)) }()
+	for _, tt := range []struct {
+		name string
+		caps []int // that are left
+		want string
+	}{
+		{"xdp:pb0", nil, "opening an AF_XDP socket: operation not permitted: " + root},
+		{"packet:pb0", nil, "opening a packet socket: operation not permitted: " + root},
+		{"auto:pb0", nil, "opening a packet socket: operation not permitted: " + root},
+		{"xdp:pb0", []int{unix.CAP_NET_RAW}, "adding the clsact queue: operation not permitted: " + root},
+		{"xdp:pb0", []int{unix.CAP_NET_RAW, unix.CAP_NET_ADMIN, unix.CAP_BPF}, "no buffer space available: they are more than this process may lock; raise RLIMIT_MEMLOCK"},
+		{"xdp:pb0", []int{unix.CAP_NET_RAW, unix.CAP_NET_ADMIN, unix.CAP_BPF, unix.CAP_IPC_LOCK}, ""},
+		{"packet:pb0", []int{unix.CAP_NET_RAW, unix.CAP_NET_ADMIN, unix.CAP_BPF}, ""},
+	} {
+		t.Run(fmt.Sprint(tt.name, tt.caps), func(t *testing.T) {
+			ns := namespaces(t, 1) // its thread is this test's alone
+			veth(t, ns[1])
+			before := device(t, "pb0").Attrs().RawFlags
+			var was [2]unix.CapUserData
+			version := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			must(t, unix.Capget(&version, &was[0]))
+			left := was
+			left[0].Effective, left[1].Effective = 0, 0
+			for _, c := range tt.caps {
+				left[c/32].Effective |= 1 << (c % 32)
+			}
+			must(t, unix.Capset(&version, &left[0]))
+			l, err := Open(tt.name, Options{})
+			must(t, unix.Capset(&version, &was[0]))
+			if errors.Is(err, unix.EAFNOSUPPORT) {
+				t.Skip("needs packet sockets, or AF_XDP: ", err)
+			}
+			switch {
+			case tt.want == "":
+				must(t, err)
+				must(t, l.Close())
+			case err == nil || !strings.Contains(err.Error(), tt.want) || strings.Count(err.Error(), root) > 1:
+				t.Errorf("Open = %v, %v; want %s", l, err, tt.want)
+			}
+			if f := device(t, "pb0").Attrs().RawFlags; f != before || deaf(t) {
+				t.Errorf("the device has flags %#x, before %#x; deaf %v", f, before, deaf(t))
+			}
+			checkNoProgram(t)
+		})
+	}
+}
+
+// setQueues gives a veth so many queues each way, as ethtool -L does.
+func setQueues(t *testing.T, name string, n int) error {
+	t.Helper()
+	c := queuesOf(t, name).with(n)
+	return askQueues(t, name, &c)
+}
+
+func queuesOf(t *testing.T, name string) channels {
+	t.Helper()
+	c := channels{cmd: unix.ETHTOOL_GCHANNELS}
+	must(t, askQueues(t, name, &c))
+	return c
+}
+
+func askQueues(t *testing.T, name string, c *channels) error {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	return deviceControl(fd, name, unsafe.Pointer(c))
+}
+
+// TestXDPQueueChange: the kernel lets nobody take a queue away that is read; what
+// comes by one that the device is given is counted, and the link goes on.
+func TestXDPQueueChange(t *testing.T) {
+	for _, d := range deviceDrivers[1:] {
+		t.Run(d.name, func(t *testing.T) {
+			ns := namespaces(t, 1)
+			must(t, netlink.LinkAdd(&netlink.Veth{PeerName: "peer0", PeerNumRxQueues: 4, PeerNumTxQueues: 4,
+				LinkAttrs: netlink.LinkAttrs{Name: "pb0", NumRxQueues: 4, NumTxQueues: 4}}))
+			must(t, netlink.LinkSetNsFd(device(t, "peer0"), int(ns[1])))
+			within(t, ns[1], func() {
+				addAddr(t, "peer0", ipPeer+"/24")
+				must(t, netlink.LinkSetUp(device(t, "peer0")))
+			})
+			must(t, setQueues(t, "pb0", 4))
+			name := d.before + "pb0" + d.after + ",queues=2"
+			within(t, ns[1], func() { must(t, setQueues(t, "peer0", 4)) })
+			if strings.Contains(name, "native") {
+				if l, err := Open(name, Options{}); err == nil || !errors.Is(err, unix.EAFNOSUPPORT) && !strings.Contains(err.Error(), "as many receive queues as its peer has to send") {
+					t.Errorf("Open with too many queues at the peer = %v, %v", l, err)
+				}
+			}
+			within(t, ns[1], func() { must(t, setQueues(t, "peer0", 2)) })
+			l := open(t, name, Options{}).(*Ethernet)
+			l.SetAddrs(netip.MustParsePrefix(ipBox+"/24"), nil)
+			if !strings.HasSuffix(l.Mode(), "2 queues") {
+				t.Fatalf("Mode = %s, want 2 queues", l.Mode())
+			}
+			r := read(l)
+			if err := setQueues(t, "pb0", 1); err == nil {
+				t.Error("a queue can be taken away from the link")
+			}
+			must(t, setQueues(t, "pb0", 4))
+			within(t, ns[1], func() { must(t, setQueues(t, "peer0", 4)) })
+			others := func() uint64 { return l.Stats().Drops[OtherQueue] }
+			// veth does not run the program on queues that it was given after it.
+			for late := time.Now().Add(patience); others() == 0 && d.name == "xdp generic"; {
+				for len(r.packets) > 0 {
+					<-r.packets
+					<-r.vouched
+				}
+				c := peerUDP(t, ns[1]) // each a flow of its own
+				_, _ = c.WriteTo([]byte("x"), &net.UDPAddr{IP: net.ParseIP(ipBox), Port: 69})
+				must(t, c.Close())
+				if time.Now().After(late) {
+					t.Fatalf("what comes by a queue that is not read is not counted: %+v, %+v", l.Stats(), l.QueueStats())
+				}
+			}
+			c := peerUDP(t, ns[1])
+			defer c.Close()
+			within(t, ns[1], func() { must(t, setQueues(t, "peer0", 2)) })
+			arrives(t, c, r, "again")
+			was := others()
+			must(t, l.Close())
+			if n := others(); n < was {
+				t.Errorf("%d frames are counted once the link is closed, before it were %d", n, was)
+			}
+		})
+	}
+}
+
+// TestXDPQueuesBack: a device that was given queues for a link has what it had
+// before when that is closed, though the kernel keeps them for a moment.
+func TestXDPQueuesBack(t *testing.T) {
+	ns := namespaces(t, 1)
+	must(t, netlink.LinkAdd(&netlink.Veth{PeerName: "peer0", PeerNumRxQueues: 4, PeerNumTxQueues: 4,
+		LinkAttrs: netlink.LinkAttrs{Name: "pb0", NumRxQueues: 4, NumTxQueues: 4}}))
+	must(t, netlink.LinkSetNsFd(device(t, "peer0"), int(ns[1])))
+	for _, queues := range []struct{ had, want int }{{1, 3}, {3, 1}} {
+		must(t, setQueues(t, "pb0", queues.had))
+		before := queuesOf(t, "pb0")
+		l := open(t, fmt.Sprintf("xdp:pb0,mode=generic,queues=%d", queues.want), Options{})
+		if got := queuesOf(t, "pb0"); got.receive() != queues.want {
+			t.Errorf("the device has %d queues, want %d", got.receive(), queues.want)
+		}
+		must(t, l.Close())
+		if got := queuesOf(t, "pb0"); got != before {
+			t.Errorf("after the link is closed the queues are %+v, want %+v", got, before)
+		}
 	}
 }

@@ -25,6 +25,7 @@ type xdpPort struct {
 	room   int     // bytes of frame that a place holds
 	queues []*xdpQueue
 	rows   *ebpf.Map // sockets by VLAN and queue, see xdpProgram
+	others *ebpf.Map // one number: the frames that came by a queue that is none of queues
 	users  map[uint16]*xdpDevice
 	detach func() error
 	route  *nl.SocketHandle // netlink, where the device is
@@ -97,7 +98,19 @@ func openXDPPort(t *trunk, conf xdpConfig) (_ *xdpPort, err error) {
 		KeySize: 4, ValueSize: 4, MaxEntries: uint32(vlanRows * count)}); err != nil {
 		return nil, fmt.Errorf("making a map of sockets: %w", err)
 	}
+	if p.others, err = ebpf.NewMap(&ebpf.MapSpec{Name: xdpName, Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}); err != nil {
+		return nil, fmt.Errorf("making a map of a counter: %w", err)
+	}
 	return p, p.attach(t)
+}
+
+// otherQueue returns how many frames came by a queue that the device was given
+// since it was opened.
+func (p *xdpPort) otherQueue() (n uint64) {
+	if p.others.Lookup(uint32(0), &n) != nil {
+		return 0 // what is not known
+	}
+	return n
 }
 
 // close detaches the program and closes the queues. It may be called twice.
@@ -110,9 +123,11 @@ func (p *xdpPort) close() error {
 		}
 		p.detach = nil
 	}
-	if p.rows != nil {
-		errs = append(errs, p.rows.Close())
-		p.rows = nil
+	for _, m := range []**ebpf.Map{&p.rows, &p.others} {
+		if *m != nil {
+			errs = append(errs, (*m).Close())
+			*m = nil
+		}
 	}
 	for _, q := range p.queues {
 		errs = append(errs, q.close())
@@ -156,9 +171,11 @@ func (p *xdpPort) leave(d *xdpDevice, vlan uint16) error {
 		}
 		errs = append(errs, p.stray())
 	}
-	if vlan != 0 {
-		for _, s := range d.sockets {
-			errs = append(errs, s.close())
+	for _, s := range d.sockets {
+		if vlan != 0 {
+			errs = append(errs, s.leave())
+		} else {
+			s.drain()
 		}
 	}
 	d.sockets = nil
@@ -193,8 +210,9 @@ func (p *xdpPort) key(vlan uint16, queue int) uint32 {
 
 // xdpProgram is the program that has a frame go to the socket for its VLAN on the
 // queue it came by, or for want of one to that for untagged frames. A frame for
-// neither goes on to the kernel, which is deaf.
-func xdpProgram(rows *ebpf.Map, queues int) asm.Instructions {
+// neither goes on to the kernel, which is deaf. So does one that came by another
+// queue, which is counted: a socket is of one queue.
+func xdpProgram(rows, others *ebpf.Map, queues int) asm.Instructions {
 	const (
 		data, dataEnd, rxQueue = 0, 4, 16 // in struct xdp_md (linux/bpf.h)
 		pass, redirect         = 2, 4     // XDP_PASS, XDP_REDIRECT
@@ -209,7 +227,7 @@ func xdpProgram(rows *ebpf.Map, queues int) asm.Instructions {
 		asm.LoadMem(asm.R2, asm.R1, data, asm.Word),
 		asm.LoadMem(asm.R3, asm.R1, dataEnd, asm.Word),
 		asm.Mov.Imm(asm.R7, 0),
-		asm.JGE.Imm(queue, int32(queues), "pass"),
+		asm.JGE.Imm(queue, int32(queues), "other"),
 
 		asm.Mov.Reg(asm.R4, asm.R2),
 		asm.Add.Imm(asm.R4, tagged),
@@ -235,7 +253,10 @@ func xdpProgram(rows *ebpf.Map, queues int) asm.Instructions {
 		asm.FnRedirectMap.Call(),
 		asm.Ja.Label("end"),
 
-		asm.Mov.Imm(asm.R0, pass).WithSymbol("pass"),
+		asm.LoadMapValue(asm.R1, others.FD(), 0).WithSymbol("other"),
+		asm.Mov.Imm(asm.R2, 1),
+		asm.StoreXAdd(asm.R1, asm.R2, asm.DWord),
+		asm.Mov.Imm(asm.R0, pass),
 		asm.Return().WithSymbol("end"),
 	}
 }
@@ -244,7 +265,7 @@ func xdpProgram(rows *ebpf.Map, queues int) asm.Instructions {
 // if it may be otherwise in the kernel's stack.
 func (p *xdpPort) attach(t *trunk) error {
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: xdpName, Type: ebpf.XDP,
-		Instructions: xdpProgram(p.rows, len(p.queues)), License: "GPL"})
+		Instructions: xdpProgram(p.rows, p.others, len(p.queues)), License: "GPL"})
 	if err != nil {
 		return fmt.Errorf("loading the XDP program: %w", err)
 	}
@@ -272,6 +293,9 @@ func (p *xdpPort) attachAs(t *trunk, program *ebpf.Program, mode int) error {
 		if err == nil {
 			p.detach = l.Close
 			return nil
+		}
+		if errors.Is(err, unix.ENOSPC) && p.mode == xdpNative {
+			return fmt.Errorf("attaching the XDP program, %v: %w: a veth must have as many receive queues as its peer has to send", p.mode, err)
 		}
 		if !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("attaching the XDP program, %v: %w", p.mode, err)
@@ -320,6 +344,10 @@ func (p *xdpPort) evict(t *trunk) error {
 			err = p.set(-1, modes[x.AttachMode])
 		}
 		gone := errors.Is(err, unix.ENOENT) // since it was listed
+		if name == xdpName && time.Now().After(late) {
+			return fmt.Errorf("the device has the XDP program of a box that ended or is about to, id %d, and it does not go (ip link set dev %s xdp off; bpftool link): %w",
+				x.ProgId, t.name, unix.EBUSY)
+		}
 		if name != xdpName && !gone || time.Now().After(late) {
 			return fmt.Errorf("the device has an XDP program of somebody else, %q (id %d); detach it (ip link set dev %s xdp off) or choose another device",
 				name, x.ProgId, t.name)

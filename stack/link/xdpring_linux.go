@@ -37,6 +37,7 @@ type xdpQueue struct {
 	free       []uint64 // places for frames to send
 	sent       uint64   // frames
 	full       uint64   // frames there was no place for
+	down       bool     // the device was when it was last asked to send
 }
 
 // An xdpSocket is an AF_XDP socket with an rx ring.
@@ -45,6 +46,8 @@ type xdpSocket struct {
 	fd       int // -1: none
 	rx       ring[unix.XDPDesc]
 	received atomic.Uint64 // descriptors
+
+	senseless atomic.Uint64 // descriptors that made no sense
 }
 
 // Places for frames of one queue. Four thousand are what the forwarder may be
@@ -79,7 +82,11 @@ func newXDPQueue(device, index, chunk int, zeroCopy bool) (_ *xdpQueue, err erro
 		return nil, fmt.Errorf("mapping memory for frames: %w", err)
 	}
 	reg := unix.XDPUmemReg{Addr: uint64(uintptr(unsafe.Pointer(&q.memory[0]))), Len: uint64(len(q.memory)), Size: uint32(chunk)}
-	if err := setXSK(q.base.fd, unix.XDP_UMEM_REG, unsafe.Pointer(&reg), unsafe.Sizeof(reg)); err != nil {
+	err = setXSK(q.base.fd, unix.XDP_UMEM_REG, unsafe.Pointer(&reg), unsafe.Sizeof(reg))
+	if errors.Is(err, unix.ENOBUFS) { // it counts as locked
+		return nil, fmt.Errorf("registering %d bytes for frames: %w: they are more than this process may lock; raise RLIMIT_MEMLOCK (ulimit -l, --ulimit memlock=-1), or give it the capability CAP_IPC_LOCK", reg.Len, err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("registering memory for frames: %w", err)
 	}
 	offsets, err := q.base.open(xdpReceive)
@@ -95,17 +102,22 @@ func newXDPQueue(device, index, chunk int, zeroCopy bool) (_ *xdpQueue, err erro
 	if err := q.tx.open(q.base.fd, unix.XDP_TX_RING, unix.XDP_PGOFF_TX_RING, xdpSend, offsets.Tx); err != nil {
 		return nil, err
 	}
-	for i := range uint64(xdpReceive) {
-		q.fill.desc[i] = i * uint64(chunk)
-	}
-	q.fill.producer.Store(xdpReceive)
-	for i := range uint64(xdpSend) {
-		q.free = append(q.free, (xdpReceive+i)*uint64(chunk))
-	}
+	q.ready()
 	// Room for what the send ring holds, and so much to one call: both wishes.
 	_ = unix.SetsockoptInt(q.base.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*xdpSend*minSlot)
 	_ = unix.SetsockoptInt(q.base.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, sendBatch)
 	return q, q.bind(zeroCopy)
+}
+
+// ready gives the kernel the places to receive, and us those to send.
+func (q *xdpQueue) ready() {
+	for i := range uint64(xdpReceive) {
+		q.fill.desc[i] = i * uint64(q.chunk)
+	}
+	q.fill.producer.Store(xdpReceive)
+	for i := range uint64(xdpSend) {
+		q.free = append(q.free, (xdpReceive+i)*uint64(q.chunk))
+	}
 }
 
 // bind binds the socket to its queue.
@@ -193,6 +205,27 @@ func (s *xdpSocket) bind(flags uint16, shared int) error {
 	}
 }
 
+// bound reports whether s has a device: the kernel unbinds the sockets of one that
+// goes away. Kernels before 5.11, which cannot be asked, say so themselves.
+func (s *xdpSocket) bound() bool {
+	_, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+	return errno != unix.ENXIO
+}
+
+// drain gives back the places of what came and nobody will read.
+func (s *xdpSocket) drain() {
+	first := s.rx.consumer.Load()
+	s.give(first, s.rx.producer.Load()-first)
+}
+
+// leave closes a socket that join opened, of which nobody reads any more.
+func (s *xdpSocket) leave() error {
+	err := unix.Close(s.fd) // when it returns the kernel puts nothing in any more
+	s.fd = -1
+	s.drain()
+	return errors.Join(err, s.close())
+}
+
 // close closes the socket.
 func (s *xdpSocket) close() error {
 	err := s.rx.close()
@@ -217,10 +250,15 @@ func (s *xdpSocket) give(first, n uint32) {
 	q.filling.Lock()
 	at := q.fill.producer.Load()
 	for i := range n {
-		addr := s.rx.desc[(first+i)&s.rx.mask].Addr
-		q.fill.desc[(at+i)&q.fill.mask] = addr - addr%uint64(q.chunk)
+		d := s.rx.desc[(first+i)&s.rx.mask]
+		if q.frame(d) == nil { // nobody knows whose place that is
+			s.senseless.Add(1)
+			continue
+		}
+		q.fill.desc[at&q.fill.mask] = d.Addr - d.Addr%uint64(q.chunk)
+		at++
 	}
-	q.fill.producer.Store(at + n) // there is room: the ring has one for each place
+	q.fill.producer.Store(at) // there is room: the ring has one for each place
 	q.filling.Unlock()
 	s.rx.consumer.Store(first + n)
 	s.received.Add(uint64(n))
@@ -234,9 +272,18 @@ func (q *xdpQueue) frame(d unix.XDPDesc) []byte {
 	return nil
 }
 
-// send sends frames and returns how many there was no place for. An error means
-// that the device is gone.
+// send sends frames and returns how many were lost: there was no place for them, or
+// the device would not have them. An error means that it is gone.
 func (q *xdpQueue) send(frames [][]byte) (dropped int, err error) {
+	if q.down {
+		// What would wait until it is up is of no use then.
+		if dropped, err = q.kick(); err != nil {
+			return dropped, err
+		}
+		if q.down {
+			return dropped + len(frames), nil
+		}
+	}
 	for len(frames) > 0 {
 		n := min(len(frames), sendBatch)
 		at, k := q.tx.producer.Load(), uint32(0)
@@ -258,7 +305,9 @@ func (q *xdpQueue) send(frames [][]byte) (dropped int, err error) {
 		q.sent += uint64(k)
 		q.tx.producer.Store(at + k)
 		if k > 0 {
-			if err := q.kick(); err != nil {
+			lost, err := q.kick()
+			dropped += lost
+			if err != nil {
 				return dropped, err
 			}
 		}
@@ -298,16 +347,26 @@ func (q *xdpQueue) reap() int {
 // kicks bounds the calls to have one batch sent.
 const kicks = 8
 
-// kick has the kernel send what is in the tx ring. What it will not take now
+// kick has the kernel send what is in the tx ring, and returns how many of that the
+// device would not have, as without a carrier. What the kernel will not take now
 // stays there, for the next call or for who polls.
-func (q *xdpQueue) kick() error {
-	for range kicks {
+func (q *xdpQueue) kick() (lost int, err error) {
+	q.down = false
+	for left := kicks; left > 0; left-- {
 		if q.tx.flags.Load()&unix.XDP_RING_NEED_WAKEUP != 0 {
 			_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(q.base.fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
 			switch errno {
-			case 0, unix.EINTR, unix.EAGAIN, unix.EBUSY, unix.ENOBUFS, unix.ENETDOWN:
+			case 0, unix.EINTR, unix.EAGAIN, unix.ENOBUFS:
+			case unix.EBUSY:
+				if q.reap() > 0 { // it dropped that frame, and comes to the next
+					lost++
+					left++
+				}
+			case unix.ENETDOWN:
+				q.down = true
+				left = 1
 			default: // ENXIO: the socket has no device any more
-				return errno
+				return lost, errno
 			}
 		}
 		if q.tx.consumer.Load() == q.tx.producer.Load() {
@@ -318,7 +377,8 @@ func (q *xdpQueue) kick() error {
 		}
 	}
 	q.reap()
-	return nil
+	q.sent -= uint64(lost)
+	return lost, nil
 }
 
 // A ring is a ring of descriptors that we share with the kernel. One side
