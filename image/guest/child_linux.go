@@ -38,7 +38,7 @@ func (m *machine) start() {
 	env := []string{"PATH=/", "HOME=" + runDir, "TMPDIR=" + runDir, "TERM=vt100", "NOTIFY_SOCKET=" + notifyName,
 		fmt.Sprintf("WATCHDOG_USEC=%d", watchdog.Microseconds())}
 	fd := m.console.Fd()
-	args := arguments(config, m.driver)
+	args := arguments(m.program, config, m.driver)
 	// Without a terminal that controls it no key of the console is a signal.
 	pid, err := syscall.ForkExec(args[0], args, &syscall.ProcAttr{
 		Dir: "/", Env: env, Files: []uintptr{fd, fd, fd}, Sys: &syscall.SysProcAttr{Setsid: true},
@@ -61,14 +61,14 @@ func (m *machine) openFIFO() {
 		unix.Close(m.fifo)
 		m.fifo = 0
 	}
-	os.Remove(fifo)
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		m.say(alarm, "%s: %v", fifo, err)
+	os.Remove(m.fifoName)
+	if err := unix.Mkfifo(m.fifoName, 0o600); err != nil {
+		m.say(alarm, "%s: %v", m.fifoName, err)
 		return
 	}
-	fd, err := unix.Open(fifo, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(m.fifoName, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		m.say(alarm, "%s: %v", fifo, err)
+		m.say(alarm, "%s: %v", m.fifoName, err)
 		return
 	}
 	for _, line := range m.said {
