@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -88,19 +89,37 @@ func readCPIO(t *testing.T, b []byte) (list []cpioEntry) {
 
 func TestInitramfs(t *testing.T) {
 	modules := []module{{name: "virtio", data: []byte("v")}, {name: "virtio_net", data: []byte("net")}}
-	b := initramfs([]byte("program"), modules)
-	if !bytes.Equal(b, initramfs([]byte("program"), modules)) {
+	b := initramfs([]byte("program"), modules, []byte("keys"))
+	if !bytes.Equal(b, initramfs([]byte("program"), modules, []byte("keys"))) {
 		t.Error("two of the same differ")
 	}
 	want := []cpioEntry{
 		{"dev", 0o040755, ""}, {"proc", 0o040755, ""}, {"sys", 0o040755, ""}, {"run", 0o040755, ""},
 		{"boot", 0o040755, ""}, {"disk0", 0o040755, ""}, {"modules", 0o040755, ""},
 		{"dev/console", 0o020600, ""}, {"patchbay", 0o100755, "program"}, {"init", 0o120777, "patchbay"},
+		{"trusted.pem", 0o100444, "keys"},
 		{"modules/virtio.ko", 0o100644, "v"}, {"modules/virtio_net.ko", 0o100644, "net"},
 		{"modules/modules.order", 0o100644, "virtio.ko\nvirtio_net.ko\n"},
 	}
 	if diff := cmp.Diff(want, readCPIO(t, b), cmp.AllowUnexported(cpioEntry{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if bytes.Contains(initramfs([]byte("program"), modules, nil), []byte("trusted.pem")) {
+		t.Error("an image that is not signed has a file of keys")
+	}
+}
+
+// GRUB's own parser takes its configuration.
+func TestGRUBConfig(t *testing.T) {
+	if _, err := exec.LookPath("grub-script-check"); err != nil {
+		t.Skip("needs grub-script-check, of the Debian package grub-common")
+	}
+	for name, text := range map[string]string{"grub.cfg": string(grubConfig), "early.cfg": earlyConfig} {
+		c := exec.Command("grub-script-check")
+		c.Stdin = strings.NewReader(text)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
 	}
 }
 

@@ -98,7 +98,7 @@ var execRules = sync.OnceValue(func() []cli.Rule[command] {
 		}
 		add(c)
 	}
-	for _, r := range slices.Concat(userCommands, privilegedCommands, flashCommands) {
+	for _, r := range slices.Concat(userCommands, privilegedCommands, flashCommands, verifyCommands) {
 		add(r)
 	}
 	return all

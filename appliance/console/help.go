@@ -177,7 +177,7 @@ var execVocabulary = sync.OnceValue(func() cli.Vocabulary {
 	for _, r := range appliance.ExecSyntax() {
 		note(r.Syntax, r.Help)
 	}
-	for _, r := range slices.Concat(userCommands, privilegedCommands, flashCommands) {
+	for _, r := range slices.Concat(userCommands, privilegedCommands, flashCommands, verifyCommands) {
 		note(r.Syntax, r.Help)
 	}
 	return v
@@ -200,7 +200,8 @@ var vocabulary = cli.Vocabulary{
 	"write terminal": "Show the running configuration", "configure terminal": "Configure from the terminal", "replace": "Replace the running configuration as a whole",
 	"startup-config": "Configuration that the box starts with", "running-config": "Current operating configuration", "/noconfirm": "Do not ask",
 	"noconfirm": "Do not ask", "save-config": "Save the configuration before", "quick": "Do not wait for connections to end", "reason": "Why, for the log",
-	"disk0:": "Flash", "flash:": "Flash", "<path>": "File on flash, as disk0:/NAME", "<url>": "Where the file is, as tftp://HOST/FILE or http://HOST/FILE", "delete": "Delete a file", "dir": "List files on flash",
+	"disk0:": "Flash", "flash:": "Flash", "<path>": "File on flash, as disk0:/NAME", "<url>": "Where the file is, as tftp://HOST/FILE or http://HOST/FILE", "delete": "Delete a file", "verify": "Verify a file", "ip verify": "Reverse path",
+	"/md5": "Show or compare the MD5 sum", "/sha-512": "Show or compare the SHA-512 sum", "/signature": "Verify the signature", "<sum>": "Sum to compare with", "dir": "List files on flash",
 	"in": "Reload after a time", "cancel": "Cancel a reload", "pager": "Lines of a page", "lines": "Lines of a page", "aaa": "Local users", "local": "Local users", "user": "Local users",
 	"asp": "What is dropped, and why", "ip": "Interfaces and their addresses", "ssh": "Sessions by SSH",
 	"lockout": "Users that are locked out", "username": "One user", "sessions": "Sessions",

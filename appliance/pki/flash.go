@@ -46,6 +46,27 @@ func (s *Store) ReadFlash(path string) ([]byte, error) {
 	return data, nil
 }
 
+// OpenFlash opens a file beside the key pairs and trustpoints, of any length. The
+// error wraps ErrNotFound if there is none.
+func (s *Store) OpenFlash(path string) (io.ReadCloser, error) {
+	name, err := flashFile(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(filepath.Join(s.dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("pki: %s: %w on flash", path, ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pki: %s: %w", path, err)
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(err, fmt.Errorf("pki: %s is no ordinary file", path))
+	}
+	return f, nil
+}
+
 // WriteFlash writes a file beside the key pairs and trustpoints, whole or not at
 // all.
 func (s *Store) WriteFlash(path string, data []byte) error {

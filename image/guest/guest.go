@@ -63,8 +63,8 @@ var hardware = []string{
 }
 
 // trialArg is what GRUB says of the start on the kernel's command line: "1" for one of
-// a system that is tried, "failed" for one after that did not come up.
-// (image/grub.cfg.)
+// a system that is tried, "failed" for one after that did not come up, "other" for
+// one of a system that was not meant, as the other cannot be read. (image/grub.cfg.)
 const trialArg = "patchbay.trial"
 
 // oldest is when there were no machines of this kind: what the files of an image are

@@ -15,6 +15,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"patchbay/image/disk"
 )
 
 // Main is process 1 of the machine. It does not return: in the end the machine is
@@ -52,6 +54,8 @@ type machine struct {
 	look     func() // at the network cards
 
 	args    map[string]string // of the kernel
+	keys    disk.Keys         // whose bundles are installed; nil: anybody's
+	keysErr error             // keys cannot be read: nobody's
 	driver  string            // what carries packets
 	console *os.File
 	termios *unix.Termios // of console as it was; nil: it is no terminal
@@ -100,8 +104,12 @@ func (m *machine) live() int {
 	m.awaitCards()
 	m.mountFlash()
 	m.setClock()
-	if m.args[trialArg] == "failed" {
+	m.keys, m.keysErr = disk.ReadKeys("/" + disk.KeysFile)
+	switch m.args[trialArg] {
+	case "failed":
 		m.trialFailed()
+	case "other":
+		m.otherStarted()
 	}
 	if m.installSystem() {
 		return m.unlessPressed(unix.LINUX_REBOOT_CMD_RESTART)
