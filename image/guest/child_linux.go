@@ -173,8 +173,11 @@ func (m *machine) safeConfig() string {
 	if from == "" {
 		from = startupFile
 	}
-	text, _ := os.ReadFile(from)
-	if err := os.WriteFile(safeFile, []byte(safe(string(text))), 0o600); err != nil {
+	text, err := readStartup(from)
+	if err != nil {
+		m.say(alarm, "%v", err)
+	}
+	if err := os.WriteFile(safeFile, []byte(safe(text)), 0o600); err != nil {
 		m.say(alarm, "%v", err)
 		return m.child.config
 	}

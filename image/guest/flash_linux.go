@@ -461,6 +461,23 @@ func driveConfig(dir string, limit int64) (text, file string, err error) {
 	return "", "", nil
 }
 
+// readStartup reads a startup configuration, of no more bytes than there could be.
+func readStartup(name string) (string, error) {
+	f, err := openRegular(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxDay0+1))
+	if err == nil && len(b) > maxDay0 {
+		err = fmt.Errorf("%s: more than %d MB are no configuration", name, maxDay0>>20)
+	}
+	if err != nil {
+		return "", err
+	}
+	return string(b), nil
+}
+
 // openRegular opens a file that somebody else has made: a link could lead anywhere,
 // and a FIFO would never open.
 func openRegular(name string) (*os.File, error) {

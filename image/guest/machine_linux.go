@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -72,9 +74,18 @@ type machine struct {
 	power   <-chan struct{} // the power button
 }
 
+// plain replaces what would do something to a terminal: what is said may quote a
+// file of somebody else's.
+func plain(r rune) rune {
+	if unicode.IsControl(r) || r == utf8.RuneError {
+		return '?'
+	}
+	return r
+}
+
 // say tells the operator something: on the console, and in the box's log.
 func (m *machine) say(priority int, format string, args ...any) {
-	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
+	text := strings.Map(plain, strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; "))
 	if m.console != nil && (priority <= warning || !m.child.ready) {
 		fmt.Fprintf(m.console, "machine: %s\n", text)
 	}

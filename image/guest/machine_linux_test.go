@@ -196,6 +196,35 @@ func TestDriveConfig(t *testing.T) {
 	}
 }
 
+// What somebody else wrote does nothing to the terminal.
+func TestSayPlain(t *testing.T) {
+	m := &machine{}
+	m.say(alarm, "a\nb %s.", "\x1b]0;x\x07 \x7f \xff \u009b2J ä")
+	if want := "<3>a; b ?]0;x? ? ? ?2J ä.\n"; len(m.said) != 1 || m.said[0] != want {
+		t.Errorf("said %q, want %q", m.said, want)
+	}
+}
+
+// A startup configuration that cannot be is not read into memory.
+func TestReadStartup(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "startup-config")
+	if _, err := readStartup(name); !os.IsNotExist(err) {
+		t.Errorf("none: %v", err)
+	}
+	if err := os.WriteFile(name, []byte("hostname a\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readStartup(name); got != "hostname a\n" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := os.Truncate(name, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readStartup(name); err == nil {
+		t.Errorf("1 TiB: %d bytes, no error", len(got))
+	}
+}
+
 func TestExtent(t *testing.T) {
 	super := make([]byte, 1024)
 	super[4], super[24] = 100, 2

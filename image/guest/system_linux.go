@@ -145,11 +145,14 @@ func (m *machine) otherStarted() {
 // reports whether the machine is to start again for it. A system that did not come
 // up is installed again only from a file that is newer.
 func (m *machine) installSystem() (restart bool) {
-	text, err := os.ReadFile(startupFile)
+	text, err := readStartup(startupFile)
 	if err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			m.say(alarm, "the startup configuration: %v", err)
+		}
 		return false
 	}
-	name, err := bootSystem(string(text))
+	name, err := bootSystem(text)
 	if err != nil {
 		m.say(alarm, "%v", err)
 		return false
