@@ -3,9 +3,13 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/binary"
+	"encoding/pem"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -14,6 +18,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"patchbay/image/disk"
 )
 
 func TestLock(t *testing.T) {
@@ -106,6 +112,55 @@ func TestInitramfs(t *testing.T) {
 	}
 	if bytes.Contains(initramfs([]byte("program"), modules, nil), []byte("trusted.pem")) {
 		t.Error("an image that is not signed has a file of keys")
+	}
+}
+
+// An image trusts the key that signs it, and those it is told of, each once; and so
+// installs what the next key signs.
+func TestSpecKeys(t *testing.T) {
+	dir := t.TempDir()
+	var trust []string
+	var public []ed25519.PublicKey
+	for n := range byte(3) {
+		key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{n}, ed25519.SeedSize))
+		public = append(public, key.Public().(ed25519.PublicKey))
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write := func(name string, data []byte) string {
+			t.Helper()
+			name = filepath.Join(dir, fmt.Sprint(n, name))
+			if err := os.WriteFile(name, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return name
+		}
+		write("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+		trust = append(trust, write("pub.pem", disk.Keys{public[n]}.PEM()))
+	}
+	s := Spec{Sign: filepath.Join(dir, "0key.pem"), Trust: []string{trust[1], trust[0], trust[2]}}
+	key, trusted, err := s.keys()
+	if want := (disk.Keys{public[0], public[1], public[2]}); err != nil || trusted.String() != want.String() || !key.Public().(ed25519.PublicKey).Equal(public[0]) {
+		t.Fatalf("trusts %s, %v; want %s", trusted, err, want)
+	}
+	if key, trusted, err := (&Spec{}).keys(); key != nil || trusted != nil || err != nil {
+		t.Errorf("without a key: %v, %v", trusted, err)
+	}
+	next := Spec{Sign: filepath.Join(dir, "2key.pem")}
+	if key, _, err = next.keys(); err != nil {
+		t.Fatal(err)
+	}
+	var bundle bytes.Buffer
+	if err := disk.WriteBundle(&bundle, disk.System{Kernel: []byte("k"), Initrd: []byte("i")}, key); err != nil {
+		t.Fatal(err)
+	}
+	found, err := disk.ReadBundle(&bundle, func(string, int64, io.Reader) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := found.Authentic(trusted); err != nil {
+		t.Error(err)
 	}
 }
 

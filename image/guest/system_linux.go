@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -168,13 +167,7 @@ func (m *machine) installSystem() (restart bool) {
 	f, err := openRegular(filepath.Join(flashDir, name))
 	if err == nil {
 		defer f.Close()
-		err = m.withESP(func(e esp) (err error) {
-			info, err := f.Stat()
-			if err == nil {
-				restart, err = m.upgrade(e, slot, "disk0:/"+name, f, info.ModTime())
-			}
-			return err
-		})
+		restart, err = m.upgrade(m.withESP, slot, "disk0:/"+name, f)
 	}
 	if err != nil {
 		m.say(alarm, "boot system disk0:/%s: %v; the box goes on with the system it has", name, err)
@@ -183,19 +176,41 @@ func (m *machine) installSystem() (restart bool) {
 	return restart
 }
 
-// upgrade installs the bundle f, a file of a name and a time, in the slot that running is
+// A systemFile is a bundle as a file.
+type systemFile interface {
+	io.ReadSeeker
+	Stat() (os.FileInfo, error)
+}
+
+// upgrade installs the bundle f, which is called name, in the slot that running is
 // not, if it is another system than that of running and may be installed. It reports
-// whether the machine is to start again for it. Whenever the power is cut, what GRUB
-// starts by its environment is whole, or is tried no more than disk.Tries times.
-func (m *machine) upgrade(e esp, running, name string, f io.ReadSeeker, written time.Time) (restart bool, err error) {
+// whether the machine is to start again for it. withESP mounts the ESP. Whenever the
+// power is cut, what GRUB starts by its environment is whole, or is tried no more than
+// disk.Tries times.
+func (m *machine) upgrade(withESP func(func(esp) error) error, running, name string, f systemFile) (restart bool, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
 	bundle, err := disk.ReadBundle(f, func(_ string, _ int64, r io.Reader) error {
 		_, err := io.Copy(io.Discard, r)
 		return err
 	})
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
 	if err != nil {
 		return false, err
 	}
-	id := fmt.Sprintf("%s %d", bundle.ID[:32], written.Unix())
+	err = withESP(func(e esp) (err error) {
+		restart, err = m.place(e, running, name, f, bundle, fmt.Sprintf("%s %d", bundle.ID[:32], info.ModTime().Unix()))
+		return err
+	})
+	return restart && err == nil, err
+}
+
+// place is upgrade once f, of that id, was read: it is a whole bundle.
+func (m *machine) place(e esp, running, name string, f io.Reader, bundle *disk.Bundle, id string) (restart bool, err error) {
 	if sameSystem(e.id(running), id) {
 		return false, nil
 	}
@@ -206,25 +221,21 @@ func (m *machine) upgrade(e esp, running, name string, f io.ReadSeeker, written 
 		}
 		env = now
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return false, err
-	}
-	if env[envFailed] == id {
+	case env[envFailed] == id:
 		return false, errors.New("it did not come up, and is not tried again; copy another")
-	}
-	if env[disk.EnvTry] != "" {
+	case env[disk.EnvTry] != "":
 		return false, nil // it is being tried
-	}
-	if m.keysErr != nil {
+	case m.keysErr != nil:
 		return false, m.keysErr
-	}
-	if len(m.keys) == 0 {
+	case len(m.keys) == 0:
 		m.say(warning, "boot system %s: bundles are not authenticated: this image has no key that could have signed them", name)
-	} else if err := bundle.Authentic(m.keys); err != nil {
-		return false, err
-	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return false, err
+	default:
+		if err := bundle.Authentic(m.keys); err != nil {
+			return false, err
+		}
 	}
 	to := disk.Other(running)
 	m.say(warning, "boot system %s: installing it in slot %s%s", name, to, described(bundle))

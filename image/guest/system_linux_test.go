@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,9 +84,32 @@ func (e esp) holds(t *testing.T, slot string) string {
 	return ""
 }
 
+// mounted is machine.withESP for one that is mounted already.
+func (e esp) mounted(f func(esp) error) error { return f(e) }
+
+// A memoryFile is a file of a time.
+type memoryFile struct {
+	*bytes.Reader
+	written time.Time
+}
+
+func fileOf(data []byte, written time.Time) memoryFile {
+	return memoryFile{bytes.NewReader(data), written}
+}
+
+func (f memoryFile) Stat() (os.FileInfo, error) { return fileTime{written: f.written}, nil }
+
+// A fileTime is when a file was written; nothing else is asked of it.
+type fileTime struct {
+	os.FileInfo
+	written time.Time
+}
+
+func (f fileTime) ModTime() time.Time { return f.written }
+
 // A cutReader has its power cut after so many bytes of its second reading.
 type cutReader struct {
-	*bytes.Reader
+	memoryFile
 	after int
 	again bool
 }
@@ -96,17 +118,17 @@ var errCut = errors.New("the power is cut")
 
 func (c *cutReader) Seek(off int64, whence int) (int64, error) {
 	c.again = true
-	return c.Reader.Seek(off, whence)
+	return c.memoryFile.Seek(off, whence)
 }
 
 func (c *cutReader) Read(b []byte) (int, error) {
 	if !c.again {
-		return c.Reader.Read(b)
+		return c.memoryFile.Read(b)
 	}
 	if c.after == 0 {
 		return 0, errCut
 	}
-	n, err := c.Reader.Read(b[:min(len(b), c.after)])
+	n, err := c.memoryFile.Read(b[:min(len(b), c.after)])
 	c.after -= n
 	return n, err
 }
@@ -134,14 +156,14 @@ func TestUpgradeCut(t *testing.T) {
 				}
 			}
 			m := &machine{}
-			restart, err := m.upgrade(e, tt.running, "disk0:/x", &cutReader{bytes.NewReader(data), after, false}, now)
+			restart, err := m.upgrade(e.mounted, tt.running, "disk0:/x", &cutReader{fileOf(data, now), after, false})
 			if restart || !errors.Is(err, errCut) {
 				t.Fatalf("%s, after %d bytes: %v, %v", tt.name, after, restart, err)
 			}
 			if env := e.env(t); env[disk.EnvTry] != "" || e.holds(t, env[disk.EnvGood]) != "first" {
 				t.Errorf("%s, after %d bytes: GRUB has %v, and slot %s %q", tt.name, after, env, env[disk.EnvGood], e.holds(t, env[disk.EnvGood]))
 			}
-			if restart, err := m.upgrade(e, tt.running, "disk0:/x", bytes.NewReader(data), now); !restart || err != nil {
+			if restart, err := m.upgrade(e.mounted, tt.running, "disk0:/x", fileOf(data, now)); !restart || err != nil {
 				t.Fatalf("%s, after %d bytes, again: %v, %v", tt.name, after, restart, err)
 			}
 			to := disk.Other(tt.running)
@@ -163,7 +185,7 @@ func TestUpgradeEnvironment(t *testing.T) {
 		e := newESP(t, disk.Env{})
 		e.write(t, disk.EnvFile, damaged)
 		m := &machine{}
-		if restart, err := m.upgrade(e, disk.SlotA, "disk0:/x", bytes.NewReader(data), time.Now()); !restart || err != nil {
+		if restart, err := m.upgrade(e.mounted, disk.SlotA, "disk0:/x", fileOf(data, time.Now())); !restart || err != nil {
 			t.Errorf("%s: %v, %v", name, restart, err)
 		}
 		if env := e.env(t); env[disk.EnvGood] != disk.SlotA || env[disk.EnvTry] != disk.SlotB {
@@ -205,7 +227,7 @@ func TestUpgradeSigned(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := &machine{keys: tt.keys, keysErr: tt.keysErr}
-		restart, err := m.upgrade(e, disk.SlotA, "disk0:/x", bytes.NewReader(tt.data), time.Now())
+		restart, err := m.upgrade(e.mounted, disk.SlotA, "disk0:/x", fileOf(tt.data, time.Now()))
 		switch {
 		case tt.fault == "none":
 			if restart || err != nil {
@@ -235,16 +257,18 @@ func TestUpgradeChanged(t *testing.T) {
 	key, public := testKey(1)
 	e := newESP(t, disk.Env{disk.EnvGood: disk.SlotA})
 	m := &machine{keys: disk.Keys{public}}
-	f := &twoFaced{[]*bytes.Reader{bytes.NewReader(bundle(t, testSystem("second"), key)), bytes.NewReader(bundle(t, testSystem("third"), nil))}}
-	if restart, err := m.upgrade(e, disk.SlotA, "disk0:/x", f, time.Now()); restart || err == nil || e.env(t)[disk.EnvTry] != "" || e.id(disk.SlotB) != "" {
+	f := &twoFaced{[]memoryFile{fileOf(bundle(t, testSystem("second"), key), time.Now()), fileOf(bundle(t, testSystem("third"), nil), time.Now())}}
+	if restart, err := m.upgrade(e.mounted, disk.SlotA, "disk0:/x", f); restart || err == nil || e.env(t)[disk.EnvTry] != "" || e.id(disk.SlotB) != "" {
 		t.Errorf("%v, %v; GRUB has %v", restart, err, e.env(t))
 	}
 }
 
 // A twoFaced is another file after each Seek.
-type twoFaced struct{ files []*bytes.Reader }
+type twoFaced struct{ files []memoryFile }
 
 func (f *twoFaced) Read(b []byte) (int, error) { return f.files[0].Read(b) }
+
+func (f *twoFaced) Stat() (os.FileInfo, error) { return f.files[0].Stat() }
 
 func (f *twoFaced) Seek(int64, int) (int64, error) {
 	f.files = f.files[1:]
@@ -258,15 +282,13 @@ func TestUpgradeTried(t *testing.T) {
 	at := time.Unix(1800000000, 0)
 	e := newESP(t, disk.Env{disk.EnvGood: disk.SlotA, envFailed: testSystem("second").ID()[:32] + " 1800000000"})
 	m := &machine{}
-	if restart, err := m.upgrade(e, disk.SlotA, "disk0:/x", bytes.NewReader(data), at); restart || err == nil || !strings.Contains(err.Error(), "did not come up") {
+	if restart, err := m.upgrade(e.mounted, disk.SlotA, "disk0:/x", fileOf(data, at)); restart || err == nil || !strings.Contains(err.Error(), "did not come up") {
 		t.Errorf("what has failed: %v, %v", restart, err)
 	}
-	if restart, err := m.upgrade(e, disk.SlotA, "disk0:/x", bytes.NewReader(data), at.Add(time.Second)); !restart || err != nil {
+	if restart, err := m.upgrade(e.mounted, disk.SlotA, "disk0:/x", fileOf(data, at.Add(time.Second))); !restart || err != nil {
 		t.Errorf("what has failed, copied again: %v, %v", restart, err)
 	}
-	if restart, err := m.upgrade(e, disk.SlotB, "disk0:/x", bytes.NewReader(bundle(t, testSystem("third"), nil)), at); restart || err != nil || e.env(t)[disk.EnvGood] != disk.SlotA {
+	if restart, err := m.upgrade(e.mounted, disk.SlotB, "disk0:/x", fileOf(bundle(t, testSystem("third"), nil), at)); restart || err != nil || e.env(t)[disk.EnvGood] != disk.SlotA {
 		t.Errorf("while one is tried: %v, %v, GRUB has %v", restart, err, e.env(t))
 	}
 }
-
-var _ io.ReadSeeker = (*cutReader)(nil)
