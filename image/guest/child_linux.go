@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -61,14 +62,15 @@ func (m *machine) openFIFO() {
 		unix.Close(m.fifo)
 		m.fifo = 0
 	}
-	os.Remove(m.fifoName)
-	if err := unix.Mkfifo(m.fifoName, 0o600); err != nil {
-		m.say(alarm, "%s: %v", m.fifoName, err)
+	name := filepath.Join(m.run, fifoName)
+	os.Remove(name)
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		m.say(alarm, "%s: %v", name, err)
 		return
 	}
-	fd, err := unix.Open(m.fifoName, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		m.say(alarm, "%s: %v", m.fifoName, err)
+		m.say(alarm, "%s: %v", name, err)
 		return
 	}
 	for _, line := range m.said {
@@ -177,10 +179,11 @@ func (m *machine) safeConfig() string {
 	if err != nil {
 		m.say(alarm, "%v", err)
 	}
-	if err := os.WriteFile(safeFile, []byte(safe(text)), 0o600); err != nil {
+	name := filepath.Join(m.run, safeName)
+	if err := os.WriteFile(name, []byte(safe(text)), 0o600); err != nil {
 		m.say(alarm, "%v", err)
 		return m.child.config
 	}
 	m.say(alarm, "the appliance has failed %d times: it gets only its management interface and its users; mend what is wrong, and reload: the startup configuration is untouched, and \"write memory\" would replace it", m.child.failures)
-	return safeFile
+	return name
 }

@@ -28,11 +28,11 @@ const (
 	flashDir   = "/disk0"
 	bootDir    = "/boot" // the ESP, mounted only while something is written there
 	runDir     = "/run"
-	fifo       = runDir + "/machine"
+	fifoName   = "machine" // in runDir
 	notifyName = runDir + "/notify"
 	execSocket = runDir + "/exec.sock"
 	day0File   = runDir + "/day0.cfg"
-	safeFile   = runDir + "/safe.cfg"
+	safeName   = "safe.cfg" // in runDir
 
 	startupFile = flashDir + "/startup-config"
 )
@@ -109,7 +109,7 @@ func driver(args map[string]string) (string, error) {
 // arguments are those of the appliance: config is the configuration to begin with,
 // "" the one on flash.
 func arguments(program, config, driver string) []string {
-	args := []string{program, "run", "--flash", flashDir, "--socket", execSocket, "--machine", fifo, "--lenient"}
+	args := []string{program, "run", "--flash", flashDir, "--socket", execSocket, "--machine", path.Join(runDir, fifoName), "--lenient"}
 	if config != "" {
 		args = append(args, "--config", config)
 	}

@@ -24,7 +24,7 @@ import (
 // Main is process 1 of the machine. It does not return: in the end the machine is
 // off, or starts again.
 func Main() {
-	m := &machine{known: make(map[string]string), program: program, fifoName: fifo}
+	m := &machine{known: make(map[string]string), program: program, run: runDir}
 	m.look = m.nameCards
 	how := unix.LINUX_REBOOT_CMD_RESTART
 	func() {
@@ -51,9 +51,9 @@ const keptLines = 200
 
 // A machine is what process 1 knows. Its goroutine alone uses it.
 type machine struct {
-	program  string // the appliance
-	fifoName string // what it logs from
-	look     func() // at the network cards
+	program string // the appliance
+	run     string // runDir
+	look    func() // at the network cards
 
 	args    map[string]string // of the kernel
 	keys    disk.Keys         // whose bundles are installed; nil: anybody's

@@ -27,7 +27,7 @@ func newTestMachine(t *testing.T, program string) (*machine, func() string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { console.Close() })
-	m := &machine{program: program, fifoName: filepath.Join(dir, "machine"), console: console, look: func() {}, power: make(chan struct{})}
+	m := &machine{program: program, run: dir, console: console, look: func() {}, power: make(chan struct{})}
 	t.Cleanup(func() {
 		if m.fifo != 0 {
 			unix.Close(m.fifo)
