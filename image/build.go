@@ -9,7 +9,9 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/hex"
@@ -43,6 +45,16 @@ type Spec struct {
 	Formats []string // nil: Raw
 	Config  string   // file with the startup configuration; "": none
 
+	// Sign is a file with the private key that signs the bundle, PKCS #8 in PEM; "":
+	// nothing is signed, and the image installs any bundle. One that is signed
+	// installs only bundles signed by this key or by one of Trust, files with public
+	// keys in PEM.
+	Sign  string
+	Trust []string
+	// Version is what the system is called; "" is "devel". The kernel's version is
+	// added.
+	Version string
+
 	// Driver is what carries packets in the machine, one of disk.Drivers; "": the
 	// first of them.
 	Driver string
@@ -65,6 +77,8 @@ const DefaultDiskSize = 1 << 30
 type Result struct {
 	Files  []File
 	Kernel string // package and version
+	Signer string // the ID of the key that signed the bundle; "": none
+	Trusts disk.Keys
 }
 
 // A File is one of a Result.
@@ -139,6 +153,15 @@ func Build(ctx context.Context, s Spec) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.Version != "" {
+		if err := disk.CheckVersion(s.Version); err != nil {
+			return nil, fmt.Errorf("image: %w", err)
+		}
+	}
+	key, trusted, err := s.keys()
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(s.Out, 0o755); err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
@@ -156,26 +179,65 @@ func Build(ctx context.Context, s Spec) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	initrd, err := compress(ctx, initramfs(program, k.modules))
+	initrd, err := compress(ctx, initramfs(program, k.modules, trusted.PEM()))
 	if err != nil {
 		return nil, err
 	}
-	sys := disk.System{Kernel: k.vmlinuz, Initrd: initrd}
+	sys := disk.System{Kernel: k.vmlinuz, Initrd: initrd, Version: cmp.Or(s.Version, "devel") + ", kernel " + k.version}
 	notices, err := notices(ctx, k, s.Program == "")
 	if err != nil {
 		return nil, err
 	}
 	var bundle bytes.Buffer
-	if err := disk.WriteBundle(&bundle, sys); err != nil {
+	if err := disk.WriteBundle(&bundle, sys, key); err != nil {
 		return nil, err
 	}
-	b := &builder{ctx: ctx, spec: s, tmp: tmp, res: &Result{Kernel: k.pkg + " " + k.version}}
+	b := &builder{ctx: ctx, spec: s, tmp: tmp, res: &Result{Kernel: k.pkg + " " + k.version, Trusts: trusted}}
+	if key != nil {
+		b.res.Signer = disk.KeyID(trusted[0])
+	}
 	b.write("vmlinuz", k.vmlinuz)
 	b.write("initrd", initrd)
 	b.write("patchbay.bin", bundle.Bytes())
 	b.write("NOTICES.txt", notices)
 	b.disks(sys, notices, startup)
 	return b.finish()
+}
+
+// keys reads the key that signs, nil for none, and the keys that the image trusts,
+// that one first.
+func (s *Spec) keys() (key ed25519.PrivateKey, trusted disk.Keys, err error) {
+	if s.Sign == "" {
+		if len(s.Trust) > 0 {
+			return nil, nil, errors.New("image: an image that trusts keys must be signed itself: say with which key")
+		}
+		return nil, nil, nil
+	}
+	text, err := os.ReadFile(s.Sign)
+	if err != nil {
+		return nil, nil, fmt.Errorf("image: the key that signs: %w", err)
+	}
+	if key, err = disk.ParseSigningKey(text); err != nil {
+		return nil, nil, fmt.Errorf("image: %s: %w", s.Sign, err)
+	}
+	trusted = trusted.With(key.Public().(ed25519.PublicKey))
+	for _, name := range s.Trust {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, nil, fmt.Errorf("image: a key that is trusted: %w", err)
+		}
+		more, err := disk.ParseKeys(text)
+		if err != nil {
+			return nil, nil, fmt.Errorf("image: %s: %w", name, err)
+		}
+		for _, k := range more {
+			trusted = trusted.With(k)
+		}
+	}
+	if _, err := disk.ParseKeys(trusted.PEM()); err != nil {
+		return nil, nil, fmt.Errorf("image: %w", err)
+	}
+	return key, trusted, nil
 }
 
 // startupConfig reads the configuration that the image begins with, which must

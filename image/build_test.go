@@ -2,6 +2,7 @@ package image_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"patchbay/image"
+	"patchbay/image/disk"
 )
 
 // maxImage is what the compressed disk may have, in bytes.
@@ -20,7 +22,11 @@ const maxImage = 40e6
 func TestReproducible(t *testing.T) {
 	first := imageDir(t)
 	second := t.TempDir()
-	res, err := image.Build(ctx, image.Spec{Out: second, Formats: image.Formats})
+	key := filepath.Join(t.TempDir(), "key.pem")
+	if err := writeKey(key, signingKey(1)); err != nil {
+		t.Fatal(err)
+	}
+	res, err := image.Build(ctx, image.Spec{Out: second, Formats: image.Formats, Sign: key, Version: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,6 +52,10 @@ func TestReproducible(t *testing.T) {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%v: %v: %s", args, err, out)
 		}
+	}
+	id := disk.KeyID(signingKey(1).Public().(ed25519.PublicKey))
+	if res.Signer != id || res.Trusts.String() != id {
+		t.Errorf("signed by %s, trusts %s; want %s", res.Signer, res.Trusts, id)
 	}
 	check("sha256sum", "-c", "--quiet", "SHA256SUMS")
 	check("qemu-img", "check", "-q", "patchbay.qcow2")
@@ -78,10 +88,29 @@ func TestBuildRefuses(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("hostname a\nroute nowhere 10.0.0.0 255.0.0.0 10.1.1.1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	write := func(name string, key ed25519.PrivateKey) string {
+		t.Helper()
+		name = filepath.Join(filepath.Dir(bad), name)
+		if err := writeKey(name, key); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	private := write("private.pem", signingKey(1))
+	public := filepath.Join(filepath.Dir(bad), "public.pem")
+	if err := os.WriteFile(public, disk.Keys{}.With(signingKey(2).Public().(ed25519.PublicKey)).PEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		spec image.Spec
 		want string
 	}{
+		{image.Spec{Sign: bad}, "bad.cfg: this is no PEM"},
+		{image.Spec{Sign: public}, "public.pem: a PEM block"},
+		{image.Spec{Sign: private, Trust: []string{private}}, "private.pem: a PEM block"},
+		{image.Spec{Sign: private, Trust: []string{public, bad + ".none"}}, "no such file"},
+		{image.Spec{Trust: []string{public}}, "must be signed itself"},
+		{image.Spec{Version: "a\nb"}, "printable"},
 		{image.Spec{Config: bad}, "bad.cfg:2"},
 		{image.Spec{Config: bad + ".none"}, "no such file"},
 		{image.Spec{Formats: []string{"vdi"}}, `format "vdi": want raw, qcow2, vmdk, ova`},

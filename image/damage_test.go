@@ -17,6 +17,12 @@ import (
 // is.
 func flashOf(t *testing.T, name string) (at, size int64) {
 	t.Helper()
+	return partitionOf(t, name, disk.FlashName)
+}
+
+// partitionOf is flashOf for any partition.
+func partitionOf(t *testing.T, name, part string) (at, size int64) {
+	t.Helper()
 	f, err := os.Open(name)
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +36,7 @@ func flashOf(t *testing.T, name string) (at, size int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := table.Partitions[table.Find(disk.FlashName)]
+	p := table.Partitions[table.Find(part)]
 	return int64(p.First) * disk.SectorSize, int64(p.Sectors()) * disk.SectorSize
 }
 

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
+	"text/template"
 )
 
 // convert makes the other formats out of the raw disk.
@@ -93,8 +95,11 @@ func (b *builder) packed() error {
 	if err != nil {
 		return err
 	}
-	ovf := fmt.Appendf(nil, ovfText, info.Size(), b.spec.DiskSize)
-	manifest := fmt.Appendf(nil, "SHA256(patchbay.ovf)= %s\nSHA256(patchbay.vmdk)= %s\n", sumOf(ovf), sum)
+	var text bytes.Buffer
+	if err := ovfText.Execute(&text, ovf{info.Size(), b.spec.DiskSize, ovfCards}); err != nil {
+		return err
+	}
+	manifest := fmt.Appendf(nil, "SHA256(patchbay.ovf)= %s\nSHA256(patchbay.vmdk)= %s\n", sumOf(text.Bytes()), sum)
 	out, err := os.Create(filepath.Join(b.tmp, "patchbay.ova"))
 	if err != nil {
 		return err
@@ -111,7 +116,7 @@ func (b *builder) packed() error {
 		size int64
 		data io.Reader
 	}{
-		{"patchbay.ovf", int64(len(ovf)), bytes.NewReader(ovf)},
+		{"patchbay.ovf", int64(text.Len()), &text},
 		{"patchbay.mf", int64(len(manifest)), bytes.NewReader(manifest)},
 		{"patchbay.vmdk", info.Size(), disk},
 	} {
@@ -128,24 +133,39 @@ func (b *builder) packed() error {
 	return out.Close()
 }
 
-// ovfText describes a machine with two processors, 512 MB, a serial port, a
-// paravirtual disk controller and three network cards; the file's size and the
-// disk's are to be filled in. (DMTF DSP0243, sections 7 and 8; resource types of
-// CIM_ResourceAllocationSettingData.)
-const ovfText = `<?xml version="1.0" encoding="UTF-8"?>
+// ovfCards are the network cards of a machine, in the order of its slots.
+var ovfCards = []string{"Management0/0", "GigabitEthernet0/0", "GigabitEthernet0/1"}
+
+// An ovf is what the description of a machine says of this image.
+type ovf struct {
+	FileSize, DiskSize int64 // bytes
+	Cards              []string
+}
+
+// Network is the name of the network of a card.
+func (ovf) Network(card string) string { return strings.ReplaceAll(card, "/", "-") }
+
+// Slot and Instance are where card n is, and its number among all devices.
+func (ovf) Slot(n int) int     { return 7 + n }
+func (ovf) Instance(n int) int { return 5 + n }
+
+// ovfText describes a machine with two processors, 512 MB, a paravirtual disk
+// controller and network cards: a template of an ovf. (DMTF DSP0243, sections 7 and
+// 8; resource types of CIM_ResourceAllocationSettingData.)
+var ovfText = template.Must(template.New("ovf").Parse(`<?xml version="1.0" encoding="UTF-8"?>
 <Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1" xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData" xmlns:vssd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData">
   <References>
-    <File ovf:id="disk" ovf:href="patchbay.vmdk" ovf:size="%d"/>
+    <File ovf:id="disk" ovf:href="patchbay.vmdk" ovf:size="{{.FileSize}}"/>
   </References>
   <DiskSection>
     <Info>The disk</Info>
-    <Disk ovf:diskId="disk0" ovf:fileRef="disk" ovf:capacity="%d" ovf:capacityAllocationUnits="byte" ovf:format="http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized"/>
+    <Disk ovf:diskId="disk0" ovf:fileRef="disk" ovf:capacity="{{.DiskSize}}" ovf:capacityAllocationUnits="byte" ovf:format="http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized"/>
   </DiskSection>
   <NetworkSection>
     <Info>The networks</Info>
-    <Network ovf:name="Management0-0"><Description>Management0/0</Description></Network>
-    <Network ovf:name="GigabitEthernet0-0"><Description>GigabitEthernet0/0</Description></Network>
-    <Network ovf:name="GigabitEthernet0-1"><Description>GigabitEthernet0/1</Description></Network>
+{{- range .Cards}}
+    <Network ovf:name="{{$.Network .}}"><Description>{{.}}</Description></Network>
+{{- end}}
   </NetworkSection>
   <VirtualSystem ovf:id="patchbay">
     <Info>A phone proxy and firewall</Info>
@@ -190,34 +210,18 @@ const ovfText = `<?xml version="1.0" encoding="UTF-8"?>
         <rasd:Parent>3</rasd:Parent>
         <rasd:ResourceType>17</rasd:ResourceType>
       </Item>
+{{- range $n, $card := .Cards}}
       <Item>
-        <rasd:AddressOnParent>7</rasd:AddressOnParent>
+        <rasd:AddressOnParent>{{$.Slot $n}}</rasd:AddressOnParent>
         <rasd:AutomaticAllocation>true</rasd:AutomaticAllocation>
-        <rasd:Connection>Management0-0</rasd:Connection>
-        <rasd:ElementName>Management0/0</rasd:ElementName>
-        <rasd:InstanceID>5</rasd:InstanceID>
+        <rasd:Connection>{{$.Network $card}}</rasd:Connection>
+        <rasd:ElementName>{{$card}}</rasd:ElementName>
+        <rasd:InstanceID>{{$.Instance $n}}</rasd:InstanceID>
         <rasd:ResourceSubType>VmxNet3</rasd:ResourceSubType>
         <rasd:ResourceType>10</rasd:ResourceType>
       </Item>
-      <Item>
-        <rasd:AddressOnParent>8</rasd:AddressOnParent>
-        <rasd:AutomaticAllocation>true</rasd:AutomaticAllocation>
-        <rasd:Connection>GigabitEthernet0-0</rasd:Connection>
-        <rasd:ElementName>GigabitEthernet0/0</rasd:ElementName>
-        <rasd:InstanceID>6</rasd:InstanceID>
-        <rasd:ResourceSubType>VmxNet3</rasd:ResourceSubType>
-        <rasd:ResourceType>10</rasd:ResourceType>
-      </Item>
-      <Item>
-        <rasd:AddressOnParent>9</rasd:AddressOnParent>
-        <rasd:AutomaticAllocation>true</rasd:AutomaticAllocation>
-        <rasd:Connection>GigabitEthernet0-1</rasd:Connection>
-        <rasd:ElementName>GigabitEthernet0/1</rasd:ElementName>
-        <rasd:InstanceID>7</rasd:InstanceID>
-        <rasd:ResourceSubType>VmxNet3</rasd:ResourceSubType>
-        <rasd:ResourceType>10</rasd:ResourceType>
-      </Item>
+{{- end}}
     </VirtualHardwareSection>
   </VirtualSystem>
 </Envelope>
-`
+`))

@@ -3,16 +3,23 @@ package image
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/binary"
+	"encoding/pem"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"patchbay/image/disk"
 )
 
 func TestLock(t *testing.T) {
@@ -88,19 +95,86 @@ func readCPIO(t *testing.T, b []byte) (list []cpioEntry) {
 
 func TestInitramfs(t *testing.T) {
 	modules := []module{{name: "virtio", data: []byte("v")}, {name: "virtio_net", data: []byte("net")}}
-	b := initramfs([]byte("program"), modules)
-	if !bytes.Equal(b, initramfs([]byte("program"), modules)) {
+	b := initramfs([]byte("program"), modules, []byte("keys"))
+	if !bytes.Equal(b, initramfs([]byte("program"), modules, []byte("keys"))) {
 		t.Error("two of the same differ")
 	}
 	want := []cpioEntry{
 		{"dev", 0o040755, ""}, {"proc", 0o040755, ""}, {"sys", 0o040755, ""}, {"run", 0o040755, ""},
 		{"boot", 0o040755, ""}, {"disk0", 0o040755, ""}, {"modules", 0o040755, ""},
 		{"dev/console", 0o020600, ""}, {"patchbay", 0o100755, "program"}, {"init", 0o120777, "patchbay"},
+		{"trusted.pem", 0o100444, "keys"},
 		{"modules/virtio.ko", 0o100644, "v"}, {"modules/virtio_net.ko", 0o100644, "net"},
 		{"modules/modules.order", 0o100644, "virtio.ko\nvirtio_net.ko\n"},
 	}
 	if diff := cmp.Diff(want, readCPIO(t, b), cmp.AllowUnexported(cpioEntry{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if bytes.Contains(initramfs([]byte("program"), modules, nil), []byte("trusted.pem")) {
+		t.Error("an image that is not signed has a file of keys")
+	}
+}
+
+// An image trusts the key that signs it, and those it is told of, each once; and so
+// installs what the next key signs.
+func TestSpecKeys(t *testing.T) {
+	dir := t.TempDir()
+	var trust []string
+	var public []ed25519.PublicKey
+	for n := range byte(3) {
+		key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{n}, ed25519.SeedSize))
+		public = append(public, key.Public().(ed25519.PublicKey))
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write := func(name string, data []byte) string {
+			t.Helper()
+			name = filepath.Join(dir, fmt.Sprint(n, name))
+			if err := os.WriteFile(name, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return name
+		}
+		write("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+		trust = append(trust, write("pub.pem", disk.Keys{public[n]}.PEM()))
+	}
+	s := Spec{Sign: filepath.Join(dir, "0key.pem"), Trust: []string{trust[1], trust[0], trust[2]}}
+	key, trusted, err := s.keys()
+	if want := (disk.Keys{public[0], public[1], public[2]}); err != nil || trusted.String() != want.String() || !key.Public().(ed25519.PublicKey).Equal(public[0]) {
+		t.Fatalf("trusts %s, %v; want %s", trusted, err, want)
+	}
+	if key, trusted, err := (&Spec{}).keys(); key != nil || trusted != nil || err != nil {
+		t.Errorf("without a key: %v, %v", trusted, err)
+	}
+	next := Spec{Sign: filepath.Join(dir, "2key.pem")}
+	if key, _, err = next.keys(); err != nil {
+		t.Fatal(err)
+	}
+	var bundle bytes.Buffer
+	if err := disk.WriteBundle(&bundle, disk.System{Kernel: []byte("k"), Initrd: []byte("i")}, key); err != nil {
+		t.Fatal(err)
+	}
+	found, err := disk.ReadBundle(&bundle, func(string, int64, io.Reader) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := found.Authentic(trusted); err != nil {
+		t.Error(err)
+	}
+}
+
+// GRUB's own parser takes its configuration.
+func TestGRUBConfig(t *testing.T) {
+	if _, err := exec.LookPath("grub-script-check"); err != nil {
+		t.Skip("needs grub-script-check, of the Debian package grub-common")
+	}
+	for name, text := range map[string]string{"grub.cfg": string(grubConfig), "early.cfg": earlyConfig} {
+		c := exec.Command("grub-script-check")
+		c.Stdin = strings.NewReader(text)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+
+	"patchbay/image/disk"
 )
 
 // A cpio is an archive in the format "newc", as the kernel unpacks it: the same
@@ -55,8 +57,9 @@ func (c *cpio) bytes() []byte {
 }
 
 // initramfs returns what the kernel unpacks into memory: the program, which is
-// /init too, and the modules with their order. It is not compressed.
-func initramfs(program []byte, modules []module) []byte {
+// /init too, the keys that the machine trusts, and the modules with their order. It
+// is not compressed.
+func initramfs(program []byte, modules []module, trusted []byte) []byte {
 	var c cpio
 	for _, dir := range []string{"dev", "proc", "sys", "run", "boot", "disk0", "modules"} {
 		c.add(dir, modeDir|0o755, nil, 0, 0)
@@ -64,6 +67,9 @@ func initramfs(program []byte, modules []module) []byte {
 	c.add("dev/console", modeChar|0o600, nil, 5, 1) // before /dev is mounted it is standard output
 	c.add("patchbay", modeFile|0o755, program, 0, 0)
 	c.add("init", modeLink|0o777, []byte("patchbay"), 0, 0)
+	if len(trusted) > 0 {
+		c.add(disk.KeysFile, modeFile|0o444, trusted, 0, 0)
+	}
 	var order strings.Builder
 	for _, m := range modules {
 		c.add("modules/"+m.name+".ko", modeFile|0o644, m.data, 0, 0)

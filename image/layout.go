@@ -2,7 +2,6 @@ package image
 
 import (
 	"bytes"
-	"crypto/sha256"
 	_ "embed"
 	"encoding/binary"
 	"errors"
@@ -101,7 +100,6 @@ func (b *builder) esp(sys disk.System, notices []byte) {
 	if b.err = err; err != nil {
 		return
 	}
-	id := disk.SystemID(sha256.Sum256(sys.Kernel), sha256.Sum256(sys.Initrd))
 	slot := disk.SlotDir + "/" + disk.SlotA + "/"
 	files := []struct {
 		name string
@@ -112,7 +110,7 @@ func (b *builder) esp(sys disk.System, notices []byte) {
 		{disk.EnvFile, env},
 		{slot + disk.KernelFile, sys.Kernel},
 		{slot + disk.InitrdFile, sys.Initrd},
-		{slot + "system.id", []byte(id[:32] + " 0\n")},
+		{slot + "system.id", []byte(sys.ID()[:32] + " 0\n")},
 		{"NOTICES.txt", notices},
 	}
 	fat := []string{"SOURCE_DATE_EPOCH=" + fmt.Sprint(epoch.Unix()), "MTOOLS_SKIP_CHECK=1"}

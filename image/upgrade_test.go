@@ -2,10 +2,12 @@ package image_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -42,12 +44,18 @@ func (s *site) serve(t *testing.T, files map[string][]byte) {
 	})
 }
 
-// bootSystem copies a system to the machine's flash and has it start from there.
-func (m *machine) bootSystem(name string) {
+// copyFile copies a file of the administrator's to the machine's flash.
+func (m *machine) copyFile(name string) {
 	m.t.Helper()
 	if out := m.typed("copy /noconfirm http://192.0.2.9/" + name + " disk0:/" + name); !strings.Contains(out, "bytes copied") {
 		m.t.Fatalf("copy:\n%s", out)
 	}
+}
+
+// bootSystem copies a system to the machine's flash and has it start from there.
+func (m *machine) bootSystem(name string) {
+	m.t.Helper()
+	m.copyFile(name)
 	m.bootFrom(name)
 }
 
@@ -82,9 +90,18 @@ func (m *machine) logged(text string) {
 	}
 }
 
+// fromESP deletes a file of the ESP of a raw disk.
+func fromESP(t *testing.T, name, file string) {
+	t.Helper()
+	at, _ := partitionOf(t, name, disk.ESPName)
+	if out, err := exec.Command("mdel", "-i", fmt.Sprintf("%s@@%d", name, at), "::"+file).CombinedOutput(); err != nil {
+		t.Fatalf("mdel %s: %v: %s", file, err, out)
+	}
+}
+
 // A new system comes as a file, is tried, and is kept when it is well; one that does
-// not come up is left for the one before, and not tried again; one that is damaged
-// is not even installed; and the power may be cut in the middle.
+// not come up is left for the one before, and not tried again; one that is not
+// signed as it must be is not even installed; and the power may be cut in the middle.
 func TestBootUpgrade(t *testing.T) {
 	dir := imageDir(t)
 	read := func(name string) []byte {
@@ -94,20 +111,22 @@ func TestBootUpgrade(t *testing.T) {
 		}
 		return data
 	}
-	bundle := func(initrd []byte) []byte {
+	signed := func(name string, initrd []byte, key ed25519.PrivateKey) []byte {
 		var b bytes.Buffer
-		if err := disk.WriteBundle(&b, disk.System{Kernel: read("vmlinuz"), Initrd: initrd}); err != nil {
+		if err := disk.WriteBundle(&b, disk.System{Kernel: read("vmlinuz"), Initrd: initrd, Version: name}, key); err != nil {
 			t.Fatal(err)
 		}
 		return b.Bytes()
 	}
+	bundle := func(name string, initrd []byte) []byte { return signed(name, initrd, signingKey(1)) }
 	good := read("initrd")
 	another := append(bytes.Clone(good), make([]byte, 512)...) // the kernel takes no note of zeros
 	third := append(bytes.Clone(good), make([]byte, 1024)...)
 	files := map[string][]byte{
-		"new.bin":    bundle(another),
-		"broken.bin": bundle([]byte("this is no initramfs")),
-		"third.bin":  bundle(third),
+		"new.bin":      bundle("new", another),
+		"broken.bin":   bundle("broken", []byte("this is no initramfs")),
+		"third.bin":    bundle("third", third),
+		"stranger.bin": signed("stranger", third, signingKey(2)),
 	}
 	files["cut.bin"] = files["third.bin"][:len(files["third.bin"])-1<<20]
 
@@ -122,22 +141,35 @@ func TestBootUpgrade(t *testing.T) {
 
 	t.Log("a new system")
 	m.bootSystem("new.bin")
-	m.await(`installing it in slot b`)
+	m.await(`installing it in slot b: new, signed by the key ` + disk.KeyID(signingKey(1).Public().(ed25519.PublicKey)))
 	m.await(`slot b, flash`)
 	m.privileged()
 	m.logged("the new system in slot b is well")
 	m.kill()
+
+	t.Log("it cannot be read: the other one starts, and installs it anew")
+	fromESP(t, o.disk, "slots/b/vmlinuz")
 	o.more = nil
 	m = boot(t, o)
+	m.await(`the system in slot b cannot be read: the one in slot a is started from now on`)
+	m.await(`installing it in slot b`)
 	m.await(`slot b, flash`)
 	m.privileged()
+	m.logged("the new system in slot b is well")
 
-	t.Log("one that is damaged")
-	m.bootSystem("cut.bin")
-	m.await(`boot system disk0:/cut.bin: .*the box goes on with the system it has`)
+	t.Log("one that is damaged, and one that somebody else has signed")
+	m.copyFile("cut.bin")
+	if out := m.typed("verify disk0:/cut.bin"); !strings.Contains(out, "initrd is not whole") {
+		t.Errorf("verify of a bundle that is cut short:\n%s", out)
+	}
+	if out := m.typed("verify disk0:/new.bin"); !strings.Contains(out, "Digital signature successfully validated") {
+		t.Errorf("verify of what was installed:\n%s", out)
+	}
+	m.bootSystem("stranger.bin")
+	m.await(`boot system disk0:/stranger.bin: it is signed by the key .*the box goes on with the system it has`)
 	m.await(`slot b, flash`)
 	m.privileged()
-	m.logged("boot system disk0:/cut.bin")
+	m.logged("boot system disk0:/stranger.bin")
 
 	t.Log("one that does not come up")
 	m.bootSystem("broken.bin")

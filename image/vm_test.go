@@ -3,7 +3,10 @@ package image_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"flag"
 	"fmt"
 	"io"
@@ -12,8 +15,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,7 +27,7 @@ import (
 
 var (
 	boots   = flag.Bool("boot", false, "build the image and boot it in QEMU")
-	ofBuild = flag.String("image", "", "directory with an image that is built already, in all formats; default: one is built")
+	ofBuild = flag.String("image", "", "directory with an image that is built already, in all formats; default: one is built, signed by a key of the test's")
 )
 
 // patience is for a machine that is emulated on a computer that is busy.
@@ -38,9 +43,26 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	builtDir = dir
-	_, err = image.Build(ctx, image.Spec{Out: dir, Formats: image.Formats, Warn: func(text string) { fmt.Println("WARNING:", text) }})
+	key := filepath.Join(dir, "key.pem")
+	if err := writeKey(key, signingKey(1)); err != nil {
+		return "", err
+	}
+	_, err = image.Build(ctx, image.Spec{Out: dir, Formats: image.Formats, Sign: key, Version: "test", Warn: func(text string) { fmt.Println("WARNING:", text) }})
 	return dir, err
 })
+
+// signingKey is a key of a number; the image is signed by the first.
+func signingKey(n byte) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{n}, ed25519.SeedSize))
+}
+
+func writeKey(name string, key ed25519.PrivateKey) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
+}
 
 var builtDir string
 
@@ -96,16 +118,20 @@ var accelerator = sync.OnceValue(func() []string {
 	cmd := exec.Command("qemu-system-x86_64", append(kvm, "-nodefaults", "-display", "none", "-m", "256", "-no-reboot", "-serial", "stdio",
 		"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", filepath.Join(dir, "initrd"), "-append", "console=ttyS0 quiet panic=-1")...)
 	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
 	if err != nil {
 		return tcg
 	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	heard, done := make(chan struct{}), make(chan struct{})
+	if startDying(cmd, heard, done) != nil {
+		return tcg
+	}
+	defer func() {
+		cmd.Process.Kill()
+		<-done
+	}()
 	alive := make(chan bool, 1)
 	go func() {
+		defer close(heard)
 		for s := bufio.NewScanner(out); s.Scan(); {
 			if strings.Contains(s.Text(), "machine:") {
 				alive <- true
@@ -125,6 +151,27 @@ var accelerator = sync.OnceValue(func() []string {
 	fmt.Println("accelerator: TCG; a trial under KVM did not boot")
 	return tcg
 })
+
+// startDying starts c so that it dies with the test process, however that ends. When
+// heard is closed, for all of its output has been read, it waits for it, and closes
+// done when it has ended.
+func startDying(c *exec.Cmd, heard <-chan struct{}, done chan<- struct{}) error {
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		// Pdeathsig is about the thread that started it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := c.Start()
+		started <- err
+		if err == nil {
+			<-heard
+			c.Wait()
+			close(done)
+		}
+	}()
+	return <-started
+}
 
 // A machine is QEMU.
 type machine struct {
@@ -207,9 +254,14 @@ func boot(t *testing.T, o machineOptions) *machine {
 	var stderr strings.Builder
 	m.cmd.Stderr = &stderr
 	m.in, m.began = in, time.Now()
-	if err := m.cmd.Start(); err != nil {
+	heard := make(chan struct{})
+	if err := startDying(m.cmd, heard, m.done); err != nil {
 		t.Fatal(err)
 	}
+	go func() {
+		<-m.done
+		m.changed.Broadcast()
+	}()
 	go func() {
 		buf := make([]byte, 4096)
 		for {
@@ -219,9 +271,7 @@ func boot(t *testing.T, o machineOptions) *machine {
 			m.mu.Unlock()
 			m.changed.Broadcast()
 			if err != nil {
-				m.cmd.Wait()
-				close(m.done)
-				m.changed.Broadcast()
+				close(heard)
 				return
 			}
 		}

@@ -34,7 +34,7 @@ func Show(w io.Writer, s Shown, asJSON bool) error {
 }
 
 // shows are the first words of commands that show something and do nothing else.
-var shows = []string{"show", "more", "diagnose", "packet-tracer"}
+var shows = []string{"show", "more", "verify", "diagnose", "packet-tracer"}
 
 // Shows reports whether a line is such a command, its first word abbreviated to no
 // less than two letters: "|" in it begins a filter, and elsewhere is a character.

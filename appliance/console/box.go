@@ -27,6 +27,7 @@ type Options struct {
 	Startup *Startup
 	Store   *pki.Store                  // App's; nil: certificates do not become part of the text
 	Space   func() (total, free uint64) // bytes of flash; 0, or nil: not known
+	Keys    string                      // file with the keys whose systems the machine installs; "": it installs none
 	Reload  func()                      // restarts the box; it returns at once. nil: reload is refused
 
 	Now    func() time.Time // nil: time.Now

@@ -80,7 +80,7 @@ var (
 
 // ownCommands are those that are not the appliance's.
 func ownCommands() []cli.Rule[command] {
-	return slices.Concat(userCommands, privilegedCommands, flashCommands, sendCommands)
+	return slices.Concat(userCommands, privilegedCommands, flashCommands, sendCommands, verifyCommands)
 }
 
 // execRules are all commands of EXEC mode, each with one verb. Where two match it is

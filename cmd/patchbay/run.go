@@ -24,6 +24,7 @@ import (
 	"patchbay/appliance/config"
 	"patchbay/appliance/console"
 	"patchbay/appliance/pki"
+	"patchbay/image/disk"
 	"patchbay/stack"
 	"patchbay/stack/link"
 )
@@ -168,7 +169,11 @@ func (fl *runFlags) run(ctx context.Context, cmd *cobra.Command, term *hostTermi
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	box, err := console.NewBox(console.Options{App: a, Text: text, Startup: startup, Store: store, Log: log,
+	keys := ""
+	if fl.machine != "" {
+		keys = "/" + disk.KeysFile
+	}
+	box, err := console.NewBox(console.Options{App: a, Text: text, Startup: startup, Store: store, Log: log, Keys: keys,
 		Space: func() (total, free uint64) { return space(fl.flash) }, Reload: func() { cancel(errReload) }})
 	if err != nil {
 		return errors.Join(err, a.Close())

@@ -2,7 +2,6 @@ package disk
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"errors"
 	"io"
 	"strings"
@@ -107,63 +106,6 @@ func TestEnv(t *testing.T) {
 			t.Errorf("ParseEnv of %d bytes: no error", len(bad))
 		}
 	}
-}
-
-// readBundle reads a bundle whole.
-func readBundle(b []byte) (map[string]string, string, error) {
-	got := make(map[string]string)
-	id, err := ReadBundle(bytes.NewReader(b), func(name string, size int64, r io.Reader) error {
-		data, err := io.ReadAll(r)
-		got[name] = string(data)
-		return err
-	})
-	return got, id, err
-}
-
-func TestBundle(t *testing.T) {
-	s := System{Kernel: bytes.Repeat([]byte("kernel"), 1000), Initrd: bytes.Repeat([]byte("initrd"), 1000)}
-	var b, again bytes.Buffer
-	for _, w := range []io.Writer{&b, &again} {
-		if err := WriteBundle(w, s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !bytes.Equal(b.Bytes(), again.Bytes()) {
-		t.Error("two bundles of one system differ")
-	}
-	got, id, err := readBundle(b.Bytes())
-	if want := map[string]string{KernelFile: string(s.Kernel), InitrdFile: string(s.Initrd)}; err != nil || cmp.Diff(want, got) != "" {
-		t.Errorf("ReadBundle: %v, %d files", err, len(got))
-	}
-	if want := SystemID(sha256.Sum256(s.Kernel), sha256.Sum256(s.Initrd)); id != want {
-		t.Errorf("id %s, want %s", id, want)
-	}
-	// A bit anywhere in the files or the sums, or an end anywhere, is found.
-	for at := 512; at < b.Len()-1024; at += 97 {
-		bad := bytes.Clone(b.Bytes())
-		bad[at] ^= 1
-		if got, _, err := readBundle(bad); err == nil && (got[KernelFile] != string(s.Kernel) || got[InitrdFile] != string(s.Initrd)) {
-			t.Errorf("a bit in byte %d is not found", at)
-		}
-		if at < b.Len()-2048 {
-			if _, _, err := readBundle(b.Bytes()[:at]); err == nil {
-				t.Errorf("%d of %d bytes are taken for a bundle", at, b.Len())
-			}
-		}
-	}
-}
-
-func FuzzBundle(f *testing.F) {
-	var b bytes.Buffer
-	WriteBundle(&b, System{Kernel: []byte("k"), Initrd: []byte("i")})
-	f.Add(b.Bytes())
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		got, id, err := readBundle(b)
-		if err == nil && id != SystemID(sha256.Sum256([]byte(got[KernelFile])), sha256.Sum256([]byte(got[InitrdFile]))) && len(id) != 64 {
-			t.Errorf("id %q", id)
-		}
-	})
 }
 
 func FuzzTable(f *testing.F) {

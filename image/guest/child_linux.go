@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -38,7 +39,7 @@ func (m *machine) start() {
 	env := []string{"PATH=/", "HOME=" + runDir, "TMPDIR=" + runDir, "TERM=vt100", "NOTIFY_SOCKET=" + notifyName,
 		fmt.Sprintf("WATCHDOG_USEC=%d", watchdog.Microseconds())}
 	fd := m.console.Fd()
-	args := arguments(config, m.driver)
+	args := arguments(m.program, config, m.driver)
 	// Without a terminal that controls it no key of the console is a signal.
 	pid, err := syscall.ForkExec(args[0], args, &syscall.ProcAttr{
 		Dir: "/", Env: env, Files: []uintptr{fd, fd, fd}, Sys: &syscall.SysProcAttr{Setsid: true},
@@ -61,14 +62,15 @@ func (m *machine) openFIFO() {
 		unix.Close(m.fifo)
 		m.fifo = 0
 	}
-	os.Remove(fifo)
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		m.say(alarm, "%s: %v", fifo, err)
+	name := filepath.Join(m.run, fifoName)
+	os.Remove(name)
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		m.say(alarm, "%s: %v", name, err)
 		return
 	}
-	fd, err := unix.Open(fifo, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		m.say(alarm, "%s: %v", fifo, err)
+		m.say(alarm, "%s: %v", name, err)
 		return
 	}
 	for _, line := range m.said {
@@ -173,11 +175,15 @@ func (m *machine) safeConfig() string {
 	if from == "" {
 		from = startupFile
 	}
-	text, _ := os.ReadFile(from)
-	if err := os.WriteFile(safeFile, []byte(safe(string(text))), 0o600); err != nil {
+	text, err := readStartup(from)
+	if err != nil {
+		m.say(alarm, "%v", err)
+	}
+	name := filepath.Join(m.run, safeName)
+	if err := os.WriteFile(name, []byte(safe(text)), 0o600); err != nil {
 		m.say(alarm, "%v", err)
 		return m.child.config
 	}
 	m.say(alarm, "the appliance has failed %d times: it gets only its management interface and its users; mend what is wrong, and reload: the startup configuration is untouched, and \"write memory\" would replace it", m.child.failures)
-	return safeFile
+	return name
 }

@@ -4,15 +4,60 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"runtime/debug"
 	"strings"
 	"unicode/utf8"
 
 	"patchbay/appliance/config"
 )
 
-// maxDay0 bounds a first configuration, in bytes; the largest of an ASA are near
-// 10 MB.
-const maxDay0 = 16 << 20
+// A first configuration is bounded in bytes: the largest of an ASA are near 10 MB. To
+// check one takes up to 160 times its length of memory, which process 1 must have,
+// or the kernel panics.
+const (
+	maxDay0     = 16 << 20
+	day0PerByte = 256 // bytes of the machine's memory
+)
+
+// day0Limit is how long a first configuration may be on a machine with so much
+// memory, in bytes; 0: not known.
+func day0Limit(memory int64) int64 {
+	if memory == 0 {
+		memory = 256 << 20
+	}
+	return min(memory/day0PerByte, maxDay0)
+}
+
+// readDay0 reads a first configuration of at most so many bytes.
+func readDay0(r io.Reader, limit int64) (string, error) {
+	b, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return "", err
+	}
+	if int64(len(b)) > limit {
+		return "", fmt.Errorf("more than %d KB are no configuration for a machine with this memory", limit>>10)
+	}
+	return day0Text(b)
+}
+
+// An untilZero is a disk that is nothing but text: it ends where the first zero is.
+type untilZero struct {
+	r     io.Reader
+	ended bool
+}
+
+func (u *untilZero) Read(b []byte) (int, error) {
+	if u.ended {
+		return 0, io.EOF
+	}
+	n, err := u.r.Read(b)
+	if i := bytes.IndexByte(b[:n], 0); i >= 0 {
+		u.ended = true
+		return i, nil
+	}
+	return n, err
+}
 
 // fwCfg is where QEMU's -fw_cfg name=opt/patchbay/day0-config,file=... shows.
 // (qemu docs/specs/fw_cfg.rst.)
@@ -37,8 +82,6 @@ func day0Text(b []byte) (string, error) {
 	switch {
 	case len(b) == 0:
 		return "", errors.New("it is empty")
-	case len(b) > maxDay0:
-		return "", fmt.Errorf("%d bytes are no configuration", len(b))
 	case bytes.IndexByte(b, 0) >= 0 || !utf8.Valid(b):
 		return "", errors.New("it is not text")
 	}
@@ -72,8 +115,10 @@ func looksLikeConfig(b []byte) bool {
 	return false
 }
 
-// faults returns the lines of a configuration that the box refuses.
+// faults returns the lines of a configuration that the box refuses. The memory that
+// this takes is the appliance's afterwards.
 func faults(text string) (list []string) {
+	defer debug.FreeOSMemory()
 	_, found := config.Load("day0-config", strings.NewReader(text), false)
 	for _, f := range found {
 		if f.Severity == config.Error {

@@ -24,6 +24,8 @@ const (
 	blkpg       = 0x1269 // BLKPG (linux/blkpg.h)
 	blkpgResize = 3      // BLKPG_RESIZE_PARTITION
 
+	maxLogBlock = 6 // EXT4_MAX_BLOCK_LOG_SIZE, over 1 KiB (fs/ext4/ext4.h)
+
 	align = 2048 // sectors; partitions end where a MiB does
 
 	shortPercent = 5        // of the flash free: that is said
@@ -94,6 +96,19 @@ func partition(name string, wait time.Duration) *block {
 	}
 }
 
+// beside returns the partition of a name that is on the same disk as another, by
+// its device.
+func beside(list []block, other, name string) *block {
+	for _, o := range list {
+		for _, b := range list {
+			if o.name == other && b.part == name && b.disk == o.disk && b.disk != "" {
+				return &b
+			}
+		}
+	}
+	return nil
+}
+
 // mountFlash mounts what the box keeps, as large as the disk is. If that does not
 // go, the box works with a copy in memory of what can be read, or with nothing.
 func (m *machine) mountFlash() {
@@ -103,7 +118,7 @@ func (m *machine) mountFlash() {
 		if e := grow(b); e != nil {
 			m.say(warning, "the flash keeps its size: %v", e)
 		}
-		if err = unix.Mount("/dev/"+b.name, flashDir, "ext4", unix.MS_NOATIME|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, "errors=remount-ro"); err == nil {
+		if err = unix.Mount("/dev/"+b.name, flashDir, "ext4", unix.MS_NOATIME|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, mountOptions("ext4", false)); err == nil {
 			m.flash = b.name
 			if e := growFS(b); e != nil {
 				m.say(warning, "the flash keeps its size: %v", e)
@@ -122,11 +137,24 @@ func (m *machine) mountFlash() {
 	}
 }
 
+// mountOptions are those of a file system that may be damaged: whatever its own
+// superblock says, an error is none that the kernel panics for; and where it is only
+// read its journal is left alone. (Linux, Documentation/admin-guide/ext4.rst.)
+func mountOptions(kind string, readOnly bool) string {
+	switch {
+	case kind != "ext4":
+		return ""
+	case readOnly:
+		return "norecovery,errors=continue"
+	}
+	return "errors=remount-ro"
+}
+
 // salvage copies to memory what a damaged flash still gives.
 func (m *machine) salvage(b *block) {
 	const at = runDir + "/old"
 	os.Mkdir(at, 0o700)
-	if err := unix.Mount("/dev/"+b.name, at, "ext4", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, "norecovery"); err != nil {
+	if err := unix.Mount("/dev/"+b.name, at, "ext4", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, mountOptions("ext4", true)); err != nil {
 		m.say(alarm, "disk0: nothing of it can be read: %v", err)
 		return
 	}
@@ -217,12 +245,9 @@ func growFS(b *block) error {
 	if err != nil {
 		return err
 	}
-	le := binary.LittleEndian
-	size := uint64(1024) << le.Uint32(s[24:])                          // s_log_block_size
-	has := uint64(le.Uint32(s[4:])) | uint64(le.Uint32(s[0x150:]))<<32 // s_blocks_count
-	want := b.sectors * disk.SectorSize / size
-	if want <= has {
-		return nil
+	has, want, size, err := extent(s, b.sectors)
+	if err != nil || want <= has {
+		return err
 	}
 	dir, err := os.Open(flashDir)
 	if err != nil {
@@ -233,6 +258,20 @@ func growFS(b *block) error {
 		return fmt.Errorf("growing from %d to %d blocks of %d bytes: %w", has, want, size, errno)
 	}
 	return nil
+}
+
+// extent returns how many blocks a file system has by its superblock, how many it
+// could have on so many sectors, and how long one is. (Linux,
+// Documentation/filesystems/ext4/super.rst: s_log_block_size, s_blocks_count.)
+func extent(super []byte, sectors uint64) (has, want, size uint64, err error) {
+	le := binary.LittleEndian
+	log := le.Uint32(super[24:])
+	if log > maxLogBlock {
+		return 0, 0, 0, fmt.Errorf("the superblock says that a block has 2^%d KiB", log)
+	}
+	size = 1024 << log
+	has = uint64(le.Uint32(super[4:])) | uint64(le.Uint32(super[0x150:]))<<32
+	return has, sectors * disk.SectorSize / size, size, nil
 }
 
 // checkSpace says when the flash is nearly full, and when it is not any more; and
@@ -334,8 +373,11 @@ func (m *machine) firstConfig() string {
 
 // findDay0 looks where a first configuration may be; from is "" if it is nowhere.
 func (m *machine) findDay0() (text, from string, err error) {
-	if b, err := os.ReadFile(fwCfg); err == nil {
-		text, err := day0Text(b)
+	total, _ := memory()
+	limit := day0Limit(total)
+	if f, err := os.Open(fwCfg); err == nil {
+		defer f.Close()
+		text, err := readDay0(f, limit)
 		return text, "fw_cfg opt/patchbay/day0-config", err
 	}
 	var firstErr error
@@ -343,7 +385,7 @@ func (m *machine) findDay0() (text, from string, err error) {
 		if b.part == disk.ESPName || b.part == disk.FlashName || b.part == disk.BootName || b.sectors == 0 {
 			continue
 		}
-		text, ok, err := m.readDrive(b.name)
+		text, ok, err := m.readDrive(b.name, limit)
 		if err != nil && firstErr == nil {
 			firstErr, from = err, b.name
 		}
@@ -356,7 +398,7 @@ func (m *machine) findDay0() (text, from string, err error) {
 
 // readDrive reads a first configuration from a block device; ok is that it is meant
 // to have one.
-func (m *machine) readDrive(name string) (text string, ok bool, err error) {
+func (m *machine) readDrive(name string, limit int64) (text string, ok bool, err error) {
 	f, err := os.Open("/dev/" + name)
 	if err != nil {
 		return "", false, nil // a drive without a medium
@@ -371,14 +413,7 @@ func (m *machine) readDrive(name string) (text string, ok bool, err error) {
 		if _, err := f.Seek(0, io.SeekStart); err != nil {
 			return "", true, err
 		}
-		data, err := io.ReadAll(io.LimitReader(f, maxDay0+1))
-		if err != nil {
-			return "", true, err
-		}
-		if i := strings.IndexByte(string(data), 0); i >= 0 {
-			data = data[:i]
-		}
-		text, err := day0Text(data)
+		text, err := readDay0(&untilZero{r: f}, limit)
 		return text, true, err
 	}
 	labelled := false
@@ -390,30 +425,69 @@ func (m *machine) readDrive(name string) (text string, ok bool, err error) {
 	}
 	const at = runDir + "/drive"
 	os.Mkdir(at, 0o700)
-	if err := unix.Mount("/dev/"+name, at, kind, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, ""); err != nil {
+	if err := unix.Mount("/dev/"+name, at, kind, unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID|unix.MS_NOEXEC, mountOptions(kind, true)); err != nil {
 		if !labelled {
 			return "", false, nil
 		}
 		return "", true, fmt.Errorf("%s labelled %q: %w", kind, label, err)
 	}
 	defer unix.Unmount(at, 0)
-	for _, file := range day0Names {
-		f, err := os.Open(filepath.Join(at, file))
-		if err != nil {
-			continue
-		}
-		data, err := io.ReadAll(io.LimitReader(f, maxDay0+1))
-		f.Close()
-		if err == nil {
-			text, err = day0Text(data)
-		}
-		if err != nil {
-			return "", true, fmt.Errorf("%s: %w", file, err)
-		}
-		return text, true, nil
+	if text, file, err := driveConfig(at, limit); file != "" {
+		return text, true, err
 	}
 	if labelled {
 		return "", true, fmt.Errorf("it has none of the files %s", strings.Join(day0Names, ", "))
 	}
 	return "", false, nil
+}
+
+// driveConfig reads the configuration that a drive has which is mounted on a
+// directory; file is "" if there is none.
+func driveConfig(dir string, limit int64) (text, file string, err error) {
+	for _, file := range day0Names {
+		f, err := openRegular(filepath.Join(dir, file))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			text, err = readDay0(f, limit)
+			f.Close()
+		}
+		if err != nil {
+			return "", file, fmt.Errorf("%s: %w", file, err)
+		}
+		return text, file, nil
+	}
+	return "", "", nil
+}
+
+// readStartup reads a startup configuration, of no more bytes than there could be.
+func readStartup(name string) (string, error) {
+	f, err := openRegular(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxDay0+1))
+	if err == nil && len(b) > maxDay0 {
+		err = fmt.Errorf("%s: more than %d MB are no configuration", name, maxDay0>>20)
+	}
+	if err != nil {
+		return "", err
+	}
+	return string(b), nil
+}
+
+// openRegular opens a file that somebody else has made: a link could lead anywhere,
+// and a FIFO would never open.
+func openRegular(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, errors.Join(err, errors.New("it is no ordinary file"))
+	}
+	return f, nil
 }

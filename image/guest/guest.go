@@ -28,11 +28,11 @@ const (
 	flashDir   = "/disk0"
 	bootDir    = "/boot" // the ESP, mounted only while something is written there
 	runDir     = "/run"
-	fifo       = runDir + "/machine"
+	fifoName   = "machine" // in runDir
 	notifyName = runDir + "/notify"
 	execSocket = runDir + "/exec.sock"
 	day0File   = runDir + "/day0.cfg"
-	safeFile   = runDir + "/safe.cfg"
+	safeName   = "safe.cfg" // in runDir
 
 	startupFile = flashDir + "/startup-config"
 )
@@ -62,6 +62,29 @@ var hardware = []string{
 	"GigabitEthernet0/4", "GigabitEthernet0/5", "GigabitEthernet0/6", "GigabitEthernet0/7", "GigabitEthernet0/8",
 }
 
+// trialArg is what GRUB says of the start on the kernel's command line: "1" for one of
+// a system that is tried, "failed" for one after that did not come up, "other" for
+// one of a system that was not meant, as the other cannot be read. (image/grub.cfg.)
+const trialArg = "patchbay.trial"
+
+// oldest is when there were no machines of this kind: what the files of an image are
+// dated, too.
+var oldest = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// newest is after which a time of a file is taken for wrong.
+var newest = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// leastTime returns the time that it must at least be, by when files were written.
+func leastTime(written []time.Time) time.Time {
+	least := oldest
+	for _, t := range written {
+		if t.After(least) && t.Before(newest) {
+			least = t
+		}
+	}
+	return least
+}
+
 // device returns the name that the kernel is told for interface n.
 func device(n int) string {
 	if n == 0 {
@@ -85,8 +108,8 @@ func driver(args map[string]string) (string, error) {
 
 // arguments are those of the appliance: config is the configuration to begin with,
 // "" the one on flash.
-func arguments(config, driver string) []string {
-	args := []string{program, "run", "--flash", flashDir, "--socket", execSocket, "--machine", fifo, "--lenient"}
+func arguments(program, config, driver string) []string {
+	args := []string{program, "run", "--flash", flashDir, "--socket", execSocket, "--machine", path.Join(runDir, fifoName), "--lenient"}
 	if config != "" {
 		args = append(args, "--config", config)
 	}

@@ -2,9 +2,11 @@ package guest
 
 import (
 	"bytes"
+	"io"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -126,6 +128,62 @@ func TestDay0Text(t *testing.T) {
 	}
 }
 
+// What is read of a drive is bounded by what the machine can check.
+func TestReadDay0(t *testing.T) {
+	for memory, want := range map[int64]int64{0: 1 << 20, 256 << 20: 1 << 20, 512 << 20: 2 << 20, 1 << 40: maxDay0} {
+		if got := day0Limit(memory); got != want {
+			t.Errorf("day0Limit(%d) = %d, want %d", memory, got, want)
+		}
+	}
+	const text = "hostname a\n"
+	disk := text + strings.Repeat("\x00", 100) + "\xff"
+	for _, tt := range []struct {
+		name  string
+		r     io.Reader
+		limit int64
+		fault string
+	}{
+		{"as long as may be", strings.NewReader(text), int64(len(text)), ""},
+		{"longer", strings.NewReader(text), int64(len(text)) - 1, "no configuration for a machine with this memory"},
+		{"a disk", &untilZero{r: strings.NewReader(disk)}, 50, ""},
+		{"a disk, in pieces", &untilZero{r: iotest.OneByteReader(strings.NewReader(disk))}, 50, ""},
+		{"a disk without end", &untilZero{r: io.MultiReader(strings.NewReader(text), endless('x'))}, 1 << 20, "no configuration"},
+		{"a disk that fails", &untilZero{r: iotest.ErrReader(io.ErrClosedPipe)}, 50, "closed pipe"},
+	} {
+		got, err := readDay0(tt.r, tt.limit)
+		if tt.fault == "" && (got != text || err != nil) || tt.fault != "" && (err == nil || !strings.Contains(err.Error(), tt.fault)) {
+			t.Errorf("%s: %.20q, %v; want %q", tt.name, got, err, tt.fault)
+		}
+	}
+}
+
+// An endless is a file without end.
+type endless byte
+
+func (e endless) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = byte(e)
+	}
+	return len(b), nil
+}
+
+// A clock that is wrong is not made wrong by a file.
+func TestLeastTime(t *testing.T) {
+	late := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		written []time.Time
+		want    time.Time
+	}{
+		{nil, oldest}, {[]time.Time{time.Unix(0, 0)}, oldest},
+		{[]time.Time{time.Unix(0, 0), late, oldest}, late},
+		{[]time.Time{late, time.Unix(1<<34, 0)}, late},
+	} {
+		if got := leastTime(tt.written); !got.Equal(tt.want) {
+			t.Errorf("leastTime(%v) = %v, want %v", tt.written, got, tt.want)
+		}
+	}
+}
+
 func TestLooksLikeConfig(t *testing.T) {
 	for text, want := range map[string]bool{
 		": Saved\n:\n": true, "ASA Version 9.1(7)\n": true, "hostname a\n": true, "! mine\n": true,
@@ -181,7 +239,7 @@ func FuzzDay0(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if strings.ContainsRune(text, 0) || len(text) > maxDay0 {
+		if strings.ContainsRune(text, 0) || len(text) > len(b) {
 			t.Errorf("%q becomes %q", b, text)
 		}
 		safe(text)
@@ -210,7 +268,7 @@ func TestDriver(t *testing.T) {
 		if got != tt.want || (err == nil) != tt.ok {
 			t.Errorf("driver(%q) = %q, %v; want %q", tt.said, got, err, tt.want)
 		}
-		if link := arguments("", got); !slices.Contains(link, "GigabitEthernet0/0="+got+":gi0") {
+		if link := arguments(program, "", got); !slices.Contains(link, "GigabitEthernet0/0="+got+":gi0") {
 			t.Errorf("arguments have no link of %s: %v", got, link)
 		}
 	}

@@ -12,15 +12,20 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"patchbay/image/disk"
 )
 
 // Main is process 1 of the machine. It does not return: in the end the machine is
 // off, or starts again.
 func Main() {
-	m := &machine{known: make(map[string]string)}
+	m := &machine{known: make(map[string]string), program: program, run: runDir}
+	m.look = m.nameCards
 	how := unix.LINUX_REBOOT_CMD_RESTART
 	func() {
 		defer func() {
@@ -46,7 +51,13 @@ const keptLines = 200
 
 // A machine is what process 1 knows. Its goroutine alone uses it.
 type machine struct {
+	program string // the appliance
+	run     string // runDir
+	look    func() // at the network cards
+
 	args    map[string]string // of the kernel
+	keys    disk.Keys         // whose bundles are installed; nil: anybody's
+	keysErr error             // keys cannot be read: nobody's
 	driver  string            // what carries packets
 	console *os.File
 	termios *unix.Termios // of console as it was; nil: it is no terminal
@@ -58,13 +69,23 @@ type machine struct {
 	flash   string            // the device that is mounted on flashDir; "": memory
 	notify  *net.UnixConn
 	child   child
-	short   bool // space on flash was said to be short
-	healthy bool // the system that runs was made the good one, or is it
+	short   bool            // space on flash was said to be short
+	healthy bool            // the system that runs was made the good one, or is it
+	power   <-chan struct{} // the power button
+}
+
+// plain replaces what would do something to a terminal: what is said may quote a
+// file of somebody else's.
+func plain(r rune) rune {
+	if unicode.IsControl(r) || r == utf8.RuneError {
+		return '?'
+	}
+	return r
 }
 
 // say tells the operator something: on the console, and in the box's log.
 func (m *machine) say(priority int, format string, args ...any) {
-	text := strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; ")
+	text := strings.Map(plain, strings.ReplaceAll(fmt.Sprintf(format, args...), "\n", "; "))
 	if m.console != nil && (priority <= warning || !m.child.ready) {
 		fmt.Fprintf(m.console, "machine: %s\n", text)
 	}
@@ -89,14 +110,20 @@ func (m *machine) live() int {
 	signal.Notify(signals, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGPWR)
 	unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF) // Ctrl-Alt-Del is SIGINT
 	m.loadModules(modulesDir)
+	m.power = watchPower() // a press is kept until somebody looks
 	links := m.watchLinks()
 	m.awaitCards()
 	m.mountFlash()
-	if m.args["patchbay.trial"] == "failed" {
+	m.setClock()
+	m.keys, m.keysErr = disk.ReadKeys("/" + disk.KeysFile)
+	switch m.args[trialArg] {
+	case "failed":
 		m.trialFailed()
+	case "other":
+		m.otherStarted()
 	}
 	if m.installSystem() {
-		return unix.LINUX_REBOOT_CMD_RESTART
+		return m.unlessPressed(unix.LINUX_REBOOT_CMD_RESTART)
 	}
 	config := m.firstConfig()
 	var err error
@@ -113,6 +140,41 @@ func (m *machine) live() int {
 	return m.watch(config, signals, links)
 }
 
+// unlessPressed returns how the machine is to end, which is otherwise if the power
+// button was pressed.
+func (m *machine) unlessPressed(how int) int {
+	select {
+	case <-m.power:
+		return unix.LINUX_REBOOT_CMD_POWER_OFF
+	default:
+		return how
+	}
+}
+
+// setClock sets a clock that cannot be right, as that of a machine without one: what
+// is signed with it, as certificates, would be of no use later. It gets the time at
+// which the box last wrote something.
+func (m *machine) setClock() {
+	now := time.Now()
+	var written []time.Time
+	list, _ := os.ReadDir(flashDir)
+	for _, e := range list {
+		if info, err := e.Info(); err == nil {
+			written = append(written, info.ModTime())
+		}
+	}
+	least := leastTime(written)
+	if !now.Before(least) {
+		return
+	}
+	tv := unix.NsecToTimeval(least.UnixNano())
+	if err := unix.Settimeofday(&tv); err != nil {
+		m.say(alarm, "the clock says %s, and cannot be set: %v", now.UTC().Format(time.DateOnly), err)
+		return
+	}
+	m.say(alarm, "the clock said %s, which cannot be: it is %s now; give the machine a clock that is right", now.UTC().Format(time.DateOnly), least.UTC().Format(time.DateOnly))
+}
+
 func orNone(s string) string {
 	if s == "" {
 		return "none"
@@ -121,17 +183,17 @@ func orNone(s string) string {
 }
 
 // watch keeps the appliance alive and does what the machine is asked for.
-func (m *machine) watch(config string, signals chan os.Signal, links chan netlink.LinkUpdate) (how int) {
-	power := watchPower()
+func (m *machine) watch(config string, signals <-chan os.Signal, links <-chan netlink.LinkUpdate) (how int) {
 	told := m.hearNotify()
 	space := time.NewTicker(spaceEvery)
 	defer space.Stop()
-	trial := m.args["patchbay.trial"] == "1"
+	trial := m.args[trialArg] == "1"
 	m.healthy = !trial
 	deadline := time.After(trialWait)
 	m.child.config = config
 	m.start()
 	var settled <-chan time.Time // when to look at the cards again
+	var again <-chan time.Time   // when to ask anew to be told of them
 	stopping := false
 	stop := func(next int, why string) {
 		if stopping {
@@ -142,6 +204,9 @@ func (m *machine) watch(config string, signals chan os.Signal, links chan netlin
 		m.child.end(unix.SIGTERM)
 	}
 	for {
+		if stopping && m.child.pid == 0 { // or it waits to be started again
+			return how
+		}
 		select { // a timer that is nil never comes
 		case s := <-signals:
 			switch s {
@@ -152,7 +217,7 @@ func (m *machine) watch(config string, signals chan os.Signal, links chan netlin
 				}
 				m.restoreConsole()
 				if stopping {
-					return how
+					continue
 				}
 				if m.child.reload {
 					return unix.LINUX_REBOOT_CMD_RESTART
@@ -163,15 +228,16 @@ func (m *machine) watch(config string, signals chan os.Signal, links chan netlin
 			default:
 				stop(unix.LINUX_REBOOT_CMD_POWER_OFF, s.String())
 			}
-		case <-power:
+		case <-m.power:
 			stop(unix.LINUX_REBOOT_CMD_POWER_OFF, "power button")
 		case text := <-told:
 			m.heard(text)
+			if m.child.reload && m.child.pid == 0 { // its end was seen first
+				return unix.LINUX_REBOOT_CMD_RESTART
+			}
 		case <-m.child.again:
 			m.child.again = nil
-			if !stopping {
-				m.start()
-			}
+			m.start()
 		case <-m.child.silent:
 			m.say(alarm, "the appliance gives no sign of life for %v: it is ended", watchdog)
 			m.child.end(unix.SIGKILL)
@@ -188,29 +254,42 @@ func (m *machine) watch(config string, signals chan os.Signal, links chan netlin
 				m.say(alarm, "the new system was not ready for %v: the machine starts again", trialWait)
 				stop(unix.LINUX_REBOOT_CMD_RESTART, "trial")
 			}
-		case <-links:
-			m.nameCards()
+		case _, ok := <-links:
+			if !ok { // the kernel told more than was read
+				links, again = nil, time.After(firstBackoff)
+			}
+			m.look()
 			// The kernel tells of a card that goes before it is gone from sysfs.
 			settled = time.After(settleWait)
+		case <-again:
+			again = nil
+			links = m.watchLinks()
+			m.look()
 		case <-settled:
 			settled = nil
-			m.nameCards()
+			m.look()
 		case <-space.C:
 			m.checkSpace()
-			m.nameCards()
+			m.look()
 		}
 	}
 }
 
 // tellMemory notes how much memory is in use.
 func (m *machine) tellMemory() {
+	total, available := memory()
+	m.say(notice, "memory: %d of %d MB are in use", (total-available)>>20, total>>20)
+}
+
+// memory returns how much the machine has, and how much is not in use, in bytes; 0:
+// not known.
+func memory() (total, available int64) {
 	text, _ := os.ReadFile("/proc/meminfo")
-	var total, available int
 	for line := range strings.Lines(string(text)) {
 		fmt.Sscanf(line, "MemTotal: %d kB", &total)
 		fmt.Sscanf(line, "MemAvailable: %d kB", &available)
 	}
-	m.say(notice, "memory: %d of %d MB are in use", (total-available)>>10, total>>10)
+	return total << 10, available << 10
 }
 
 // end unmounts everything and ends the machine.
@@ -226,6 +305,7 @@ func (m *machine) end(how int) {
 	unix.Kill(-1, unix.SIGKILL)
 	if how == unix.LINUX_REBOOT_CMD_RESTART {
 		m.installSystem()
+		how = m.unlessPressed(how)
 	}
 	unix.Sync()
 	if m.flash != "" {
@@ -324,7 +404,7 @@ func (m *machine) loadModules(dir string) {
 }
 
 // watchLinks returns where the kernel tells of network devices.
-func (m *machine) watchLinks() chan netlink.LinkUpdate {
+func (m *machine) watchLinks() <-chan netlink.LinkUpdate {
 	ch := make(chan netlink.LinkUpdate, 64)
 	err := netlink.LinkSubscribeWithOptions(ch, make(chan struct{}), netlink.LinkSubscribeOptions{
 		ErrorCallback: func(error) {}, // what it missed shows at the next one

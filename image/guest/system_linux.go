@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -19,9 +20,17 @@ const (
 	envFailed = "failed"    // in GRUB's environment: which system did not come up
 )
 
-// withESP does f while the ESP is mounted.
-func withESP(f func() error) (err error) {
+// An esp is the ESP while it is mounted, on a directory.
+type esp string
+
+// withESP does f while the ESP is mounted: that of the flash's disk if it has one.
+func (m *machine) withESP(f func(esp) error) (err error) {
 	b := partition(disk.ESPName, 0)
+	if m.flash != "" {
+		if x := beside(blocks(), m.flash, disk.ESPName); x != nil {
+			b = x
+		}
+	}
 	if b == nil {
 		return errors.New("no disk has a partition of the name esp")
 	}
@@ -34,53 +43,59 @@ func withESP(f func() error) (err error) {
 			err = fmt.Errorf("unmounting the ESP: %w", e)
 		}
 	}()
-	return f()
+	return f(bootDir)
 }
 
-// changeEnv changes GRUB's environment in place: no metadata of the file system is
-// touched.
-func changeEnv(change func(disk.Env)) error {
-	f, err := os.OpenFile(filepath.Join(bootDir, disk.EnvFile), os.O_RDWR, 0)
+// slot is the directory of a slot.
+func (e esp) slot(slot string) string { return filepath.Join(string(e), disk.SlotDir, slot) }
+
+// id returns what is in a slot, "" if that is nothing or not whole.
+func (e esp) id(slot string) string {
+	id, _ := os.ReadFile(filepath.Join(e.slot(slot), sumsFile))
+	return strings.TrimSpace(string(id))
+}
+
+// change changes GRUB's environment in place: no metadata of the file system is
+// touched. One that is damaged, which GRUB takes for an empty one, is made anew for
+// the slot that runs.
+func (e esp) change(running string, change func(disk.Env)) error {
+	f, err := os.OpenFile(filepath.Join(string(e), disk.EnvFile), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	b := make([]byte, disk.EnvSize)
-	if _, err := io.ReadFull(f, b); err != nil {
+	b := make([]byte, disk.EnvSize+1)
+	n, err := io.ReadFull(f, b)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
-	env, err := disk.ParseEnv(b)
+	env, err := disk.ParseEnv(b[:n])
 	if err != nil {
-		return err
+		env = disk.Env{disk.EnvGood: running}
+		if err := f.Truncate(disk.EnvSize); err != nil {
+			return err
+		}
 	}
 	change(env)
-	if b, err = env.Bytes(); err != nil {
+	now, err := env.Bytes()
+	if err != nil || bytes.Equal(now, b[:n]) {
 		return err
 	}
-	if _, err := f.WriteAt(b, 0); err != nil {
+	if _, err := f.WriteAt(now, 0); err != nil {
 		return err
 	}
 	return f.Sync()
 }
 
-// readEnv reads GRUB's environment.
-func readEnv() (disk.Env, error) {
-	b, err := os.ReadFile(filepath.Join(bootDir, disk.EnvFile))
-	if err != nil {
-		return nil, err
-	}
-	return disk.ParseEnv(b)
-}
-
 // makeGood makes the system that runs the one that is started from now on.
 func (m *machine) makeGood() {
 	slot := m.args[disk.SlotArg]
-	err := withESP(func() error {
-		return changeEnv(func(e disk.Env) {
-			e[disk.EnvGood] = slot
-			delete(e, disk.EnvTry)
-			delete(e, disk.EnvTries)
-			delete(e, envFailed)
+	err := m.withESP(func(e esp) error {
+		return e.change(slot, func(env disk.Env) {
+			env[disk.EnvGood] = slot
+			delete(env, disk.EnvTry)
+			delete(env, disk.EnvTries)
+			delete(env, envFailed)
 		})
 	})
 	if err != nil {
@@ -93,18 +108,34 @@ func (m *machine) makeGood() {
 
 // trialFailed notes that a system was tried and did not come up.
 func (m *machine) trialFailed() {
-	err := withESP(func() error {
-		return changeEnv(func(e disk.Env) {
-			slot := e[disk.EnvTry]
-			id, _ := os.ReadFile(filepath.Join(bootDir, disk.SlotDir, slot, sumsFile))
-			e[envFailed] = strings.TrimSpace(string(id))
-			delete(e, disk.EnvTry)
-			delete(e, disk.EnvTries)
-			m.say(alarm, "the system in slot %s did not come up: the one before is back, in slot %s", slot, m.args[disk.SlotArg])
+	slot := m.args[disk.SlotArg]
+	err := m.withESP(func(e esp) error {
+		return e.change(slot, func(env disk.Env) {
+			tried := env[disk.EnvTry]
+			env[envFailed] = e.id(tried)
+			delete(env, disk.EnvTry)
+			delete(env, disk.EnvTries)
+			m.say(alarm, "the system in slot %s did not come up: the one before is back, in slot %s", tried, slot)
 		})
 	})
 	if err != nil {
 		m.say(alarm, "a system that did not come up: %v", err)
+	}
+}
+
+// otherStarted notes that the system which should have been started cannot be read.
+func (m *machine) otherStarted() {
+	slot := m.args[disk.SlotArg]
+	m.say(alarm, "the system in slot %s cannot be read: the one in slot %s is started from now on; install another by \"boot system\"", disk.Other(slot), slot)
+	err := m.withESP(func(e esp) error {
+		return e.change(slot, func(env disk.Env) {
+			env[disk.EnvGood] = slot
+			delete(env, disk.EnvTry)
+			delete(env, disk.EnvTries)
+		})
+	})
+	if err != nil {
+		m.say(alarm, "a system that cannot be read: %v", err)
 	}
 }
 
@@ -113,11 +144,14 @@ func (m *machine) trialFailed() {
 // reports whether the machine is to start again for it. A system that did not come
 // up is installed again only from a file that is newer.
 func (m *machine) installSystem() (restart bool) {
-	text, err := os.ReadFile(startupFile)
+	text, err := readStartup(startupFile)
 	if err != nil {
+		if !errors.Is(err, os.ErrNotExist) {
+			m.say(alarm, "the startup configuration: %v", err)
+		}
 		return false
 	}
-	name, err := bootSystem(string(text))
+	name, err := bootSystem(text)
 	if err != nil {
 		m.say(alarm, "%v", err)
 		return false
@@ -130,56 +164,100 @@ func (m *machine) installSystem() (restart bool) {
 		m.say(warning, "boot system disk0:/%s: the machine's host gives it its system, and this one is left alone", name)
 		return false
 	}
-	f, err := os.Open(filepath.Join(flashDir, name))
-	if err != nil {
-		m.say(alarm, "boot system disk0:/%s: %v; the box goes on with the system it has", name, err)
-		return false
+	f, err := openRegular(filepath.Join(flashDir, name))
+	if err == nil {
+		defer f.Close()
+		restart, err = m.upgrade(m.withESP, slot, "disk0:/"+name, f)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return false
-	}
-	id, err := bundleID(f)
-	if err != nil {
-		m.say(alarm, "boot system disk0:/%s: %v; the box goes on with the system it has", name, err)
-		return false
-	}
-	id = fmt.Sprintf("%s %d", id[:32], info.ModTime().Unix())
-	err = withESP(func() error {
-		env, err := readEnv()
-		if err != nil {
-			return err
-		}
-		own, _ := os.ReadFile(filepath.Join(bootDir, disk.SlotDir, slot, sumsFile))
-		if sameSystem(string(own), id) {
-			return nil
-		}
-		if env[envFailed] == id {
-			m.say(alarm, "boot system disk0:/%s: it did not come up, and is not tried again; copy another", name)
-			return nil
-		}
-		if env[disk.EnvTry] != "" {
-			return nil // it is being tried
-		}
-		m.say(warning, "boot system disk0:/%s: installing it in slot %s", name, disk.Other(slot))
-		if err := install(f, disk.Other(slot), id); err != nil {
-			return err
-		}
-		if err := changeEnv(func(e disk.Env) {
-			e[disk.EnvTry] = disk.Other(slot)
-			e[disk.EnvTries] = fmt.Sprint(disk.Tries)
-		}); err != nil {
-			return err
-		}
-		restart = true
-		return nil
-	})
 	if err != nil {
 		m.say(alarm, "boot system disk0:/%s: %v; the box goes on with the system it has", name, err)
 		return false
 	}
 	return restart
+}
+
+// A systemFile is a bundle as a file.
+type systemFile interface {
+	io.ReadSeeker
+	Stat() (os.FileInfo, error)
+}
+
+// upgrade installs the bundle f, which is called name, in the slot that running is
+// not, if it is another system than that of running and may be installed. It reports
+// whether the machine is to start again for it. withESP mounts the ESP. Whenever the
+// power is cut, what GRUB starts by its environment is whole, or is tried no more than
+// disk.Tries times.
+func (m *machine) upgrade(withESP func(func(esp) error) error, running, name string, f systemFile) (restart bool, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	bundle, err := disk.ReadBundle(f, func(_ string, _ int64, r io.Reader) error {
+		_, err := io.Copy(io.Discard, r)
+		return err
+	})
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return false, err
+	}
+	err = withESP(func(e esp) (err error) {
+		restart, err = m.place(e, running, name, f, bundle, fmt.Sprintf("%s %d", bundle.ID[:32], info.ModTime().Unix()))
+		return err
+	})
+	return restart && err == nil, err
+}
+
+// place is upgrade once f, of that id, was read: it is a whole bundle.
+func (m *machine) place(e esp, running, name string, f io.Reader, bundle *disk.Bundle, id string) (restart bool, err error) {
+	if sameSystem(e.id(running), id) {
+		return false, nil
+	}
+	var env disk.Env
+	err = e.change(running, func(now disk.Env) {
+		if now[disk.EnvTry] == "" {
+			now[disk.EnvGood] = running // or GRUB could start what is half written
+		}
+		env = now
+	})
+	switch {
+	case err != nil:
+		return false, err
+	case env[envFailed] == id:
+		return false, errors.New("it did not come up, and is not tried again; copy another")
+	case env[disk.EnvTry] != "":
+		return false, nil // it is being tried
+	case m.keysErr != nil:
+		return false, m.keysErr
+	case len(m.keys) == 0:
+		m.say(warning, "boot system %s: bundles are not authenticated: this image has no key that could have signed them", name)
+	default:
+		if err := bundle.Authentic(m.keys); err != nil {
+			return false, err
+		}
+	}
+	to := disk.Other(running)
+	m.say(warning, "boot system %s: installing it in slot %s%s", name, to, described(bundle))
+	if err := e.install(f, to, bundle.ID, id); err != nil {
+		return false, err
+	}
+	err = e.change(running, func(env disk.Env) {
+		env[disk.EnvTry] = to
+		env[disk.EnvTries] = fmt.Sprint(disk.Tries)
+	})
+	return err == nil, err
+}
+
+// described is what a bundle says of itself, to be appended.
+func described(b *disk.Bundle) (text string) {
+	if b.Version != "" {
+		text += ": " + b.Version
+	}
+	if b.Signer != "" {
+		text += ", signed by the key " + b.Signer
+	}
+	return text
 }
 
 // sameSystem reports whether two ids are of the same system, whenever it was copied.
@@ -189,40 +267,29 @@ func sameSystem(a, b string) bool {
 	return x == y
 }
 
-// bundleID reads a bundle to its end and returns its id.
-func bundleID(f *os.File) (string, error) {
-	id, err := disk.ReadBundle(f, func(_ string, _ int64, r io.Reader) error {
-		_, err := io.Copy(io.Discard, r)
-		return err
-	})
-	if err == nil {
-		_, err = f.Seek(0, io.SeekStart)
-	}
-	return id, err
-}
-
-// install writes the system of a bundle to a slot, reads it again, and says last
-// what is there.
-func install(f *os.File, slot, id string) error {
-	dir := filepath.Join(bootDir, disk.SlotDir, slot)
+// install writes the system of a bundle, which must have the ID want, to a slot,
+// reads it again, and says last what is there.
+func (e esp) install(f io.Reader, slot, want, id string) error {
+	dir := e.slot(slot)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(dir, sumsFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	for _, name := range []string{disk.KernelFile, disk.InitrdFile} { // room for the new ones
+	for _, name := range []string{sumsFile, disk.KernelFile, disk.InitrdFile} { // room for the new ones
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
 	sums := make(map[string][sha256.Size]byte)
-	if _, err := disk.ReadBundle(f, func(name string, _ int64, r io.Reader) error {
+	bundle, err := disk.ReadBundle(f, func(name string, _ int64, r io.Reader) error {
 		sum, err := writeSynced(filepath.Join(dir, name), r)
 		sums[name] = sum
 		return err
-	}); err != nil {
+	})
+	if err != nil {
 		return err
+	}
+	if bundle.ID != want {
+		return errors.New("it changed while it was installed")
 	}
 	unix.Sync()
 	for name, want := range sums {
@@ -234,7 +301,7 @@ func install(f *os.File, slot, id string) error {
 			return fmt.Errorf("%s in slot %s is not what was written", name, slot)
 		}
 	}
-	_, err := writeSynced(filepath.Join(dir, sumsFile), strings.NewReader(id+"\n"))
+	_, err = writeSynced(filepath.Join(dir, sumsFile), strings.NewReader(id+"\n"))
 	unix.Sync()
 	return err
 }
