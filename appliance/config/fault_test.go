@@ -100,6 +100,7 @@ var faults = []struct {
 	{"interface type", []edit{{"interface Management0/0", "interface Managment0/0"}}, 22, 11, config.Error, "", "no interface type"},
 	{"wrong mode", []edit{{mtaIn, " address 10.20.0.20 interface inside\n tftp-server address 10.20.0.11 interface inside"}}, 133, 2, config.Error, "",
 		"tftp-server is a command of phone-proxy mode, not of media-termination mode"},
+	{"the box's own tftp server", []edit{{tftp, " " + tftp + "\ntftp-server nowhere 10.20.0.11 /pb.cfg"}}, 139, 13, config.Error, "", "there is no interface nowhere"},
 	{"no mode", []edit{{gname, gname + "\nsast 2"}}, 6, 1, config.Error, "", "sast is a command of ctl-file mode and must follow it"},
 	{"not yet", []edit{{gname, gname + "\nrouter ospf 1"}}, 6, 1, config.Error, "", "not supported yet by this version"},
 	{"crypto map put to work", []edit{{gw, gw + "\ncrypto map m 1 set peer 198.51.100.21\ncrypto map m interface outside"}}, 70, 1, config.Warning, "", "what crypto map m would encrypt leaves outside in the clear"},

@@ -23,6 +23,7 @@ func idleCommands() []command {
 	add("what is denied is dropped in silence", "service {resetinbound|resetoutbound|resetoutside} [interface <if>]")
 	add("there is no failover", "[no] logging standby")
 	add("there is no routing protocol", "prefix-list <rest:line>", "as-path access-list <rest:line>")
+	add("\"write net\" and \"copy\" are told where to, as HOST:FILE and tftp://HOST/FILE", "tftp-server <if:nameif> <addr> <file:word>")
 	add("there is no SNMP agent", "snmp cpu threshold <rest:line>")
 	add("there are no users and groups of a directory", "no user-identity <rest:line>")
 	add("nobody logs in to pass", "auth-prompt <rest:line>")

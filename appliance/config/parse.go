@@ -318,6 +318,18 @@ func (p *parser) why(f finder) (cli.Token, string) {
 	}
 	err := f.err
 	tok := err.Token
+	if err.Words == 1 && err.Kind == cli.Invalid && f.mode == global && p.mode != global {
+		// One that another mode has may have its first word in common with a global one.
+		for id, m := range p.lang.modes {
+			if id == int(global) || id == int(p.mode) {
+				continue
+			}
+			if _, no := m.grammar.Match(p.text, p.check); no == nil {
+				tok = cli.Split(p.text)[0]
+				return tok, "% Invalid input detected at '^' marker. " + p.misplaced(tok.Text, m.name)
+			}
+		}
+	}
 	near := cli.Nearest(tok.Text, err.Expected)
 	var why string
 	switch {
@@ -350,16 +362,21 @@ func (p *parser) unknown(word string, expected []string) string {
 			continue
 		}
 		if slices.ContainsFunc(m.grammar.Complete(word, nil), func(c cli.Candidate) bool { return strings.EqualFold(c.Word, word) }) {
-			if p.mode == global {
-				return fmt.Sprintf("%s is a command of %s mode and must follow it", word, m.name)
-			}
-			return fmt.Sprintf("%s is a command of %s mode, not of %s mode", word, m.name, p.lang.modes[p.mode].name)
+			return p.misplaced(word, m.name)
 		}
 	}
 	if near := cli.Nearest(word, expected); near != "" {
 		return fmt.Sprintf("%s is not a command; the nearest known is %s", word, near)
 	}
 	return fmt.Sprintf("%s is not a known command; if it has no effect that matters here, remove it", word)
+}
+
+// misplaced says that a command is one of another mode than the current.
+func (p *parser) misplaced(word, mode string) string {
+	if p.mode == global {
+		return fmt.Sprintf("%s is a command of %s mode and must follow it", word, mode)
+	}
+	return fmt.Sprintf("%s is a command of %s mode, not of %s mode", word, mode, p.lang.modes[p.mode].name)
 }
 
 // orList writes words as "a, b or c".

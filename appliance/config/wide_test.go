@@ -364,3 +364,25 @@ func TestSetConnectionIdle(t *testing.T) {
 		}
 	}
 }
+
+// TestTFTPServer: the box's own TFTP server and the phones' are told apart, where either
+// stands.
+func TestTFTPServer(t *testing.T) {
+	const text = `interface GigabitEthernet0/0
+ nameif inside
+ ip address 10.20.0.1 255.255.255.0
+phone-proxy pp
+ tftp-server address 10.20.0.11 interface inside
+tftp-server inside 10.20.0.12 /backup/pb.cfg
+`
+	r, found := config.Check("pb.cfg", strings.NewReader(text))
+	if config.Errors(found) > 0 {
+		t.Fatal(found)
+	}
+	if inert := r.Inert(); len(inert) != 1 || inert[0].Line != 6 {
+		t.Errorf("without effect: %v; want line 6", inert)
+	}
+	if p := r.PhoneProxies; len(p) != 1 || len(p[0].TFTPServers) != 1 {
+		t.Errorf("phone proxies %+v; want one, with one TFTP server", p)
+	}
+}

@@ -355,6 +355,10 @@ func (p *parser) check(kind, word string) (err error) {
 		if word == "" || strings.Trim(strings.ToLower(word), "0123456789abcdef") != "" {
 			err = fmt.Errorf("%s is not hexadecimal", word)
 		}
+	case "nameif":
+		if p.run.Interface(word) == nil {
+			err = fmt.Errorf("there is no interface %.80s", word)
+		}
 	case "name", "if":
 		switch {
 		case len(word) > maxName:
