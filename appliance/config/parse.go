@@ -318,21 +318,18 @@ func (p *parser) why(f finder) (cli.Token, string) {
 	}
 	err := f.err
 	tok := err.Token
-	if err.Words == 1 && err.Kind == cli.Invalid && f.mode == global && p.mode != global {
-		// One that another mode has may have its first word in common with a global one.
-		for id, m := range p.lang.modes {
-			if id == int(global) || id == int(p.mode) {
-				continue
-			}
-			if _, no := m.grammar.Match(p.text, p.check); no == nil {
-				tok = cli.Split(p.text)[0]
-				return tok, "% Invalid input detected at '^' marker. " + p.misplaced(tok.Text, m.name)
-			}
-		}
-	}
 	near := cli.Nearest(tok.Text, err.Expected)
-	var why string
+	var why, misplaced string
+	if err.Words == 1 && err.Kind == cli.Invalid && f.mode == global && p.mode != global {
+		// It may have its first word in common with a global one.
+		misplaced = p.misplaced(cli.Split(p.text)[0].Text, func(g *cli.Grammar[action]) bool {
+			_, no := g.Match(p.text, p.check)
+			return no == nil
+		})
+	}
 	switch {
+	case misplaced != "":
+		tok, why = cli.Split(p.text)[0], misplaced
 	case err.Words == 0 && err.Kind == cli.Invalid:
 		why = p.unknown(tok.Text, f.expected)
 	case err.Kind == cli.Invalid && near != "":
@@ -357,13 +354,10 @@ func (p *parser) why(f finder) (cli.Token, string) {
 
 // unknown explains a line whose first word no mode tried knows.
 func (p *parser) unknown(word string, expected []string) string {
-	for id, m := range p.lang.modes {
-		if id == int(global) || id == int(p.mode) {
-			continue
-		}
-		if slices.ContainsFunc(m.grammar.Complete(word, nil), func(c cli.Candidate) bool { return strings.EqualFold(c.Word, word) }) {
-			return p.misplaced(word, m.name)
-		}
+	if why := p.misplaced(word, func(g *cli.Grammar[action]) bool {
+		return slices.ContainsFunc(g.Complete(word, nil), func(c cli.Candidate) bool { return strings.EqualFold(c.Word, word) })
+	}); why != "" {
+		return why
 	}
 	if near := cli.Nearest(word, expected); near != "" {
 		return fmt.Sprintf("%s is not a command; the nearest known is %s", word, near)
@@ -371,12 +365,19 @@ func (p *parser) unknown(word string, expected []string) string {
 	return fmt.Sprintf("%s is not a known command; if it has no effect that matters here, remove it", word)
 }
 
-// misplaced says that a command is one of another mode than the current.
-func (p *parser) misplaced(word, mode string) string {
-	if p.mode == global {
-		return fmt.Sprintf("%s is a command of %s mode and must follow it", word, mode)
+// misplaced says of which mode a command is that begins with word: the first that has
+// it, but for the current one and global; "" if none has.
+func (p *parser) misplaced(word string, has func(*cli.Grammar[action]) bool) string {
+	for id, m := range p.lang.modes {
+		switch {
+		case id == int(global) || id == int(p.mode) || !has(m.grammar):
+		case p.mode == global:
+			return fmt.Sprintf("%s is a command of %s mode and must follow it", word, m.name)
+		default:
+			return fmt.Sprintf("%s is a command of %s mode, not of %s mode", word, m.name, p.lang.modes[p.mode].name)
+		}
 	}
-	return fmt.Sprintf("%s is a command of %s mode, not of %s mode", word, mode, p.lang.modes[p.mode].name)
+	return ""
 }
 
 // orList writes words as "a, b or c".
