@@ -18,14 +18,13 @@ type Talk struct {
 	inspect.Conversation // Server is the flow of the box's own connection to the server
 
 	Engine inspect.Engine
-	Binder inspect.Binder // of its session, for which it holds pinholes and ports until Close
+	Binder *inspect.NATBinder // of its session, for which it holds pinholes and ports until Close
 	Limits inspect.Limits
 	Count  *inspect.Counters // is to be told of each message
 	Log    *slog.Logger
 
 	of     *termination
 	box    *Appliance
-	binder *inspect.NATBinder
 	stream Stream
 }
 
@@ -52,11 +51,10 @@ func (a *Appliance) Accept(f stack.Flow) *Talk {
 // talk readies the conversation of t, whose addresses are all known now.
 func (a *Appliance) talk(t *termination) *Talk {
 	conv := t.conversation()
-	b := a.data.nat.Binder(conv, t.inspect.options)
 	return &Talk{
-		Conversation: conv, Engine: t.inspect.engine, Binder: b,
+		Conversation: conv, Engine: t.inspect.engine, Binder: a.data.nat.Binder(conv, t.inspect.options),
 		Limits: t.inspect.limits, Count: t.inspect.count, Log: a.logOf(t),
-		of: t, box: a, binder: b,
+		of: t, box: a,
 	}
 }
 
@@ -74,7 +72,7 @@ func (t *Talk) Ended() bool { return t.of.life != nil && t.of.life.Err() != nil 
 // Close ends what the box holds for the conversation.
 func (t *Talk) Close() {
 	t.box.talks.leave(t)
-	t.binder.Close()
+	t.Binder.Close()
 }
 
 // talks are those that last.

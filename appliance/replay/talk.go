@@ -102,10 +102,10 @@ func limit(d, def time.Duration) time.Duration {
 	return d
 }
 
-// Expire does nothing: tcpHost does it, in the order of age. See stream.
+// Expire does nothing: tcpHost does it, in the order of age. See appliance.Stream.
 func (t *tcpTalk) Expire(time.Time) {}
 
-// Calls returns the calls of the conversation. See stream.
+// Calls returns the calls of the conversation. See appliance.Stream.
 func (t *tcpTalk) Calls(now time.Time) []inspect.Call {
 	if l, ok := t.engine.(inspect.Lister); ok && t.over.IsZero() {
 		return l.Calls(nil, now)
