@@ -77,9 +77,11 @@ func Open(name string, opt Options) (stack.Link, error) { return new(Devices).Op
 //
 // Each queue is read by a goroutine of its own (stack.Queued); the device spreads
 // flows over them. What comes by a queue that it is given later (ethtool -L) is lost,
-// and counted as OtherQueue, until the link is opened again. The result is an *Ethernet, but for "tun:"; its Note says why
-// something less was opened than was asked for. All need root. Close undoes what
-// Open did to the device; where several links are on one, that of the last does.
+// and counted as OtherQueue, until the link is opened again.
+//
+// The result is an *Ethernet, but for "tun:"; its Note says why something less was
+// opened than was asked for. All need root. Close undoes what Open did to the device;
+// where several links are on one, that of the last does.
 //
 // A veth peer that leaves VLAN tags to its device (ethtool -k: tx-vlan-offload)
 // hides them from any XDP program: have it not, or use "packet:".

@@ -45,7 +45,6 @@ func (ts *trunks) reads(n int) {
 type trunk struct {
 	all  *trunks
 	name string
-	mac  MAC
 	mtu  atomic.Int64 // of the device in bytes, the largest that one of the users wants
 
 	// Guarded by all.mu.
@@ -71,20 +70,17 @@ func (ts *trunks) join(on *kernelDevice, opt Options, d trunkUser) (_ *trunk, er
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	t := ts.byName[on.name]
-	if t == nil {
-		if t, err = newTrunk(on.name, opt); err != nil {
+	switch {
+	case t == nil:
+		if t, err = newTrunk(on, opt); err != nil {
 			return nil, err
 		}
 		t.all = ts
-		if t.link.Attrs().Index != on.index {
-			return nil, errors.Join(errReplaced, t.restore())
-		}
 		if ts.byName == nil {
 			ts.byName = make(map[string]*trunk)
 		}
 		ts.byName[on.name] = t
-	}
-	if t.link.Attrs().Index != on.index {
+	case t.link.Attrs().Index != on.index:
 		return nil, errReplaced
 	}
 	if t.users[opt.VLAN] != nil {
@@ -111,9 +107,9 @@ func (ts *trunks) join(on *kernelDevice, opt Options, d trunkUser) (_ *trunk, er
 	return t, nil
 }
 
-// newTrunk takes the device name away from the kernel.
-func newTrunk(name string, opt Options) (_ *trunk, err error) {
-	t := &trunk{name: name, held: -1, users: make(map[uint16]trunkUser)}
+// newTrunk takes a device away from the kernel.
+func newTrunk(on *kernelDevice, opt Options) (_ *trunk, err error) {
+	t := &trunk{name: on.name, held: -1, users: make(map[uint16]trunkUser)}
 	if t.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("opening netlink: %w", err)
 	}
@@ -122,14 +118,16 @@ func newTrunk(name string, opt Options) (_ *trunk, err error) {
 			err = errors.Join(err, t.restore())
 		}
 	}()
-	if t.link, err = ethernetDevice(t.handle, name); err != nil {
+	if t.link, err = ethernetDevice(t.handle, on.name); err != nil {
 		return nil, err
 	}
 	a := t.link.Attrs()
+	if a.Index != on.index {
+		return nil, errReplaced
+	}
 	if t.held, err = holdDevice(a.Index); err != nil {
 		return nil, err
 	}
-	t.mac = MAC(a.HardwareAddr)
 	mtu, undo := a.MTU, []func() error(nil)
 	if opt.MTU != 0 && opt.MTU != mtu {
 		if err := t.handle.LinkSetMTU(t.link, opt.MTU); err != nil {
@@ -140,7 +138,7 @@ func newTrunk(name string, opt Options) (_ *trunk, err error) {
 		mtu = opt.MTU
 	}
 	if mtu > MaxMTU {
-		return nil, fmt.Errorf("its MTU of %d is above %d; choose one (ip link set %s mtu 1500)", mtu, MaxMTU, name)
+		return nil, fmt.Errorf("its MTU of %d is above %d; choose one (ip link set %s mtu 1500)", mtu, MaxMTU, on.name)
 	}
 	t.mtu.Store(int64(mtu))
 	s, err := silenceDevice(t.handle, t.link)
