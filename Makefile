@@ -116,7 +116,7 @@ image:
 	$(GO) run ./cmd/patchbay image build --out build/image --format raw,qcow2,vmdk,ova
 
 # Builds it twice and boots it in QEMU: calls through it, a power cut, BIOS and UEFI,
-# upgrades good and bad, damage. Without KVM it takes some twenty minutes.
+# upgrades good and bad, damage. Without KVM it takes some ten minutes.
 image-test:
 	@$(MAKE) --no-print-directory packages PACKAGES="$(IMAGE_PACKAGES) $(BOOT_PACKAGES)"
 	$(GO) test -count=1 -v -timeout 60m -run '^(TestBoot|TestReproducible)' ./image -boot
